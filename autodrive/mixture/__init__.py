@@ -1,0 +1,1 @@
+"""What a student is trained on: balancing, visit order, clip trees and the loaders that yield them."""

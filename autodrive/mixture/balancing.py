@@ -1,0 +1,91 @@
+"""Class balance: how often each training clip is visited in an epoch."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autodrive.errors import InputError
+
+
+@dataclass(frozen=True)
+class VisitPlan:
+    """Which clips an epoch visits (indices, with repetition) and the counts that came out."""
+
+    visits: tuple[int, ...]
+    unique_clips: dict[str, int]
+    visits_per_class: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Balance:
+    """First thin the classes to a natural ratio, then repeat clips: either step may be absent.
+
+    Attributes:
+        natural_ratio: clips per class are cut to this ratio (the paper's sources: 43:9:1), keeping as many as it allows.
+        factors: each clip of a class is visited this many times an epoch (the paper's text: 15 and 2).
+        target_counts: visits per class are brought to this ratio of the largest class, by whole repeats and a
+            seeded remainder (the paper's table: 11k, 14k, 43k; it does not follow from the factors).
+        equal: visits of every class are brought to the count of the largest.
+    """
+
+    natural_ratio: Mapping[str, float] | None = None
+    factors: Mapping[str, int] | None = None
+    target_counts: Mapping[str, float] | None = None
+    equal: bool = False
+
+    def plan(self, classes: Sequence[str], random: np.random.Generator) -> VisitPlan:
+        """Plan one epoch over training clips.
+
+        Args:
+            classes: class of every training clip.
+            random: draws the subsample and the remainders.
+
+        Raises:
+            InputError: a ratio names a class that no clip has, or leaves one out, or two modes are set.
+        """
+        by_class = {name: np.flatnonzero(np.array(classes) == name) for name in dict.fromkeys(classes)}
+        chosen_modes = [self.factors is not None, self.target_counts is not None, self.equal]
+        if sum(chosen_modes) > 1:
+            raise InputError("mixture.balance: set one of factors, target_counts and equal, not several")
+        if self.natural_ratio is not None:
+            self._check_names("natural_ratio", self.natural_ratio, by_class)
+            by_class = _thin(by_class, self.natural_ratio, random)
+        unique = {name: len(indices) for name, indices in by_class.items()}
+        counts = self._visit_counts(unique, by_class)
+        visits = [_repeat(indices, counts[name], random) for name, indices in by_class.items()]
+        flat = tuple(int(i) for i in np.concatenate(visits))
+        realised = Counter(classes[i] for i in flat)
+        return VisitPlan(flat, unique, dict(realised))
+
+    def _visit_counts(self, unique: Mapping[str, int], by_class: Mapping[str, np.ndarray]) -> dict[str, int]:
+        if self.factors is not None:
+            self._check_names("factors", self.factors, by_class)
+            return {name: count * self.factors[name] for name, count in unique.items()}
+        if self.target_counts is not None:
+            self._check_names("target_counts", self.target_counts, by_class)
+            unit = max(unique[name] / self.target_counts[name] for name in unique)
+            return {name: round(unit * self.target_counts[name]) for name in unique}
+        if self.equal:
+            return dict.fromkeys(unique, max(unique.values()))
+        return dict(unique)
+
+    @staticmethod
+    def _check_names(key: str, given: Mapping[str, float], by_class: Mapping[str, np.ndarray]) -> None:
+        if set(given) != set(by_class):
+            message = f"mixture.balance.{key} names {sorted(given)}, the training clips have {sorted(by_class)}"
+            raise InputError(f"{message}; name exactly these classes")
+
+
+def _thin(
+    by_class: Mapping[str, np.ndarray], ratio: Mapping[str, float], random: np.random.Generator
+) -> dict[str, np.ndarray]:
+    unit = min(len(indices) / ratio[name] for name, indices in by_class.items())
+    kept = {name: max(1, round(unit * ratio[name])) for name in by_class}
+    return {name: np.sort(random.permutation(indices)[: kept[name]]) for name, indices in by_class.items()}
+
+
+def _repeat(indices: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    whole, remainder = divmod(count, len(indices))
+    return np.concatenate([np.tile(indices, whole), random.permutation(indices)[:remainder]])

@@ -1,0 +1,181 @@
+"""Loaders: from labelled clips to batches of clip trees."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from autodrive.labels import LabelSet
+from autodrive.mixture.balancing import VisitPlan
+from autodrive.mixture.clip_tree import Branch, ClipProcessor, ClipSample, ClipTree
+from autodrive.mixture.mixture import LabelledClip, Visit, VisitSchedule
+from autodrive.prompts import PromptBook, render_target
+from autodrive.schema import Annotation, Clip, Mode, Question, Split
+from autodrive.video.decoder import DecodedFrames, Decoder
+from autodrive.video.sampler import requested_timestamps
+
+
+@dataclass(frozen=True)
+class ClipReader:
+    """Reads a clip's frames at the requested rate and the student's size: the same way everywhere."""
+
+    decoder: Decoder
+    processor: ClipProcessor
+    fps: float
+
+    def read(self, clip: Clip, phase: float = 0.0) -> DecodedFrames:
+        """Decode one clip; `phase` in [0, 1) shifts the sampling grid within a frame interval."""
+        requested_s = requested_timestamps(clip.start_s, clip.end_s, self.fps, clip.native_fps, phase)
+        return self.decoder.read(Path(clip.views.road), requested_s, self.processor.frame_size(clip.width, clip.height))
+
+
+@dataclass(frozen=True)
+class BranchWriter:
+    """Turns annotations into branches: the prompt from the question alone, the target only for training."""
+
+    prompts: PromptBook
+    labels: LabelSet
+
+    def ask(self, annotation_id: str, question: Question, mode: Mode) -> Branch:
+        """A branch without an answer."""
+        prompt = self.prompts.render(question, mode, self.labels)
+        return Branch(annotation_id, prompt.text, None, prompt.option_targets)
+
+    def teach(self, annotation: Annotation, mode: Mode) -> Branch:
+        """A branch with its answer, for training only."""
+        prompt = self.prompts.render(annotation.without_answer(), mode, self.labels)
+        return Branch(annotation.id, prompt.text, render_target(annotation, prompt, mode), prompt.option_targets)
+
+
+def training_texts(clips: Sequence[LabelledClip], writer: BranchWriter) -> list[str]:
+    """Every prompt and target of training clips, for a student that learns its own tokens."""
+    branches = [writer.teach(a, "direct") for labelled in clips for a in labelled.annotations]
+    return [writer.prompts.system, *(text for b in branches for text in (b.prompt, b.target or ""))]
+
+
+class TrainingTrees(Dataset[ClipTree]):
+    """Clip trees with targets, indexed by `Visit`."""
+
+    def __init__(self, clips: Sequence[LabelledClip], reader: ClipReader, writer: BranchWriter) -> None:
+        self.clips, self.reader, self.writer = clips, reader, writer
+
+    def __getitem__(self, visit: Visit) -> ClipTree:
+        labelled = self.clips[visit.clip_index]
+        frames = self.reader.read(labelled.clip, visit.phase)
+        branches = tuple(self.writer.teach(a, "direct") for a in labelled.annotations)
+        return self.reader.processor.encode(ClipSample(labelled.clip, frames, self.writer.prompts.system, branches))
+
+
+AskedClip = tuple[Clip, Sequence[tuple[str, Question]]]
+
+
+class QuestionTrees(Dataset[ClipTree]):
+    """Clip trees without targets, one per clip in order, for validation, evaluation and prediction.
+
+    Args:
+        clips: each clip with its questions by id; nothing here can see an answer.
+        reader: decodes the clips.
+        writer: renders the prompts.
+        mode: inference mode of the prompts.
+    """
+
+    def __init__(self, clips: Sequence[AskedClip], reader: ClipReader, writer: BranchWriter, mode: Mode) -> None:
+        self.clips, self.reader, self.writer, self.mode = clips, reader, writer, mode
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> ClipTree:
+        clip, questions = self.clips[index]
+        branches = tuple(self.writer.ask(id_, question, self.mode) for id_, question in questions)
+        sample = ClipSample(clip, self.reader.read(clip), self.writer.prompts.system, branches)
+        return self.reader.processor.encode(sample)
+
+
+class ScheduleBatches(Sampler[list[Visit]]):
+    """Batches of a visit schedule from one step to another; deliberately without a length (see `train_dataloader`)."""
+
+    def __init__(self, schedule: VisitSchedule, first_step: int, last_step: int) -> None:
+        self.schedule, self.first_step, self.last_step = schedule, first_step, last_step
+
+    def __iter__(self) -> Iterator[list[Visit]]:
+        for step in range(self.first_step, self.last_step):
+            yield self.schedule.batch(step)
+
+
+class ClipTreeDataModule(L.LightningDataModule):
+    """Train, validation and test loaders of a run.
+
+    Args:
+        clips: labelled clips by split.
+        plan: visits of a training epoch; None where only evaluation is wanted.
+        reader: decodes clips for the student.
+        writer: renders prompts and targets.
+        batch_size: clip visits per optimiser step.
+        num_steps: optimiser steps of the whole training.
+        num_workers: loader processes.
+        seed: of visit order and frame phase.
+    """
+
+    def __init__(
+        self,
+        clips: Mapping[Split, Sequence[LabelledClip]],
+        plan: VisitPlan | None,
+        reader: ClipReader,
+        writer: BranchWriter,
+        batch_size: int,
+        num_steps: int,
+        num_workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.reader, self.writer = reader, writer
+        self.num_steps, self.num_workers, self.batch_size = num_steps, num_workers, batch_size
+        self.clips, self.plan = clips, plan
+        self.seed = seed
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches from the trainer's current step on, so that a resumed run continues where it stopped.
+
+        The batch sampler has no length: Lightning would otherwise add the steps already done to it and stop early.
+        """
+        if self.plan is None:
+            raise RuntimeError("this data module was built without a visit plan")
+        schedule = VisitSchedule(self.plan.visits, self.batch_size, self.seed)
+        first_step = self.trainer.global_step if self.trainer else 0
+        return self._loader(
+            TrainingTrees(self.clips["train"], self.reader, self.writer),
+            batch_sampler=ScheduleBatches(schedule, first_step, self.num_steps),
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Validation clips with direct prompts."""
+        return self.questions("val", "direct")
+
+    def questions(self, split: Split, mode: Mode) -> DataLoader:
+        """All clips of a split, in order, with prompts of one inference mode."""
+        asked = [(c.clip, [(a.id, a.without_answer()) for a in c.annotations]) for c in self.clips[split]]
+        return self.asking(asked, mode)
+
+    def asking(self, clips: Sequence[AskedClip], mode: Mode) -> DataLoader:
+        """Any clips with any questions, in order."""
+        dataset = QuestionTrees(clips, self.reader, self.writer, mode)
+        return self._loader(dataset, batch_size=self.batch_size, shuffle=False)
+
+    def _loader(self, dataset: Dataset, **how) -> DataLoader:
+        # spawn: forked children of a process that already runs decoder or tokenizer threads can deadlock
+        return DataLoader(
+            dataset,
+            num_workers=self.num_workers,
+            collate_fn=self.reader.processor.collate,
+            worker_init_fn=_one_thread,
+            multiprocessing_context="spawn" if self.num_workers else None,
+            **how,
+        )
+
+
+def _one_thread(worker_id: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,140 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from records import make_clip
+
+from autodrive.errors import InputError
+from autodrive.labels import LabelSet
+from autodrive.mixture.balancing import Balance
+from autodrive.mixture.mixture import Mixture, VisitSchedule
+from autodrive.mixture.selection import select_clips
+
+PAPER = ["normal"] * 430 + ["near_collision"] * 90 + ["collision"] * 10
+
+
+def plan(balance: Balance, classes: list[str], seed: int = 0):
+    return balance.plan(classes, np.random.default_rng(seed))
+
+
+def test_natural_ratio_keeps_as_many_as_it_allows():
+    equal = ["normal"] * 430 + ["near_collision"] * 430 + ["collision"] * 430
+    thinned = plan(Balance(natural_ratio={"normal": 43, "near_collision": 9, "collision": 1}), equal)
+    assert thinned.visits_per_class == {"normal": 430, "near_collision": 90, "collision": 10}
+    assert len(set(thinned.visits)) == 530
+
+
+def test_factors_repeat_every_clip_equally():
+    upsampled = plan(Balance(factors={"normal": 1, "near_collision": 2, "collision": 15}), PAPER)
+    assert upsampled.visits_per_class == {"normal": 430, "near_collision": 180, "collision": 150}
+    assert set(Counter(v for v in upsampled.visits if PAPER[v] == "collision").values()) == {15}
+
+
+def test_target_counts_give_the_papers_table_not_its_factors():
+    upsampled = plan(Balance(target_counts={"normal": 43, "near_collision": 14, "collision": 11}), PAPER)
+    assert upsampled.visits_per_class == {"normal": 430, "near_collision": 140, "collision": 110}
+    repeats = Counter(v for v in upsampled.visits if PAPER[v] == "near_collision")
+    assert set(repeats.values()) == {1, 2}
+
+
+def test_equal_brings_every_class_to_the_largest():
+    assert set(plan(Balance(equal=True), PAPER).visits_per_class.values()) == {430}
+
+
+def test_modes_exclude_each_other():
+    with pytest.raises(InputError, match="not several"):
+        plan(Balance(equal=True, factors={"normal": 1}), PAPER)
+
+
+def test_ratio_must_name_the_classes_there_are():
+    with pytest.raises(InputError, match="name exactly these classes"):
+        plan(Balance(natural_ratio={"normal": 43, "event": 10}), PAPER)
+
+
+def test_subsample_is_seeded():
+    balance = Balance(natural_ratio={"normal": 4, "near_collision": 2, "collision": 1})
+    assert plan(balance, PAPER, 1) == plan(balance, PAPER, 1)
+    assert plan(balance, PAPER, 1).visits != plan(balance, PAPER, 2).visits
+
+
+def test_unknown_closed_question_is_refused():
+    with pytest.raises(InputError, match="wether"):
+        Mixture(closed_questions=["wether"])
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 5), st.integers(1, 30))
+def test_every_epoch_visits_each_place_of_the_plan_once(num_visits: int, batch_size: int, seed: int, steps: int):
+    schedule = VisitSchedule(tuple(range(num_visits)), batch_size, seed)
+    stream = [visit for step in range(steps) for visit in schedule.batch(step)]
+    assert [v.position for v in stream] == list(range(steps * batch_size))
+    for start in range(0, len(stream) - num_visits + 1, num_visits):
+        assert sorted(v.clip_index for v in stream[start : start + num_visits]) == list(range(num_visits))
+    assert all(0 <= v.phase < 1 for v in stream)
+
+
+def test_a_batch_follows_from_seed_and_step_alone():
+    unbroken = VisitSchedule(tuple(range(50)), 16, seed=4)
+    for step in range(20):
+        unbroken.batch(step)
+    assert VisitSchedule(tuple(range(50)), 16, seed=4).batch(20) == unbroken.batch(20)
+    assert VisitSchedule(tuple(range(50)), 16, seed=5).batch(20) != unbroken.batch(20)
+
+
+def labels(*names: str) -> LabelSet:
+    entries = [{"name": n, "option": n, "sources": [n], "anomalous": n != "normal", "short": n} for n in names]
+    return LabelSet("test", entries)
+
+
+TWO = labels("normal", "collision")
+MEMBERS = [("train", "normal"), ("train", "collision"), ("val", "normal"), ("test", "collision")]
+
+
+def manifest(**changes):
+    return [make_clip(id=f"{i}#0", split=s, label=c, **changes) for i, (s, c) in enumerate(MEMBERS)]
+
+
+def test_selection_sorts_by_split_and_class():
+    selection = select_clips(manifest(), TWO, 15, ("train", "val", "test"))
+    assert selection.counts() == {
+        "train": {"normal": 1, "collision": 1},
+        "val": {"normal": 1},
+        "test": {"collision": 1},
+    }
+    assert selection.dropped == []
+
+
+def test_too_high_frame_rate_is_dropped_and_counted():
+    slow = make_clip(id="slow#0", native_fps=10, split="train", label="normal")
+    selection = select_clips([*manifest(), slow], TWO, 15, ("train",))
+    assert [(d.item, d.reason) for d in selection.dropped] == [("slow#0", "frame_rate_too_high")]
+
+
+def test_frame_rate_tolerance_is_five_percent():
+    assert not select_clips(manifest(native_fps=28.9), TWO, 30, ("train",)).dropped
+    with pytest.raises(InputError, match=r"highest usable value is fps=28"):
+        select_clips(manifest(native_fps=28.0), TWO, 30, ("train",))
+
+
+def test_no_usable_frame_rate_names_the_highest():
+    with pytest.raises(InputError, match="fps=10"):
+        select_clips(manifest(native_fps=10), TWO, 30, ("train",))
+
+
+def test_class_without_training_clips_is_named():
+    with pytest.raises(InputError, match="near_collision"):
+        select_clips(manifest(), labels("normal", "near_collision", "collision"), 15, ("train",))
+
+
+def test_empty_split_is_named_with_what_was_set_aside():
+    clips = [c for c in manifest() if c.split != "val"] + [make_clip(id="x#0", split="val", label=None)]
+    with pytest.raises(InputError, match=r"val split is empty \(set aside: 1 no_label\)"):
+        select_clips(clips, TWO, 15, ("train", "val"))
+
+
+def test_fingerprint_follows_clips_labels_and_splits():
+    base = select_clips(manifest(), TWO, 15, ("train",)).fingerprint
+    assert select_clips(list(reversed(manifest())), TWO, 15, ("train",)).fingerprint == base
+    assert select_clips(manifest(content_hash="11"), TWO, 15, ("train",)).fingerprint != base
+    assert select_clips(manifest(end_s=5.0), TWO, 15, ("train",)).fingerprint != base
