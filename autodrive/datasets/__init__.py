@@ -1,0 +1,1 @@
+"""Sources of video: one adapter a file, manifests, splits, and the step from videos to clips."""

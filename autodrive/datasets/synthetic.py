@@ -1,0 +1,170 @@
+"""The procedurally rendered dashcam world as a data set: what is missing is rendered, the rest is read from disk."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from pydantic import TypeAdapter
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from autodrive.errors import InputError
+from autodrive.schema import SetAside, SourceVideo, Split
+from autodrive.world.film import film_scene
+from autodrive.world.settings import CONDITIONS, SCENARIOS, WorldSettings
+
+_RECORDS = TypeAdapter(list[SourceVideo])
+# Settings, split, scene number and folder: all that a worker needs.
+_Task = tuple[WorldSettings, Split, int, Path]
+
+
+@dataclass
+class SyntheticDataset:
+    """Adapter for the rendered world; every scene gives three sibling videos, one of each class.
+
+    Attributes:
+        root: cache folder; videos lie in a subfolder named after the settings' fingerprint.
+        num_train_scenes, num_val_scenes, num_test_scenes: scenes of each split (three videos each).
+        seed: root of all randomness.
+        duration_s: length of the videos.
+        video_duration_s: if set, render videos of this length with the event anywhere in them (for chunking).
+        native_fps, width, height: of the videos.
+        scenarios, conditions: what to draw from; see `autodrive.world.settings`.
+        num_workers: rendering processes; None takes one for each CPU.
+    """
+
+    root: str
+    num_train_scenes: int = 720
+    num_val_scenes: int = 66
+    num_test_scenes: int = 66
+    seed: int = 0
+    duration_s: float = 4.0
+    video_duration_s: float | None = None
+    native_fps: int = 30
+    width: int = 112
+    height: int = 56
+    scenarios: Sequence[str] = SCENARIOS
+    conditions: Sequence[str] = CONDITIONS
+    num_workers: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the data set in records."""
+        return "synthetic"
+
+    @property
+    def settings(self) -> WorldSettings:
+        """What decides the pictures; the number of scenes is not part of it."""
+        return WorldSettings(
+            seed=self.seed,
+            duration_s=float(self.video_duration_s or self.duration_s),
+            event_anywhere=self.video_duration_s is not None,
+            fps=self.native_fps,
+            width=self.width,
+            height=self.height,
+            scenarios=tuple(self.scenarios),
+            conditions=tuple(self.conditions),
+        )
+
+    def fingerprint(self) -> str:
+        """Hash of the settings and the renderer's version."""
+        return self.settings.fingerprint()
+
+    @property
+    def folder(self) -> Path:
+        """Where the videos of these settings lie."""
+        return Path(self.root).expanduser().resolve() / f"synthetic_{self.fingerprint()}"
+
+    def videos(self) -> tuple[list[SourceVideo], list[SetAside]]:
+        """Render the scenes that are missing and return all records with absolute paths.
+
+        A scene counts as rendered once its record file exists, which is written last; a killed run goes on from there.
+
+        Raises:
+            InputError: the settings are wrong, or the folder cannot be written.
+        """
+        scenes = self._scenes()
+        self._make_folders()
+        missing = [scene for scene in scenes if not self._record_path(*scene).is_file()]
+        failures = {f.item: f for f in self._render(missing)}
+        videos, set_aside = [], []
+        for split, index in scenes:
+            key = f"{split}_scene_{index:05d}"
+            if key in failures:
+                set_aside.append(failures[key])
+            else:
+                records = _RECORDS.validate_json(self._record_path(split, index).read_bytes())
+                videos += [self._absolute(record) for record in records]
+        return videos, set_aside
+
+    def _scenes(self) -> list[tuple[Split, int]]:
+        counts: list[tuple[Split, int]] = [
+            ("train", self.num_train_scenes),
+            ("val", self.num_val_scenes),
+            ("test", self.num_test_scenes),
+        ]
+        for split, count in counts:
+            if count < 0:
+                raise InputError(f"dataset.num_{split}_scenes: {count} is negative; give 0 or more")
+        return [(split, index) for split, count in counts for index in range(count)]
+
+    def _record_path(self, split: str, index: int) -> Path:
+        return self.folder / "scenes" / f"{split}_{index:05d}.json"
+
+    def _absolute(self, record: SourceVideo) -> SourceVideo:
+        views = record.views.model_copy(update={"road": str(self.folder / record.views.road)})
+        return record.model_copy(update={"views": views, "telemetry": str(self.folder / str(record.telemetry))})
+
+    def _make_folders(self) -> None:
+        try:
+            for part in ("videos", "telemetry", "scenes"):
+                (self.folder / part).mkdir(parents=True, exist_ok=True)
+            settings = TypeAdapter(dict).dump_json(asdict(self.settings), indent=1)
+            (self.folder / "world.json").write_bytes(settings)
+        except OSError as error:
+            raise InputError(
+                f"dataset.root={self.root}: cannot be written ({error.strerror}); choose another folder"
+            ) from None
+
+    def _render(self, missing: list[tuple[Split, int]]) -> Iterator[SetAside]:
+        """Render scenes in parallel with a progress bar; yields those for which no family was found."""
+        if not missing:
+            return
+        workers = max(1, min(self.num_workers or os.cpu_count() or 1, len(missing)))
+        tasks: list[_Task] = [(self.settings, split, index, self.folder) for split, index in missing]
+        with _progress() as progress:
+            bar = progress.add_task("rendering scenes", total=len(tasks))
+            for failure in _map(tasks, workers):
+                progress.advance(bar)
+                if failure is not None:
+                    yield failure
+
+
+def _progress() -> Progress:
+    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    return Progress(TextColumn("{task.description}"), *columns)
+
+
+def _map(tasks: list[_Task], workers: int) -> Iterator[SetAside | None]:
+    if workers == 1:
+        yield from map(_film_and_record, tasks)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(_film_and_record, task) for task in tasks]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def _film_and_record(task: _Task) -> SetAside | None:
+    settings, split, index, folder = task
+    try:
+        records = film_scene(settings, split, index, folder)
+    except RuntimeError as error:
+        return SetAside(item=f"{split}_scene_{index:05d}", reason="no_family_found", detail=str(error))
+    path = folder / "scenes" / f"{split}_{index:05d}.json"
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(_RECORDS.dump_json(records))
+    partial.replace(path)
+    return None

@@ -1,0 +1,98 @@
+"""Opening video files safely and reading their timestamps, shared by the decoders and the pre-flight scan."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from autodrive.errors import InputError
+
+# FFmpeg guesses formats from content: without these lists a text file renamed .mp4 that holds a playlist could make it
+# open other files or network addresses.
+OPEN_OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,dv",
+}
+
+
+class UnusableVideo(InputError):  # noqa: N818 - named for what it says about the file
+    """A video file that cannot be used, with a reason code for quarantine.jsonl."""
+
+    def __init__(self, path: Path, reason: str, detail: str) -> None:
+        self.path = path
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{path}: {reason}: {detail}; replace the file or run python -m autodrive.prepare again")
+
+    def __reduce__(self) -> tuple:
+        # Exceptions pickle by their message alone; scans run in worker processes and need the parts.
+        return (type(self), (self.path, self.reason, self.detail))
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file and its first video stream; both are closed on leaving.
+
+    Raises:
+        UnusableVideo: the file is missing, empty, not a video, cut off before its index, or has no video stream.
+    """
+    if not path.is_file():
+        raise UnusableVideo(path, "missing", "no such file")
+    try:
+        container = av.open(str(path), options=OPEN_OPTIONS)
+    except (FFmpegError, OSError) as error:
+        raise _cannot_open(path, error) from error
+    with container:
+        if not container.streams.video:
+            raise UnusableVideo(path, "no_video_stream", "the file holds no picture")
+        yield container, cast(VideoStream, container.streams.video[0])
+
+
+def _cannot_open(path: Path, error: Exception) -> UnusableVideo:
+    if path.stat().st_size == 0:
+        return UnusableVideo(path, "zero_byte", "the file is empty")
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] in (b"ftyp", b"moov", b"mdat"):
+        return UnusableVideo(path, "truncated", "an mp4 without its index: it was cut off or never finished")
+    return UnusableVideo(path, "not_a_video", f"FFmpeg cannot read it ({type(error).__name__})")
+
+
+def seconds(pts: int, base: int, time_base: Fraction) -> float:
+    """Presentation time in seconds from the first frame; integers until the one division, so that it is exact."""
+    return (pts - base) * time_base.numerator / time_base.denominator
+
+
+def seek_before(container: InputContainer, stream: VideoStream, base: int, time_s: float) -> None:
+    """Go to a keyframe at or before `time_s`; `base` is the first frame's timestamp. 0 goes to the very start.
+
+    Some demuxers (MPEG-TS) land after the wanted time; callers look at the first frame they get and go to 0 then.
+    """
+    offset = base + int(time_s / (stream.time_base or 1)) if time_s > 0 else min(base, 0)
+    container.seek(offset, stream=stream)
+
+
+def presentation_times(path: Path) -> NDArray[np.float64]:
+    """Presentation times of all frames of a file, found by demuxing without decoding.
+
+    Returns:
+        (N,) ascending seconds from the first frame.
+
+    Raises:
+        UnusableVideo: the file cannot be opened or holds no timestamps.
+    """
+    with open_video(path) as (container, stream):
+        pts = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
+        time_base = stream.time_base
+    known = sorted(value for value in pts if value is not None)
+    if not known or len(known) != len(pts) or time_base is None:
+        raise UnusableVideo(path, "no_timestamps", f"{len(pts) - len(known)} of {len(pts)} frames have no time")
+    return np.array([seconds(value, known[0], time_base) for value in known])
