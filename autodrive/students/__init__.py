@@ -1,0 +1,1 @@
+"""Students: vision-language models behind one protocol."""

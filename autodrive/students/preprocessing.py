@@ -1,0 +1,172 @@
+"""Pixels to vision-tower patches: frame size, patch order and normalisation, in torch alone.
+
+Equal to what transformers' Qwen2-VL image and video processors compute, without torchvision, and kept in uint8 until
+the patches are on the device (a quarter of the bytes to move).
+
+Shape letters: T frames, C channels, H and W pixels, P patches, D values in a patch.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autodrive.errors import InputError
+
+MAX_ASPECT_RATIO = 200
+"""Qwen's smart_resize refuses frames that are longer than this many times their width."""
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """A bound on the visual tokens of one temporal patch: at most `max_tokens`, at least `min_tokens`.
+
+    Written `AxB` in configurations, so `128x32` is at most 128 and at least 32.
+    """
+
+    max_tokens: int
+    min_tokens: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_tokens <= self.max_tokens:
+            raise InputError(
+                f"resolution={self}: needs at least 1 token and a maximum that is not below the minimum; write it as "
+                "AxB with A >= B >= 1, for example 128x32"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> "Resolution":
+        """Read `AxB`.
+
+        Raises:
+            InputError: `text` is anything else.
+        """
+        match = re.fullmatch(r"(\d+)x(\d+)", str(text).strip())
+        if match is None:
+            raise InputError(
+                f"resolution={text}: not of the form AxB (at most A and at least B visual tokens per temporal patch); "
+                "write for example resolution=128x32, or resolution=auto"
+            )
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.max_tokens}x{self.min_tokens}"
+
+
+def solve_resolution(
+    num_frames: int, token_budget: int, temporal_patch_size: int = 2, ratio: int = 4
+) -> tuple[Resolution, int]:
+    """The largest resolution at which a clip stays within a budget of visual tokens (`resolution=auto`).
+
+    Args:
+        num_frames: frames in a clip.
+        token_budget: most visual tokens that the clip may take.
+        temporal_patch_size: frames that share a temporal patch.
+        ratio: how many times smaller the lower bound is than the upper one; 4 as in the paper's 128x32.
+
+    Returns:
+        The resolution, and the most visual tokens a clip can take at it.
+
+    Raises:
+        InputError: the budget holds less than one token per temporal patch.
+    """
+    num_patches = math.ceil(num_frames / temporal_patch_size)
+    max_tokens = token_budget // num_patches
+    if max_tokens < 1:
+        raise InputError(
+            f"resolution=auto: {token_budget} visual tokens do not reach for the {num_patches} temporal patches of "
+            f"{num_frames} frames; raise the budget, or lower fps or duration_s"
+        )
+    return Resolution(max_tokens, max(1, max_tokens // ratio)), max_tokens * num_patches
+
+
+def smart_frame_size(width: int, height: int, resolution: Resolution, factor: int = 28) -> tuple[int, int]:
+    """The size to which a source frame is resized, with Qwen's `smart_resize` semantics.
+
+    Both sides are multiples of `factor`, the aspect ratio is kept as nearly as that allows, and the frame has between
+    `min_tokens` and `max_tokens` cells of `factor` x `factor` pixels. Where rounding makes both bounds impossible the
+    upper one holds (Qwen's own rule lets very long or very small frames exceed it).
+
+    Args:
+        width: of the source, pixels.
+        height: of the source, pixels.
+        resolution: bounds in visual tokens per temporal patch.
+        factor: pixels along the side of a visual token (patch size x merge size).
+
+    Returns:
+        Height and width in pixels.
+
+    Raises:
+        InputError: the frame is more than 200 times longer than wide, as in Qwen's rule.
+    """
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise InputError(f"a frame of {width}x{height} pixels is over {MAX_ASPECT_RATIO}:1; remove that video")
+    rows, columns = round(height / factor), round(width / factor)
+    max_tokens, min_tokens = resolution.max_tokens, resolution.min_tokens
+    # Qwen compares pixel products; dividing both sides by factor**2 gives the same comparisons in tokens.
+    if rows * columns < min_tokens:
+        scale = math.sqrt(min_tokens * factor**2 / (height * width))
+        rows, columns = math.ceil(height * scale / factor), math.ceil(width * scale / factor)
+    if rows * columns > max_tokens:
+        scale = math.sqrt((height * width) / (max_tokens * factor**2))
+        rows = max(1, math.floor(height / scale / factor))
+        columns = max(1, math.floor(width / scale / factor))
+    if rows * columns > max_tokens:  # one side is a single token already: shorten the other
+        rows, columns = (max_tokens, 1) if rows > columns else (1, max_tokens)
+    return rows * factor, columns * factor
+
+
+def patchify(
+    frames_TCHW: Tensor, patch_size: int = 14, temporal_patch_size: int = 2, merge_size: int = 2
+) -> tuple[Tensor, tuple[int, int, int]]:
+    """Cut frames into patches in Qwen2-VL's order: the merge_size x merge_size patches of a token lie side by side.
+
+    An odd frame count is padded by repeating the last frame, as transformers' video processor does.
+
+    Args:
+        frames_TCHW: frames whose height and width are multiples of patch_size x merge_size; any dtype.
+        patch_size: pixels along a patch's side.
+        temporal_patch_size: frames in a patch.
+        merge_size: patches along a visual token's side.
+
+    Returns:
+        Patches (P, D) with D in the order channel, frame, row, column; and the grid: temporal patches, rows, columns.
+    """
+    missing = -frames_TCHW.shape[0] % temporal_patch_size
+    if missing:
+        frames_TCHW = torch.cat([frames_TCHW, frames_TCHW[-1:].expand(missing, -1, -1, -1)])
+    num_frames, channels, height, width = frames_TCHW.shape
+    grid = (num_frames // temporal_patch_size, height // patch_size, width // patch_size)
+    cells = frames_TCHW.reshape(
+        grid[0],
+        temporal_patch_size,
+        channels,
+        grid[1] // merge_size,
+        merge_size,
+        patch_size,
+        grid[2] // merge_size,
+        merge_size,
+        patch_size,
+    )
+    patches_PD = cells.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(math.prod(grid), -1)
+    return patches_PD, grid
+
+
+def normalise(patches_PD: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Turn uint8 patches into floats: (pixel / 255 - mean) / std per channel.
+
+    Args:
+        patches_PD: (P, D) uint8, D in the order channel, frame, row, column.
+        mean: (channels,) in units of the full pixel range.
+        std: (channels,) in the same units.
+
+    Returns:
+        (P, D) float32 on the patches' device.
+    """
+    pixels_per_channel = patches_PD.shape[1] // mean.numel()
+    scale = (1 / (255 * std)).repeat_interleave(pixels_per_channel)
+    offset = (mean / std).repeat_interleave(pixels_per_channel)
+    # In place: the float copy of a batch's patches is the largest tensor of a tiny student's step.
+    return patches_PD.float().mul_(scale).sub_(offset)

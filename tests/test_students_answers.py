@@ -1,0 +1,130 @@
+"""Option scoring and generation against plain loops over transformers' own model."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from student_samples import BRANCHES, make_sample, make_student, plain_logits, stock_model
+
+from autodrive.mixture.clip_tree import Branch
+from autodrive.students.tokenizer import END_OF_TURN
+
+NESTED = Branch("nested", "Near?", None, ("near", "near collision"))
+
+
+@pytest.fixture(scope="module")
+def student():
+    return make_student()
+
+
+@pytest.fixture(scope="module")
+def trees(student):
+    samples = [make_sample(branches=(*BRANCHES, NESTED)), make_sample(num_frames=4, branches=BRANCHES[:1], seed=1)]
+    return [student.processor.encode(sample) for sample in samples]
+
+
+def plain_scores(student, tree, branch) -> list[float]:
+    """One forward pass per option over the whole sequence."""
+    model = stock_model(student)
+    scores = []
+    for option in branch.option_ids:
+        logits = plain_logits(model, student, tree, branch.prompt_ids + list(option))[len(branch.prompt_ids) - 1 : -1]
+        scores.append(logits.log_softmax(-1).gather(1, torch.tensor(option)[:, None]).sum().item())
+    return scores
+
+
+def test_option_scores_equal_one_forward_per_option(student, trees):
+    scores = student.score_options(student.processor.collate(trees))
+    branches = [(tree, branch) for tree in trees for branch in tree.branches]
+    assert [len(score) for score in scores] == [3, 3, 0, 2, 3]
+    for ours, (tree, branch) in zip(scores, branches, strict=True):
+        assert list(ours) == pytest.approx(plain_scores(student, tree, branch), abs=1e-3)
+
+
+def test_several_tokens_are_really_scored(trees):
+    assert max(len(option) for option in trees[0].branches[1].option_ids) > 1
+
+
+def test_options_take_one_forward_pass_for_the_batch(student, trees):
+    calls = []
+    handle = student.model.model.register_forward_hook(lambda *_: calls.append(1))
+    student.score_options(student.processor.collate(trees))
+    handle.remove()
+    assert len(calls) == 1
+
+
+def test_an_option_that_begins_another_is_scored_with_its_end(student, trees):
+    end = student.processor.end_id
+    assert [option[-1] for option in trees[0].branches[3].option_ids] == [end, end]
+    assert all(end not in option for option in trees[0].branches[0].option_ids)
+
+
+def test_scores_do_not_depend_on_the_answer_in_the_batch(student, trees):
+    unanswered = [
+        replace(tree, branches=tuple(replace(branch, target_ids=[]) for branch in tree.branches)) for tree in trees
+    ]
+    with_answers = student.score_options(student.processor.collate(trees))
+    without = student.score_options(student.processor.collate(unanswered))
+    for one, other in zip(with_answers, without, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+
+
+def test_next_token_log_probs_agree_with_single_token_options(student, trees):
+    batch = student.processor.collate(trees)
+    log_probs = student.next_token_log_probs(batch)
+    assert log_probs.shape[0] == len(batch.spans)
+    letters = [option[0] for option in batch.spans[0].option_ids]
+    assert log_probs[0, letters].tolist() == pytest.approx(student.score_options(batch)[0], abs=1e-4)
+
+
+def plain_generation(student, tree, branch, max_new_tokens) -> list[int]:
+    """Greedy, recomputing the whole sequence for every token."""
+    model = stock_model(student)
+    ids = list(branch.prompt_ids)
+    for _ in range(max_new_tokens):
+        token = int(plain_logits(model, student, tree, ids)[-1].argmax())
+        if token == student.processor.end_id:
+            break
+        ids.append(token)
+    return ids[len(branch.prompt_ids) :]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["reference", "real_time"])
+def test_every_branch_generates_what_it_would_alone(mode):
+    student = make_student(position_mode=mode, seed=3)
+    samples = [
+        make_sample(num_frames=20, height=28, width=28),
+        make_sample(num_frames=6, branches=BRANCHES[:1], seed=1),
+        make_sample(num_frames=5, branches=BRANCHES[1:], seed=2),
+    ]
+    trees = [student.processor.encode(sample) for sample in samples]
+    answers = student.generate(student.processor.collate(trees), max_new_tokens=8)
+    branches = [(tree, branch) for tree in trees for branch in tree.branches]
+    expected = [student.processor.decode(plain_generation(student, tree, branch, 8)) for tree, branch in branches]
+    assert answers == expected
+    assert len(set(answers)) > 1
+
+
+@torch.no_grad()
+def test_generation_stops_at_the_end_of_the_turn(student, trees):
+    """A head that prefers the end token by far ends every answer at once."""
+    ending = make_student()
+    ending.model.lm_head.register_forward_hook(
+        lambda _module, _inputs, logits: logits.index_add(
+            -1, torch.tensor([ending.processor.end_id]), torch.full((*logits.shape[:-1], 1), 1e4)
+        )
+    )
+    calls = []
+    ending.model.model.register_forward_hook(lambda *_: calls.append(1))
+    assert ending.generate(ending.processor.collate(trees), max_new_tokens=50) == [""] * 5
+    assert len(calls) == 1
+    assert END_OF_TURN not in "".join(student.generate(student.processor.collate(trees), 3))
+
+
+@torch.no_grad()
+def test_the_first_generated_token_is_the_most_probable_one(student, trees):
+    batch = student.processor.collate(trees)
+    first = student.next_token_log_probs(batch).argmax(-1).tolist()
+    expected = ["" if token == student.processor.end_id else student.processor.decode([token]) for token in first]
+    assert student.generate(batch, max_new_tokens=1) == expected

@@ -1,0 +1,112 @@
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from student_samples import BRANCHES, MCQ, SYSTEM, make_sample, make_student
+
+from autodrive.errors import InputError
+from autodrive.mixture.clip_tree import Branch
+from autodrive.students.preprocessing import Resolution
+from autodrive.students.processor import QwenProcessor
+from autodrive.students.tokenizer import SPECIAL_TOKENS, VIDEO_PAD
+
+
+@pytest.fixture(scope="module")
+def processor() -> QwenProcessor:
+    return make_student().processor
+
+
+def test_the_layout_is_chatml(processor):
+    tree = processor.encode(make_sample(num_frames=4, height=28, width=56))
+    decode = processor.tokenizer.decode
+    assert decode(tree.prefix_ids) == (
+        f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n<|vision_start|>{VIDEO_PAD * 4}<|vision_end|>"
+    )
+    assert decode(tree.branches[0].prompt_ids) == f"{MCQ}<|im_end|>\n<|im_start|>assistant\n"
+    assert decode(tree.branches[0].target_ids) == "B<|im_end|>"
+
+
+def test_a_whole_conversation_tokenises_as_qwens_template_does(processor):
+    """Pieces joined at special tokens are the ids of the joined text."""
+    tree = processor.encode(make_sample(num_frames=2, height=28, width=28))
+    ids = tree.prefix_ids + tree.branches[2].prompt_ids + tree.branches[2].target_ids
+    whole = processor.tokenizer.decode(ids)
+    assert processor.tokenizer(whole, add_special_tokens=False)["input_ids"] == ids
+
+
+@pytest.mark.parametrize("token", SPECIAL_TOKENS)
+def test_text_that_spells_a_special_token_stays_text(processor, token):
+    honest = processor.encode(make_sample(branches=(Branch("a", "x", "y", ("z",)),)))
+    attack = Branch("a", f"x {token}", f"y {token}", (f"z{token}",))
+    tree = processor.encode(replace(make_sample(branches=(attack,)), system=f"{SYSTEM} {token}"))
+    token_id = processor.tokenizer.convert_tokens_to_ids(token)
+    for ids, reference in (
+        (tree.prefix_ids, honest.prefix_ids),
+        (tree.branches[0].prompt_ids, honest.branches[0].prompt_ids),
+        (tree.branches[0].target_ids, honest.branches[0].target_ids),
+        (list(tree.branches[0].option_ids[0]), list(honest.branches[0].option_ids[0])),
+    ):
+        assert ids.count(token_id) == reference.count(token_id)
+
+
+def test_placeholders_equal_visual_tokens(processor):
+    for frames, height, width in ((1, 28, 28), (7, 56, 84), (30, 28, 112)):
+        tree = processor.encode(make_sample(num_frames=frames, height=height, width=width))
+        pad_id = processor.tokenizer.convert_tokens_to_ids(VIDEO_PAD)
+        assert tree.prefix_ids.count(pad_id) == len(tree.patches_PD) // 4 == (frames + 1) // 2 * height * width // 784
+        assert tree.prefix_positions.shape == (3, len(tree.prefix_ids))
+
+
+def test_a_stray_placeholder_is_caught_when_the_batch_is_built(processor):
+    tree = processor.encode(make_sample())
+    pad_id = processor.tokenizer.convert_tokens_to_ids(VIDEO_PAD)
+    with pytest.raises(ValueError, match="placeholders"):
+        processor.collate([replace(tree, prefix_ids=[*tree.prefix_ids, pad_id])])
+    stray = replace(tree.branches[0], prompt_ids=[pad_id, *tree.branches[0].prompt_ids])
+    with pytest.raises(ValueError, match="placeholders"):
+        processor.collate([replace(tree, branches=(stray,))])
+
+
+def test_frames_of_another_size_are_refused(processor):
+    with pytest.raises(InputError, match="frame_size"):
+        processor.encode(make_sample(height=50))
+
+
+def test_it_travels_to_loader_workers(processor):
+    sample = make_sample()
+    copy = pickle.loads(pickle.dumps(processor))
+    first, second = processor.collate([processor.encode(sample)]), copy.collate([copy.encode(sample)])
+    assert torch.equal(first.input_ids, second.input_ids)
+    assert torch.equal(first.position_ids, second.position_ids)
+
+
+def test_settings_read_back(processor):
+    changed = replace(processor, resolution=Resolution(12, 3), fps=7.5, position_mode="real_time")
+    assert QwenProcessor.from_settings(processor.tokenizer, changed.settings()) == changed
+
+
+def test_fps_moves_the_temporal_ids_and_nothing_else(processor):
+    sample = make_sample(num_frames=8)
+    slow, fast = replace(processor, fps=1.0).encode(sample), replace(processor, fps=4.0).encode(sample)
+    assert slow.prefix_ids == fast.prefix_ids
+    video = slice(slow.prefix_ids.index(processor.tokenizer.convert_tokens_to_ids(VIDEO_PAD)), -1)
+    assert slow.prefix_positions[0, video].max() > fast.prefix_positions[0, video].max()
+    assert torch.equal(slow.prefix_positions[1:, video], fast.prefix_positions[1:, video])
+
+
+def test_real_time_reads_the_measured_timestamps(processor):
+    real = replace(processor, position_mode="real_time")
+    sample = make_sample(num_frames=4)
+    late = replace(sample, frames=replace(sample.frames, timestamps_s=sample.frames.timestamps_s * 1.5))
+    times = real.encode(sample).prefix_positions[0], real.encode(late).prefix_positions[0]
+    assert times[1].is_floating_point()
+    assert not torch.equal(*times)
+    unchanged = [processor.encode(one).prefix_positions for one in (sample, late)]
+    assert torch.equal(*unchanged)
+
+
+def test_the_prompt_does_not_hold_the_answer(processor):
+    poisoned = replace(BRANCHES[0], target="POISON")
+    tree = processor.encode(make_sample(branches=(poisoned,)))
+    assert "POISON" not in processor.tokenizer.decode(tree.prefix_ids + tree.branches[0].prompt_ids)

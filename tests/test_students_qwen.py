@@ -1,0 +1,194 @@
+"""The student around transformers' model: vision parts, weights, saving and loading."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+from student_samples import TEXTS, make_sample, make_student, plain_target_logits, stock_model
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+
+from autodrive.errors import InputError
+from autodrive.students.initialisation import motion_filters
+from autodrive.students.loading import PretrainedQwen2_5_VL
+from autodrive.students.preprocessing import Resolution
+from autodrive.students.protocol import Student
+from autodrive.students.qwen2_5_vl import SETTINGS_FILE, QwenStudent
+
+RESOLUTION = Resolution(16, 1)
+
+
+def tower_outputs(visual, pixels, grid):
+    output = visual(pixels, grid_thw=grid).pooler_output
+    visual.zero_grad()
+    output.square().sum().backward()
+    return output.detach(), {name: parameter.grad.clone() for name, parameter in visual.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        [[3, 4, 6], [2, 4, 6]],  # equal frames: one call for all
+        [[3, 4, 6], [2, 2, 4]],  # two sizes
+        [[1, 12, 10], [2, 4, 4]],  # larger than a window: windows of several sizes
+    ],
+)
+def test_the_fast_vision_tower_equals_the_stock_one(grid):
+    student = make_student()
+    visual, stock = student.model.model.visual, stock_model(student).model.visual
+    visual.fullatt_block_indexes = stock.fullatt_block_indexes = [1]  # block 0 attends in windows
+    grid = torch.tensor(grid)
+    pixels = torch.randn(int(grid.prod(1).sum()), 1176, generator=torch.Generator().manual_seed(0))
+    ours, our_grads = tower_outputs(visual, pixels, grid)
+    theirs, their_grads = tower_outputs(stock, pixels, grid)
+    assert torch.allclose(ours, theirs, atol=1e-4, rtol=1e-4)
+    for name, gradient in their_grads.items():
+        assert torch.allclose(our_grads[name], gradient, atol=1e-4 * gradient.norm().item()), name
+
+
+def test_the_fast_vision_tower_makes_one_attention_call_for_equal_frames(monkeypatch):
+    student = make_student()
+    calls = []
+    real = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: (calls.append(1), real(*a, **k))[1]
+    )
+    student.model.model.visual(torch.randn(5 * 24, 1176), grid_thw=torch.tensor([[5, 4, 6]]))
+    assert len(calls) == 2  # one a block
+
+
+def test_the_state_dict_has_the_stock_layout():
+    student = make_student()
+    stock = Qwen2_5_VLForConditionalGeneration(student.model.config)
+    expected = {name: tensor.shape for name, tensor in stock.state_dict().items()}
+    assert {name: tensor.shape for name, tensor in student.model.state_dict().items()} == expected
+    assert len(expected["model.visual.patch_embed.proj.weight"]) == 5
+
+
+def test_the_tiny_student_is_the_real_class_with_less_than_a_million_parameters(repository):
+    config = OmegaConf.load(repository / "conf/student/tiny_qwen2_5_vl.yaml")
+    syllables = ("ka", "lo", "mi", "ru", "te", "so", "ni", "pa", "du", "fe")
+    words = [a + b + c for a in syllables for b in syllables for c in syllables]
+    student = instantiate(config).build(TEXTS + words * 3, 15, RESOLUTION, 0)
+    assert type(student.model) is Qwen2_5_VLForConditionalGeneration
+    assert len(student.processor.tokenizer) == config.vocab_size
+    assert sum(parameter.numel() for parameter in student.parameters()) < 1_000_000
+    assert isinstance(student, Student)
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl_3b", "qwen2_5_vl_7b", "cosmos_reason1_7b"])
+def test_released_students_are_yaml_only(repository, name):
+    spec = instantiate(OmegaConf.load(repository / f"conf/student/{name}.yaml"))
+    assert isinstance(spec, PretrainedQwen2_5_VL)
+    assert spec.name == name
+    assert spec.full_size
+
+
+def test_weights_follow_the_seed_and_no_global_generator():
+    torch.manual_seed(0)
+    first = make_student(seed=5).model.state_dict()
+    torch.manual_seed(1)
+    second = make_student(seed=5).model.state_dict()
+    other = make_student(seed=6).model.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
+
+
+def test_half_of_the_patch_filters_answer_to_motion_alone():
+    filters = motion_filters((8, 3, 2, 14, 14), torch.Generator().manual_seed(0))
+    still = torch.rand(3, 1, 14, 14).expand(-1, 2, -1, -1)
+    moving = torch.rand(3, 2, 14, 14)
+    answers = torch.einsum("fcthw,cthw->f", filters, still), torch.einsum("fcthw,cthw->f", filters, moving)
+    assert answers[0][:4].abs().max() < 1e-4
+    assert answers[0][4:].abs().min() > 1e-4
+    assert answers[1][:4].abs().min() > 1e-3
+    norms = filters[:, :, 0].flatten(1).norm(dim=1)
+    assert norms.tolist() == pytest.approx([1] * 4 + [0.15] * 4, abs=1e-5)
+
+
+def test_a_saved_student_comes_back(tmp_path):
+    student = make_student(position_mode="real_time")
+    batch = student.processor.collate([student.processor.encode(make_sample())])
+    student.save(tmp_path / "student")
+    loaded = QwenStudent.load(tmp_path / "student")
+    assert loaded.name == student.name
+    assert loaded.processor.settings() == student.processor.settings()
+    again = loaded.processor.collate([loaded.processor.encode(make_sample())])
+    assert torch.equal(again.input_ids, batch.input_ids)
+    assert torch.equal(loaded.supervised_logits(again), student.supervised_logits(batch))
+    assert loaded.generate(again, 4) == student.generate(batch, 4)
+
+
+def test_a_folder_without_a_student_is_refused(tmp_path):
+    with pytest.raises(InputError, match=re.escape(SETTINGS_FILE)):
+        QwenStudent.load(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """A random checkpoint in the layout of the released ones: config, safetensors, tokenizer, preprocessor."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "released"
+    student = make_student(tokens_per_second=2)
+    stock_model(student).save_pretrained(folder)
+    student.processor.tokenizer.save_pretrained(folder)
+    Qwen2VLImageProcessorPil().save_pretrained(folder)
+    return folder
+
+
+def test_a_released_layout_loads_and_gives_transformers_own_logits(released):
+    student = PretrainedQwen2_5_VL("released", str(released), dtype="float32").build([], 2.0, RESOLUTION, 0)
+    assert student.processor.vision.tokens_per_second == 2
+    assert student.processor.vision.image_mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
+    tree = student.processor.encode(make_sample())
+    logits = student.supervised_logits(student.processor.collate([tree]))
+    own = Qwen2_5_VLForConditionalGeneration.from_pretrained(released, dtype=torch.float32)
+    expected = torch.cat([plain_target_logits(own, student, tree, branch) for branch in tree.branches])
+    assert torch.allclose(logits, expected, atol=1e-4)
+
+
+def test_a_released_layout_loads_in_bfloat16(released):
+    student = PretrainedQwen2_5_VL("released", str(released)).build([], 2.0, RESOLUTION, 0)
+    assert {parameter.dtype for parameter in student.parameters()} == {torch.bfloat16}
+    batch = student.processor.collate([student.processor.encode(make_sample())])
+    assert torch.isfinite(student.supervised_logits(batch)).all()
+
+
+def broken(released, tmp_path, what: str):
+    folder = tmp_path / "broken"
+    shutil.copytree(released, folder)
+    weights = folder / "model.safetensors"
+    if what == "no weights":
+        weights.unlink()
+    elif what == "truncated weights":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif what == "a tensor is missing":
+        tensors = load_file(weights)
+        del tensors["lm_head.weight"]
+        save_file(tensors, weights, metadata={"format": "pt"})
+    elif what == "another model":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "model_type": "qwen2"}))
+    elif what == "no preprocessor":
+        (folder / "preprocessor_config.json").unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "what", ["no weights", "truncated weights", "a tensor is missing", "another model", "no preprocessor"]
+)
+def test_a_broken_checkpoint_is_one_line_that_names_it(released, tmp_path, what):
+    folder = broken(released, tmp_path, what)
+    with pytest.raises(InputError) as caught:
+        PretrainedQwen2_5_VL("broken", str(folder)).build([], 2.0, RESOLUTION, 0)
+    assert f"student.checkpoint={folder}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_that_is_nowhere_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="local folder") as caught:
+        PretrainedQwen2_5_VL("nowhere", str(tmp_path / "nowhere")).build([], 2.0, RESOLUTION, 0)
+    assert "\n" not in str(caught.value)
