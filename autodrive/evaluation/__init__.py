@@ -1,0 +1,1 @@
+"""Reading replies and scoring them: strings and arrays in, numbers out."""

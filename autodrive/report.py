@@ -1,0 +1,38 @@
+"""Makes the ablation table of finished runs.
+
+python -m autodrive.report runs=outputs/sweeps/2026-11-21_10-00-00 out=tables/fps
+python -m autodrive.report runs=[runs/a,runs/b] table=autodrive/table3_fps out=tables/fps
+"""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig
+from rich.console import Console
+
+from autodrive.entry_point import run_with_hydra
+from autodrive.errors import InputError
+from autodrive.reporting.ablation import AblationSummary
+from autodrive.reporting.ablation_files import print_ablation, write_tables
+from autodrive.reporting.run_folder import find_runs
+
+
+def report(config: DictConfig) -> AblationSummary:
+    """Write `ablation.{md,csv,html}` of `config.runs` into `config.out` and print the table.
+
+    Raises:
+        InputError: a key is missing, a folder holds no run, or there is no such published table.
+    """
+    for key in ("runs", "out"):
+        if config.get(key) is None:
+            raise InputError(f"{key}= is missing; for example runs=outputs/sweeps/<sweep> out=tables/<name>")
+    folders = config.runs if isinstance(config.runs, ListConfig) else [config.runs]
+    runs = find_runs([Path(str(folder)) for folder in folders])
+    summary = write_tables(runs, Path(config.out), config.table)
+    console = Console()
+    print_ablation(summary, console)
+    console.print(f"written: {Path(config.out) / 'ablation.html'} (and .md, .csv)", highlight=False)
+    return summary
+
+
+if __name__ == "__main__":
+    run_with_hydra(report, "report")

@@ -1,0 +1,190 @@
+"""One run as one web page: scores, pictures, the clips it got wrong, and where it came from."""
+
+import csv
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from autodrive.evaluation.metrics import HEADLINE_TASK, confusion_by_video
+from autodrive.labels import LabelSet
+from autodrive.reporting import figures, pages
+from autodrive.reporting.run_folder import RunFolder, read_run
+from autodrive.reporting.terminal import with_interval
+from autodrive.schema import Prediction
+
+STRIP_FRAMES = 8
+STRIP_WIDTH_PIXELS = 224
+
+
+FramesOf = Callable[[str], NDArray[np.uint8] | None]
+
+
+def write_run_page(run_dir: Path, frames_of: FramesOf | None = None, num_strips: int = 12) -> Path:
+    """Write `report.html` into a finished run folder and return its path.
+
+    Args:
+        run_dir: holds `.hydra/`, `metrics.json`, `predictions.jsonl`; if written, `metrics.csv` and `provenance.json`.
+        frames_of: clip id to RGB uint8 frames (T, H, W, 3), None where they are gone; without it there are no strips.
+        num_strips: most misclassified clips shown.
+
+    Raises:
+        InputError: the folder's files are missing or broken.
+    """
+    run = read_run(run_dir)
+    labels = run.labels()
+    asked = [p for p in run.predictions() if p.task == HEADLINE_TASK]
+    direct = [p for p in asked if p.mode == "direct"]
+    wrong = [p for p in direct if p.parsed != p.answer]
+    modes = [prefix for prefix in ("test", "test_reasoning") if f"{prefix}/n" in run.metrics]
+    page = pages.render(
+        "run_page.html.j2",
+        title=f"Run {run_dir.resolve().name}",
+        headline=_headline(run.metrics) if modes else "This run has no scores.",
+        tables=[_score_table(run.metrics, labels, prefix) for prefix in modes],
+        closed=_closed_rows(run.metrics),
+        pictures=_pictures(run, labels, direct),
+        num_wrong=len(wrong),
+        num_asked=len(direct),
+        cases=[_case(p, labels, frames_of) for p in choose_cases(wrong, num_strips)],
+        dropped=_count(item.reason for item in run.dropped()),
+        mixture=_flat(run.provenance().get("mixture", {})),
+        provenance=_flat({k: v for k, v in run.provenance().items() if k != "mixture"}),
+        command=_command(run),
+    )
+    path = run_dir / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def choose_cases(wrong: Sequence[Prediction], limit: int) -> list[Prediction]:
+    """Misclassified clips to show: the kinds of mistake in turn, so that none crowds out another."""
+    kinds: dict[tuple[str, str | None], list[Prediction]] = {}
+    for prediction in sorted(wrong, key=lambda p: p.clip_id):
+        kinds.setdefault((prediction.answer, prediction.parsed), []).append(prediction)
+    chosen: list[Prediction] = []
+    for turn in range(max(map(len, kinds.values()), default=0)):
+        chosen += [kind[turn] for kind in kinds.values() if turn < len(kind)]
+    return chosen[:limit]
+
+
+def loss_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """Loss columns of a CSV log as (steps, losses); empty if there is no log."""
+    if not path.is_file():
+        return {}
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            for column, cell in row.items():
+                if column and "loss" in column and cell and row.get("step"):
+                    steps, losses = curves.setdefault(column, ([], []))
+                    steps.append(float(row["step"]))
+                    losses.append(float(cell))
+    return curves
+
+
+def _headline(metrics: Mapping[str, float]) -> str:
+    prefix = "test" if "test/n" in metrics else "test_reasoning"
+    return (
+        f"Accuracy {with_interval(metrics, f'{prefix}/accuracy', percent=True)}, "
+        f"incident or not {with_interval(metrics, f'{prefix}/binary_accuracy', percent=True)}, "
+        f"on {metrics[f'{prefix}/n']:.0f} held-out clips of {metrics[f'{prefix}/num_source_videos']:.0f} source videos."
+    )
+
+
+def _score_table(metrics: Mapping[str, float], labels: LabelSet, prefix: str) -> dict[str, Any]:
+    rows = []
+    for name in reversed(labels.names):
+        scores = (with_interval(metrics, f"{prefix}/{name}_{score}") for score in ("precision", "recall", "f1"))
+        rows.append([labels[name].short, *scores, f"{100 * metrics[f'{prefix}/predicted_{name}']:.0f} %"])
+    facts = [
+        ("Accuracy", with_interval(metrics, f"{prefix}/accuracy", percent=True)),
+        ("Binary accuracy (collapsed)", with_interval(metrics, f"{prefix}/binary_accuracy", percent=True)),
+        ("Unread replies, counted as wrong", f"{metrics[f'{prefix}/parse_failure_count']:.0f}"),
+    ]
+    if f"{prefix}/average_precision" in metrics:
+        facts.append(("Average precision of P(incident)", with_interval(metrics, f"{prefix}/average_precision")))
+    if f"{prefix}/trace_emission_rate" in metrics:
+        rate = with_interval(metrics, f"{prefix}/trace_emission_rate", percent=True)
+        facts.append(("Replies with a well-formed trace", rate))
+    title = "Direct answers" if prefix == "test" else "Reasoning, then answer"
+    return {"title": f"{title}, N = {metrics[f'{prefix}/n']:.0f}", "rows": rows, "facts": facts}
+
+
+def _closed_rows(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
+    suffix = "_accuracy"
+    keys = [key for key in metrics if key.startswith("test/closed_qa_") and key.endswith(suffix)]
+    names = [key.removeprefix("test/closed_qa_").removesuffix(suffix).replace("_", " ") for key in keys]
+    rows = [(name, with_interval(metrics, key, percent=True)) for name, key in zip(names, keys, strict=True)]
+    if "test/closed_qa_accuracy" in metrics:
+        rows.append(("all closed questions", with_interval(metrics, "test/closed_qa_accuracy", percent=True)))
+    return sorted(rows)
+
+
+def _pictures(run: RunFolder, labels: LabelSet, direct: Sequence[Prediction]) -> list[tuple[str, str]]:
+    shorts = [labels[name].short for name in labels.names]
+    drawn = []
+    if direct:
+        confusion = confusion_by_video(direct, labels).sum(axis=0)
+        drawn.append(("Confusion matrix, direct answers", figures.confusion_figure(confusion, shorts)))
+    if "test/n" in run.metrics:
+        named = dict(zip(reversed(labels.names), reversed(shorts), strict=True))
+        drawn.append(("F1 of each class with 95 % intervals", figures.f1_figure(run.metrics, named)))
+    curves = loss_curves(run.path / "metrics.csv")
+    if curves:
+        drawn.append(("Training loss", figures.loss_figure(curves)))
+    return [(caption, pages.inline_png(figures.to_png(figure))) for caption, figure in drawn]
+
+
+def _case(prediction: Prediction, labels: LabelSet, frames_of: FramesOf | None) -> dict[str, Any]:
+    frames = frames_of(prediction.clip_id) if frames_of else None
+    read = labels[prediction.parsed].short if prediction.parsed in labels.names else f"unread ({prediction.failure})"
+    return {
+        "clip": prediction.clip_id,
+        "question": prediction.question,
+        "truth": labels[prediction.answer].short,
+        "read": read,
+        "reply": prediction.reply,
+        "probabilities": _probability_text(prediction, labels),
+        "strip": [] if frames is None else _strip(frames),
+    }
+
+
+def _probability_text(prediction: Prediction, labels: LabelSet) -> str:
+    if not prediction.option_log_probs:
+        return ""
+    exponentials = np.exp(np.array(prediction.option_log_probs) - max(prediction.option_log_probs))
+    pairs = zip(prediction.options, exponentials / exponentials.sum(), strict=True)
+    return ", ".join(f"P({labels[name].short}) {share:.2f}" for name, share in pairs)
+
+
+def _strip(frames_THWC: NDArray[np.uint8]) -> list[tuple[str, str]]:
+    """Evenly spread frames, the first and the last among them, as (caption, picture address)."""
+    total, height, width = frames_THWC.shape[:3]
+    size = (STRIP_WIDTH_PIXELS, max(1, round(height * STRIP_WIDTH_PIXELS / width)))
+    strip = []
+    for index in np.unique(np.linspace(0, total - 1, STRIP_FRAMES).round().astype(int)):
+        shown = cv2.resize(frames_THWC[index], size, interpolation=cv2.INTER_AREA)
+        strip.append((f"{index + 1} of {total}", pages.inline_jpeg(np.asarray(shown, dtype=np.uint8))))
+    return strip
+
+
+def _flat(facts: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in facts.items():
+        name = f"{above}{key}"
+        rows += _flat(value, f"{name} / ") if isinstance(value, Mapping) else [(name, str(value))]
+    return rows
+
+
+def _count(reasons: Iterable[str]) -> list[tuple[str, int]]:
+    return sorted(Counter(reasons).items())
+
+
+def _command(run: RunFolder) -> str:
+    return shlex.join(["python", "train.py", *(f"{key}={value}" for key, value in run.overrides.items())])

@@ -1,0 +1,46 @@
+"""What a set of runs varies, and how its values map onto the paper's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from autodrive.reporting.published import same_value
+from autodrive.reporting.run_folder import RunFolder, Value
+
+REPLICATE_KEY = "seed"
+
+
+@dataclass
+class RowRuns:
+    """The runs of one table row: same axis values, different seeds."""
+
+    values: dict[str, Value]
+    paper_values: dict[str, Value]
+    finished: list[RunFolder] = field(default_factory=list)
+    failed: list[RunFolder] = field(default_factory=list)
+
+
+def swept_keys(runs: Sequence[RunFolder]) -> tuple[str, ...]:
+    """Keys that the command line set differently in different runs, in order of appearance; never the seed."""
+    keys = list(dict.fromkeys(key for run in runs for key in run.overrides))
+    varied = [key for key in keys if key != REPLICATE_KEY and not key.startswith("hydra")]
+    return tuple(key for key in varied if len({str(run.value(key)) for run in runs}) > 1)
+
+
+def paper_value(run: RunFolder, key: str, value: Value) -> Value:
+    """The paper's value that ours stands for at this scale, from the run's `axes`; ours itself if there is no mapping.
+
+    `axes` maps, for each key, the paper's values to this scale's: `axes.lr: {1e-6: 1e-4, 1e-5: 1e-3}`.
+    """
+    axis = (run.select("axes") or {}).get(key) or {}
+    return next((paper for paper, ours in axis.items() if same_value(ours, value)), value)
+
+
+def group_rows(runs: Sequence[RunFolder], keys: Sequence[str]) -> list[RowRuns]:
+    """Runs grouped by their values of these keys, in order of first appearance; with no keys each run is a row."""
+    rows: dict[tuple[str, ...], RowRuns] = {}
+    for run in runs:
+        values: dict[str, Value] = {key: run.value(key) for key in keys} if keys else {"run": run.path.name}
+        papers = {key: paper_value(run, key, value) for key, value in values.items()}
+        row = rows.setdefault(tuple(str(value) for value in values.values()), RowRuns(values, papers))
+        (row.failed if run.error else row.finished).append(run)
+    return list(rows.values())

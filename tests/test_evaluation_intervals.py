@@ -1,0 +1,119 @@
+"""Intervals and paired comparisons: coverage, clustering, cross-checks."""
+
+import time
+
+import numpy as np
+import pytest
+
+from autodrive.evaluation import intervals
+
+
+def accuracy_interval(right_N, clusters_N, seed=0, num_resamples=2000):
+    random = np.random.default_rng(seed)
+    hits, sizes = np.bincount(clusters_N, weights=right_N), np.bincount(clusters_N)
+    counts = intervals.resample_counts(len(sizes), random, num_resamples)
+    return intervals.percentile_interval(float(right_N.mean()), counts @ hits / (counts @ sizes))
+
+
+def test_with_independent_clips_the_bootstrap_agrees_with_wilson():
+    right = np.zeros(198)
+    right[:153] = 1
+    ours = accuracy_interval(right, np.arange(198))
+    wilson = intervals.wilson_interval(153, 198)
+    assert (ours.low, ours.high) == pytest.approx((wilson.low, wilson.high), abs=0.012)
+    assert (ours.high - ours.low) / 2 == pytest.approx(0.059, abs=0.005)
+
+
+def test_wilson_gives_textbook_values():
+    interval = intervals.wilson_interval(0, 10)
+    assert (interval.low, interval.high) == pytest.approx((0.0, 0.2775), abs=1e-3)
+
+
+def test_clips_of_one_video_that_agree_widen_the_interval():
+    right = np.repeat(np.random.default_rng(0).random(66) < 0.7, 3).astype(float)
+    clustered = accuracy_interval(right, np.repeat(np.arange(66), 3))
+    independent = accuracy_interval(right, np.arange(198))
+    ratio = (clustered.high - clustered.low) / (independent.high - independent.low)
+    assert ratio == pytest.approx(np.sqrt(3), rel=0.15)
+
+
+def test_siblings_with_one_right_answer_each_leave_no_doubt():
+    """A classifier that sees only what three siblings share is right on exactly one: 1/3 in every resample."""
+    right = np.tile([1.0, 0.0, 0.0], 66)
+    interval = accuracy_interval(right, np.repeat(np.arange(66), 3))
+    assert interval.low == pytest.approx(1 / 3)
+    assert interval.high == pytest.approx(1 / 3)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    random = np.random.default_rng(5)
+    covered = 0
+    for _ in range(200):
+        rates = random.beta(4, 2, size=60)  # mean 2/3, videos differ
+        right = (random.random((60, 3)) < rates[:, None]).astype(float).ravel()
+        interval = accuracy_interval(right, np.repeat(np.arange(60), 3), seed=7, num_resamples=500)
+        covered += interval.low <= 2 / 3 <= interval.high
+    assert 0.89 <= covered / 200 <= 0.99
+
+
+def test_nothing_seen_is_not_nothing_possible():
+    interval = intervals.proportion_interval(0.0, np.zeros(10), 66)
+    assert interval.low == 0
+    assert interval.high == pytest.approx(intervals.wilson_interval(0, 66).high)
+    assert intervals.proportion_interval(0.5, np.full(10, 0.5), 1).high > 0.9
+
+
+def test_the_order_of_items_does_not_matter():
+    assert intervals.cluster_index(["b", "a", "b"]).tolist() == [1, 0, 1]
+
+
+def test_one_seed_is_never_resampled_away():
+    assert (intervals.resample_counts(1, np.random.default_rng(0), 10) == 1).all()
+
+
+def test_paired_comparison_is_mcnemar_with_one_seed():
+    a, b = np.zeros((1, 100)), np.zeros((1, 100))
+    a[0, :50], b[0, :60] = 1, 1
+    b[0, :2] = 0  # a alone is right on 2 clips, b alone on 10
+    comparison = intervals.compare_paired(a, b, np.arange(100), np.random.default_rng(0))
+    assert (comparison.num_a_better, comparison.num_b_better) == (2, 10)
+    assert comparison.p_value == pytest.approx(2 * sum([1, 12, 66]) / 2**12)
+    assert comparison.difference == pytest.approx(0.08)
+    assert comparison.interval.low > 0
+    standard_error = np.sqrt((12 / 100 - 0.08**2) / 100)
+    assert comparison.smallest_detectable == pytest.approx(2.8016 * standard_error, rel=0.06)
+
+
+def test_seeds_that_disagree_widen_the_difference():
+    random = np.random.default_rng(1)
+    steady = (random.random((2, 300)) < 0.8).astype(float)
+    erratic = np.stack([random.random(300) < 0.95, random.random(300) < 0.75]).astype(float)
+    one = intervals.compare_paired(steady[:1], erratic[:1], np.arange(300), np.random.default_rng(0))
+    both = intervals.compare_paired(steady, erratic, np.arange(300), np.random.default_rng(0))
+    assert one.interval.low > 0
+    assert both.interval.low < 0.02
+    assert both.interval.high - both.interval.low > 1.5 * (one.interval.high - one.interval.low)
+
+
+def test_identical_rows_do_not_claim_that_any_difference_would_have_been_seen():
+    right = np.ones((1, 50))
+    comparison = intervals.compare_paired(right, right, np.arange(50), np.random.default_rng(0))
+    assert comparison.difference == 0
+    assert comparison.p_value == 1
+    assert comparison.smallest_detectable > 0.04
+
+
+def test_power_formula_finds_its_difference_four_times_in_five():
+    random = np.random.default_rng(4)
+    standard_error = np.sqrt(0.2 / 400)
+    effect = intervals.smallest_detectable_difference(standard_error)
+    estimates = random.normal(effect, standard_error, 20000)
+    assert np.mean(np.abs(estimates) > 1.96 * standard_error) == pytest.approx(0.8, abs=0.01)
+
+
+def test_two_thousand_resamples_of_900_clips_take_well_under_a_second():
+    random = np.random.default_rng(0)
+    a, b = (random.random((3, 900)) < 0.7).astype(float), (random.random((3, 900)) < 0.8).astype(float)
+    began = time.perf_counter()
+    intervals.compare_paired(a, b, np.arange(900) // 3, np.random.default_rng(0))
+    assert time.perf_counter() - began < 1.0

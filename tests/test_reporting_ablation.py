@@ -1,0 +1,221 @@
+"""Ablation tables: from run folders to a judgement."""
+# pyright: reportOptionalSubscript=false, reportOptionalMemberAccess=false
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from rich.console import Console
+from run_samples import addresses, prediction, reader, write_run
+
+from autodrive.errors import InputError
+from autodrive.reporting.ablation_files import print_ablation, remarks, write_ablation
+from autodrive.reporting.rows import AblationRow
+from autodrive.schema import SetAside
+
+
+def by_value(summary, key) -> dict[object, AblationRow]:
+    return {row.values[key]: row for row in summary.rows}
+
+
+@pytest.fixture(scope="module")
+def fps_sweep(tmp_path_factory):
+    """1 fps is far worse, 15 and 30 fps are alike: two seeds each, and one job that failed."""
+    folder = tmp_path_factory.mktemp("sweep")
+    for fps, skill in ((1, 0.4), (15, 0.8), (30, 0.81)):
+        for seed in (0, 1):
+            write_run(folder / f"fps-{fps}_seed-{seed}", [f"fps={fps}", f"seed={seed}"], reader(skill, 10 * fps + seed))
+    write_run(folder / "fps-60_seed-0", ["fps=60", "seed=0"], None, error="no clip has\n60 fps")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fps_summary(fps_sweep):
+    return write_ablation(fps_sweep)
+
+
+def test_a_sweep_finds_its_published_table_and_stands_beside_it(fps_summary):
+    assert fps_summary.table.id == "autodrive/table3_fps"
+    assert fps_summary.axis == ("fps",)
+    rows = by_value(fps_summary, "fps")
+    assert list(rows) == [1, 15, 30, 60]
+    assert rows[15].published["accuracy"] == 65.66
+    assert rows[60].published is None
+
+
+def test_seeds_are_replicates_of_a_row(fps_summary):
+    row = by_value(fps_summary, "fps")[15]
+    assert (row.num_clips, row.num_seeds, len(row.seed_accuracies)) == (198, 2, 2)
+    assert row.scores["accuracy"].value == pytest.approx(np.mean(row.seed_accuracies))
+    assert row.scores["accuracy"].interval.low < 0.8 < row.scores["accuracy"].interval.high
+
+
+def test_the_judgement_separates_what_is_seen_from_what_is_not(fps_summary):
+    assert fps_summary.verdict.outcome == "unresolved"
+    sentence = fps_summary.verdict.sentence
+    assert "1 to 15" in sentence
+    assert "as published" in sentence
+    assert "15 to 30" in sentence
+    assert "smallest difference" in sentence
+
+
+def test_a_failed_job_is_a_row_with_its_error_on_one_line(fps_summary, fps_sweep):
+    assert (fps_summary.num_runs, fps_summary.num_failed) == (7, 1)
+    assert by_value(fps_summary, "fps")[60].errors == ("fps-60_seed-0: RuntimeError: no clip has 60 fps",)
+    markdown = (fps_sweep / "ablation.md").read_text()
+    assert "| 60 |" in markdown
+    assert "no clip has 60 fps" in markdown
+
+
+def test_what_cannot_be_compared_is_said(fps_summary):
+    text = " ".join(remarks(fps_summary))
+    for part in ("student=tiny_qwen2_5_vl", "dataset=synthetic", "scale=tiny", "198 clips", "±7 points"):
+        assert part in text
+
+
+def test_the_csv_holds_plain_numbers(fps_summary, fps_sweep):
+    with (fps_sweep / "ablation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["done", "done", "done", "failed"]
+    assert float(rows[0]["accuracy"]) == pytest.approx(by_value(fps_summary, "fps")[1].scores["accuracy"].value)
+    assert rows[2]["published_accuracy"] == "76.26"
+    assert rows[0]["n"] == "396"
+
+
+def test_the_page_is_whole_and_loads_nothing(fps_summary, fps_sweep):
+    page = (fps_sweep / "ablation.html").read_text()
+
+    links = addresses(page)
+    assert links
+    assert all(link.startswith("data:") for link in links)
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_the_terminal_shows_the_same_table(fps_summary):
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_ablation(fps_summary, console)
+    text = console.export_text()
+    assert "76.26" in text
+    assert "published order" in text
+
+
+def test_rows_are_compared_on_the_clips_they_share(tmp_path):
+    replies = reader(0.8, 0)
+    write_run(tmp_path / "a", ["fps=15"], replies)
+    dropped = [SetAside(item="video0#0", reason="frame_rate_unavailable")]
+    write_run(
+        tmp_path / "b", ["fps=30"], [p for p in replies if p.clip_id not in ("video0#0", "video1#0")], dropped=dropped
+    )
+    summary = write_ablation(tmp_path)
+    assert summary.num_shared_clips == 196
+    assert summary.left_out == {"frame_rate_unavailable": 1, "not answered by every run": 1}
+    assert {row.num_clips for row in summary.rows if row.scores} == {196}
+    assert summary.comparisons[0].result.difference == 0
+
+
+def test_runs_without_common_clips_are_not_tested_against_each_other(tmp_path):
+    write_run(tmp_path / "a", ["fps=15"], [prediction(c, "normal") for c in range(30)])
+    write_run(tmp_path / "b", ["fps=30"], [prediction(c, "normal") for c in range(30, 60)])
+    summary = write_ablation(tmp_path)
+    assert summary.comparisons == ()
+    assert {row.num_clips for row in summary.rows if row.scores} == {30}
+    assert "share no clips" in " ".join(remarks(summary))
+
+
+def test_a_published_order_can_be_seen_and_contradicted(tmp_path):
+    good, bad = reader(0.9, 0), reader(0.5, 1)
+    for folder, (unbalanced, balanced) in {"as": (bad, good), "against": (good, bad)}.items():
+        write_run(tmp_path / folder / "0", ["mixture=unbalanced"], unbalanced)
+        write_run(tmp_path / folder / "1", ["mixture=balanced"], balanced)
+    seen, contradicted = write_ablation(tmp_path / "as"), write_ablation(tmp_path / "against")
+    assert seen.table.id == contradicted.table.id == "autodrive/table7_balancing"
+    assert (seen.verdict.outcome, contradicted.verdict.outcome) == ("seen", "contradicted")
+    assert "one seed" in seen.verdict.sentence
+
+
+def test_the_judgement_does_not_depend_on_the_order_of_the_jobs(tmp_path):
+    write_run(tmp_path / "0", ["mixture=balanced"], reader(0.9, 0))
+    write_run(tmp_path / "1", ["mixture=unbalanced"], reader(0.5, 1))
+    assert write_ablation(tmp_path).verdict.outcome == "seen"
+
+
+def test_a_small_gain_inside_the_noise_is_not_called_seen(tmp_path):
+    worse = reader(0.8, 0)
+    right = [p for p in worse if p.parsed == p.answer][:2]
+    better = [prediction(c, p.parsed) for c, p in enumerate(worse)]
+    worse = [p.model_copy(update={"parsed": None}) if p in right else p for p in worse]
+    write_run(tmp_path / "0", ["mixture=unbalanced"], worse)
+    write_run(tmp_path / "1", ["mixture=balanced"], better)
+    summary = write_ablation(tmp_path)
+    assert summary.comparisons[0].result.difference == pytest.approx(2 / 198)
+    assert summary.verdict.outcome == "unresolved"
+
+
+def test_values_that_stand_for_the_papers_find_their_rows(tmp_path):
+    config = {"axes": {"lr": {1e-6: 1e-4, 1e-5: 1e-3, 2e-5: 2e-3}}}
+    for index, lr in enumerate(("1e-4", "1e-3", "2e-3")):
+        write_run(tmp_path / str(index), [f"lr={lr}"], reader(0.7, index), config=config)
+    summary = write_ablation(tmp_path)
+    assert summary.table.id == "autodrive/table5_learning_rate"
+    assert [(r.values["lr"], r.paper_values["lr"]) for r in summary.rows] == [(1e-4, 1e-6), (1e-3, 1e-5), (2e-3, 2e-5)]
+    assert "0.0001 (paper 1e-06)" in (tmp_path / "ablation.md").read_text()
+
+
+def test_a_key_of_the_table_that_is_not_swept_comes_from_the_configuration(tmp_path):
+    for index, resolution in enumerate(("32x4", "128x32")):
+        write_run(tmp_path / str(index), [f"resolution={resolution}"], reader(0.7, index), config={"duration_s": 6.0})
+    summary = write_ablation(tmp_path)
+    assert summary.table.id == "autodrive/table6_duration_resolution"
+    ours = [row for row in summary.rows if row.scores]
+    assert [row.published["accuracy"] for row in ours] == [70.20, 76.26]
+    assert sum(row.scores is None for row in summary.rows) == 2  # printed, not run
+
+
+def test_a_sweep_without_a_published_table_still_gets_one_of_its_own(tmp_path):
+    write_run(tmp_path / "1", ["rank=8"], reader(0.7, 0))
+    write_run(tmp_path / "0", ["rank=4"], reader(0.7, 0))
+    summary = write_ablation(tmp_path)
+    assert summary.table is None
+    assert [row.values["rank"] for row in summary.rows] == [4, 8]
+    assert "ours only" in (tmp_path / "ablation.md").read_text()
+
+
+def test_a_single_run_is_a_table_of_one_row(tmp_path):
+    write_run(tmp_path / "run", ["fps=15"], reader(0.7, 0))
+    summary = write_ablation(tmp_path / "run")
+    assert len(summary.rows) == 1
+    assert summary.verdict is None
+
+
+def test_a_sweep_in_which_every_job_failed_still_gets_its_table(tmp_path):
+    write_run(tmp_path / "0", ["fps=15"], None, error="out of memory")
+    write_run(tmp_path / "1", ["fps=30"], None)
+    summary = write_ablation(tmp_path)
+    assert summary.num_failed == 2
+    text = (tmp_path / "ablation.md").read_text()
+    assert "out of memory" in text
+    assert "did not finish" in text
+
+
+@pytest.mark.parametrize("case", ["missing", "empty", "table", "classes", "json"])
+def test_wrong_input_is_one_line(tmp_path, case, fps_sweep):
+    folder, table = tmp_path, None
+    if case == "missing":
+        folder = tmp_path / "nowhere"
+    elif case == "table":
+        folder, table = fps_sweep, "autodrive/table33"
+    elif case == "classes":
+        event2 = {"name": "event2", "classes": [_label("normal"), _label("event")]}
+        write_run(tmp_path / "0", ["fps=1"], reader(0.5, 0))
+        write_run(tmp_path / "1", ["fps=2"], reader(0.5, 0), config={"labels": event2})
+    elif case == "json":
+        shutil.copytree(fps_sweep / "fps-1_seed-0", tmp_path / "0")
+        (tmp_path / "0" / "metrics.json").write_text("{")
+    with pytest.raises(InputError) as caught:
+        write_ablation(folder, table)
+    assert "\n" not in str(caught.value)
+
+
+def _label(name: str) -> dict:
+    return {"name": name, "option": name, "sources": [name], "anomalous": name != "normal", "short": name}

@@ -1,0 +1,142 @@
+"""A run's page, its pictures, the terminal tables, and the W&B table."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from rich.console import Console
+from run_samples import NAMES, addresses, label_set, prediction, reader, write_run
+
+from autodrive.evaluation.metrics import confusion_by_video, metrics_from_predictions
+from autodrive.reporting import figures, terminal
+from autodrive.reporting.ablation_files import write_ablation
+from autodrive.reporting.run_page import choose_cases, loss_curves, write_run_page
+from autodrive.reporting.wandb_table import log_ablation
+from autodrive.schema import SetAside
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    replies = reader(0.8, 0)
+    replies[0] = prediction(0, None, reply="<script>alert(1)</script>", failure="not_an_option")
+    dropped = [SetAside(item="x", reason="frame_rate_unavailable")]
+    folder = write_run(tmp_path / "run", ["fps=15", "dataset.source=my folder"], replies, dropped=dropped)
+    (folder / "metrics.csv").write_text("epoch,step,train/loss,val/accuracy\n0,0,1.1,\n0,9,0.7,\n0,9,,0.6\n")
+    facts = {"git_commit": "abc123", "mixture": {"visits_per_epoch": {"normal": 100}}}
+    (folder / "provenance.json").write_text(json.dumps(facts))
+    return folder
+
+
+def frames_of(clip_id: str) -> np.ndarray | None:
+    return None if clip_id == "video1#0" else np.full((30, 56, 112, 3), 90, dtype=np.uint8)
+
+
+def test_the_page_shows_what_went_wrong_with_pictures_and_loads_nothing(run_dir):
+    page = write_run_page(run_dir, frames_of, num_strips=3).read_text()
+    links = addresses(page)
+    assert all(link.startswith("data:image/") for link in links)
+    assert sum(link.startswith("data:image/jpeg") for link in links) in (16, 24)  # 8 frames a clip
+    assert sum(link.startswith("data:image/png") for link in links) == 3
+    for part in ("abc123", "visits_per_epoch / normal", "frame_rate_unavailable", "'dataset.source=my folder'"):
+        assert part.replace("'", "&#39;") in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_a_reply_cannot_become_markup(run_dir):
+    page = write_run_page(run_dir).read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_the_page_shows_the_scores_of_metrics_json(run_dir):
+    page = write_run_page(run_dir).read_text()
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert f"{metrics['test/collision_f1']:.3f}" in page
+    assert f"{100 * metrics['test/accuracy']:.1f} %" in page
+
+
+def test_shown_mistakes_are_of_every_kind():
+    many = [prediction(3 * i + 1, "normal") for i in range(20)]
+    wrong = [*many, prediction(2, "near_collision"), prediction(0, None)]
+    kinds = {(p.answer, p.parsed) for p in choose_cases(wrong, 4)}
+    assert kinds == {("near_collision", "normal"), ("collision", "near_collision"), ("normal", None)}
+    assert len(choose_cases(wrong, 4)) == 4
+    assert choose_cases([], 4) == []
+
+
+def test_loss_curves_skip_rows_without_a_loss(run_dir):
+    assert loss_curves(run_dir / "metrics.csv") == {"train/loss": ([0.0, 9.0], [1.1, 0.7])}
+    assert loss_curves(run_dir / "nothing.csv") == {}
+
+
+def test_figures_are_pictures_with_ink():
+    metrics = metrics_from_predictions(reader(0.8, 0), label_set())
+    confusion = confusion_by_video(reader(0.8, 0), label_set()).sum(axis=0)
+    drawn = [
+        figures.confusion_figure(confusion, NAMES),
+        figures.f1_figure(metrics, {name: name for name in NAMES}),
+        figures.loss_figure({"train/loss": (range(100), np.linspace(1, 0, 100).tolist())}),
+        figures.accuracy_figure(["a", "b"], [(0.5, 0.4, 0.6), None], [40.9, None]),
+    ]
+    for figure in drawn:
+        picture = cv2.imdecode(np.frombuffer(figures.to_png(figure), np.uint8), cv2.IMREAD_GRAYSCALE)
+        assert picture is not None
+        assert 0.005 < (picture < 200).mean() < 0.6
+
+
+def test_the_accuracy_figure_explains_its_marks_whichever_row_has_them():
+    figure = figures.accuracy_figure(["a", "b"], [None, (0.5, 0.4, 0.6)], [None, 40.9])
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"ours, 95 % interval", "published"}
+    assert figures.accuracy_figure(["a"], [None], [None]).legends == []
+
+
+def test_the_column_of_unread_replies_appears_only_if_there_are_any():
+    confusion = np.eye(3, 4)
+    assert len(figures.confusion_figure(confusion, NAMES).axes[0].get_xticks()) == 3
+    confusion[0, 3] = 1
+    assert len(figures.confusion_figure(confusion, NAMES).axes[0].get_xticks()) == 4
+
+
+def test_the_terminal_leads_with_incidents_and_says_n(tmp_path):
+    replies = [prediction(clip, None if clip == 0 else NAMES[clip % 3]) for clip in range(30)]
+    with (tmp_path / "out").open("w") as file:
+        console = Console(width=100, record=True, file=file)
+        terminal.print_scores(metrics_from_predictions(replies, label_set()), label_set(), console)
+        terminal.print_confusion(confusion_by_video(replies, label_set()).sum(axis=0), label_set(), console)
+    text = console.export_text()
+    assert text.index("collision") < text.index("normal")
+    assert "30 clips of 10 source videos" in text
+    assert "1 of 30, counted as wrong" in text
+    assert "96.7 %" in text
+
+
+def test_report_verb_writes_tables_and_refuses_wrong_input_with_one_line(run_dir, repository):
+    def report(*arguments):
+        command = [sys.executable, "-m", "autodrive.report", *map(str, arguments)]
+        return subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120)
+
+    out = run_dir.parent / "out"
+    done = report(f"runs={run_dir}", f"out={out}")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in out.iterdir()} == {"ablation.md", "ablation.csv", "ablation.html"}
+    for arguments in ([f"out={out}"], [f"runs={out}", f"out={out}"]):
+        refused = report(*arguments)
+        assert refused.returncode == 2
+        assert refused.stderr.startswith("error: ")
+        assert refused.stderr.count("\n") == 1
+
+
+def test_the_table_is_logged_without_account_or_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    write_run(tmp_path / "0", ["mixture=unbalanced"], reader(0.5, 0))
+    write_run(tmp_path / "1", ["mixture=balanced"], None, error="stopped")
+    log_ablation(write_ablation(tmp_path), tmp_path)
+    tables = list((tmp_path / "wandb").rglob("ablation*.table.json"))
+    assert len(tables) == 1
+    logged = json.loads(tables[0].read_text())
+    rows = [dict(zip(logged["columns"], row, strict=True)) for row in logged["data"]]
+    assert [row["status"] for row in rows] == ["done", "failed"]
+    assert rows[0]["published_accuracy"] == 56.57
