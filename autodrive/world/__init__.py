@@ -1,0 +1,1 @@
+"""A procedurally rendered dashcam world: physics first, labels and truth from the same simulation."""

@@ -1,0 +1,66 @@
+"""From road coordinates to pixels, for a whole video at once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+CAMERA_HEIGHT_M = 1.3
+# Along the ego's axis from its centre; the bumper is 1.9 m ahead of the lens.
+CAMERA_FORWARD_M = 0.3
+NEAR_PLANE_M = 0.4
+HALF_VIEW_RAD = np.radians(37.0)
+HORIZON = 0.42
+
+
+@dataclass(frozen=True)
+class Camera:
+    """The camera's pose in every frame; arrays have shape (T,).
+
+    Attributes:
+        x_m, y_m: position in road coordinates.
+        yaw_rad, pitch_rad, roll_rad: left, nose-down and right-side-down positive.
+        curvature_per_m: of the road.
+        width, height: of the picture.
+    """
+
+    x_m: np.ndarray
+    y_m: np.ndarray
+    yaw_rad: np.ndarray
+    pitch_rad: np.ndarray
+    roll_rad: np.ndarray
+    curvature_per_m: float
+    width: int
+    height: int
+
+    @property
+    def focal_px(self) -> float:
+        """Focal length in pixels."""
+        return self.width / 2 / np.tan(HALF_VIEW_RAD)
+
+    @property
+    def horizon_px(self) -> np.ndarray:
+        """Row of the horizon at the picture's centre column, shape (T,)."""
+        return HORIZON * self.height - self.focal_px * np.tan(self.pitch_rad)
+
+    def relative(self, frame: np.ndarray, x_m: np.ndarray, y_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Depth and left offset seen from the camera; `frame` indexes the poses and broadcasts with the points.
+
+        The road's bend is a shear: a point at distance d along the road lies curvature d^2 / 2 to the left.
+        """
+        along = x_m - self.x_m[frame]
+        aside = y_m - self.y_m[frame] + self.curvature_per_m * along * np.abs(along) / 2
+        cos, sin = np.cos(self.yaw_rad[frame]), np.sin(self.yaw_rad[frame])
+        return along * cos + aside * sin, aside * cos - along * sin
+
+    def project(self, frame: np.ndarray, points_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels (..., 2) and depth (...) of points (..., 3); `frame` has the points' leading shape.
+
+        Points behind the near plane are moved onto it, which clips faces along the road exactly.
+        """
+        index = frame.reshape(frame.shape + (1,) * (points_m.ndim - 1 - frame.ndim))
+        depth, left = self.relative(index, points_m[..., 0], points_m[..., 1])
+        z = np.maximum(depth, NEAR_PLANE_M)
+        u = self.width / 2 - self.focal_px * left / z
+        v = self.horizon_px[index] + self.focal_px * (CAMERA_HEIGHT_M - points_m[..., 2]) / z
+        du, dv, roll = u - self.width / 2, v - HORIZON * self.height, self.roll_rad[index]
+        return np.stack([u + roll * dv, v - roll * du], axis=-1), depth
