@@ -5,11 +5,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from records import make_clip
 
-from autodrive.annotation.rules import closed_annotations, mcq_annotations
+from autodrive.annotation.rules import closed_annotations, mcq_annotations, mcq_questions
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.prompts import PromptBook, render_target
-from autodrive.schema import Question
+from autodrive.schema import Annotation, Clip, Question
 
 
 @pytest.fixture
@@ -25,6 +25,10 @@ def event2(repository: Path) -> LabelSet:
 @pytest.fixture
 def prompts(repository: Path) -> PromptBook:
     return instantiate(OmegaConf.load(repository / "conf/prompts/autodrive.yaml"))
+
+
+def asked(clip: Clip, label: str, labels: LabelSet, seed: int = 0, num_orders: int = 1) -> list[Annotation]:
+    return mcq_annotations(clip, label, mcq_questions(clip.id, labels, seed, num_orders))
 
 
 def test_event2_merges_and_event3_refuses_what_it_cannot_express(event2: LabelSet, event3: LabelSet):
@@ -46,14 +50,14 @@ def test_a_new_class_is_configuration_only(repository: Path, prompts: PromptBook
     }
     config.classes.append(extra)
     labels = instantiate(config)
-    (mcq,) = mcq_annotations(make_clip(label="sudden_stop"), "sudden_stop", labels, seed=0)
+    (mcq,) = asked(make_clip(label="sudden_stop"), "sudden_stop", labels)
     prompt = prompts.render(mcq.without_answer(), "direct", labels)
     assert "Sudden stop" in prompt.text
     assert render_target(mcq, prompt, "direct") == "ABCD"[mcq.options.index("sudden_stop")]
 
 
 def test_letter_follows_the_option_order(event3: LabelSet, prompts: PromptBook):
-    annotations = mcq_annotations(make_clip(), "collision", event3, seed=3, num_orders=6)
+    annotations = asked(make_clip(), "collision", event3, seed=3, num_orders=6)
     assert len({a.options for a in annotations}) == 6
     for annotation in annotations:
         prompt = prompts.render(annotation.without_answer(), "direct", event3)
@@ -62,19 +66,19 @@ def test_letter_follows_the_option_order(event3: LabelSet, prompts: PromptBook):
 
 
 def test_first_option_order_does_not_depend_on_how_many_are_asked(event3: LabelSet):
-    one = mcq_annotations(make_clip(), "normal", event3, seed=1, num_orders=1)
-    assert mcq_annotations(make_clip(), "normal", event3, seed=1, num_orders=4)[0] == one[0]
+    one = asked(make_clip(), "normal", event3, seed=1, num_orders=1)
+    assert asked(make_clip(), "normal", event3, seed=1, num_orders=4)[0] == one[0]
 
 
 def test_option_orders_are_seeded_and_balanced(event3: LabelSet):
-    orders = [mcq_annotations(make_clip(id=f"{i}#0"), "normal", event3, seed=0)[0].options for i in range(600)]
-    assert orders == [mcq_annotations(make_clip(id=f"{i}#0"), "normal", event3, seed=0)[0].options for i in range(600)]
+    orders = [asked(make_clip(id=f"{i}#0"), "normal", event3)[0].options for i in range(600)]
+    assert orders == [asked(make_clip(id=f"{i}#0"), "normal", event3)[0].options for i in range(600)]
     first = [order[0] for order in orders]
     assert all(150 < first.count(name) < 250 for name in event3.names)
 
 
 def test_reasoning_target_has_trace_then_answer(event3: LabelSet, prompts: PromptBook):
-    (mcq,) = mcq_annotations(make_clip(), "collision", event3, seed=0)
+    (mcq,) = asked(make_clip(), "collision", event3)
     prompt = prompts.render(mcq.without_answer(), "reasoning", event3)
     with pytest.raises(ValueError, match="no think trace"):
         render_target(mcq, prompt, "reasoning")
@@ -101,11 +105,19 @@ POISON = "POISON_THE_ANSWER"
 def test_answers_and_metadata_never_reach_prompts(event3: LabelSet, prompts: PromptBook):
     metadata = {"weather": "rain", "blame": POISON, "expert_says": POISON, "ego_brakes": True}
     clip = make_clip(metadata=metadata)
-    annotations = mcq_annotations(clip, "collision", event3, 0) + closed_annotations(clip, "collision", ALL_KEYS)
+    annotations = asked(clip, "collision", event3) + closed_annotations(clip, "collision", ALL_KEYS)
     poisoned = [a.model_copy(update={"think": POISON, "review": POISON}) for a in annotations]
     for annotation in poisoned:
         for mode in ("direct", "reasoning"):
             assert POISON not in prompts.render(annotation.without_answer(), mode, event3).text  # type: ignore[arg-type]
+
+
+def test_hazards_outside_the_window_are_not_asked_about():
+    hazard = {"side": "left", "ego_brakes": True, "other_road_user": "car", "hazard_time_s": 2.0}
+    inside = closed_annotations(make_clip(metadata=hazard), "normal", ("side", "ego_brakes", "other_road_user"))
+    assert [a.answer for a in inside] == ["left", "yes", "car"]
+    outside = make_clip(start_s=4.0, end_s=8.0, metadata=hazard)
+    assert closed_annotations(outside, "normal", ("side", "ego_brakes", "other_road_user")) == []
 
 
 def test_closed_questions_are_left_out_where_nothing_is_known(event3: LabelSet):

@@ -9,7 +9,7 @@ from records import make_clip
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.mixture.balancing import Balance
-from autodrive.mixture.mixture import Mixture, VisitSchedule
+from autodrive.mixture.mixture import Mixture, VisitSchedule, sibling_blocks
 from autodrive.mixture.selection import select_clips
 
 PAPER = ["normal"] * 430 + ["near_collision"] * 90 + ["collision"] * 10
@@ -66,7 +66,7 @@ def test_unknown_closed_question_is_refused():
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 5), st.integers(1, 30))
 def test_every_epoch_visits_each_place_of_the_plan_once(num_visits: int, batch_size: int, seed: int, steps: int):
-    schedule = VisitSchedule(tuple(range(num_visits)), batch_size, seed)
+    schedule = VisitSchedule(tuple((i,) for i in range(num_visits)), batch_size, seed)
     stream = [visit for step in range(steps) for visit in schedule.batch(step)]
     assert [v.position for v in stream] == list(range(steps * batch_size))
     for start in range(0, len(stream) - num_visits + 1, num_visits):
@@ -74,12 +74,15 @@ def test_every_epoch_visits_each_place_of_the_plan_once(num_visits: int, batch_s
     assert all(0 <= v.phase < 1 for v in stream)
 
 
+FIFTY = tuple((i,) for i in range(50))
+
+
 def test_a_batch_follows_from_seed_and_step_alone():
-    unbroken = VisitSchedule(tuple(range(50)), 16, seed=4)
+    unbroken = VisitSchedule(FIFTY, 16, seed=4)
     for step in range(20):
         unbroken.batch(step)
-    assert VisitSchedule(tuple(range(50)), 16, seed=4).batch(20) == unbroken.batch(20)
-    assert VisitSchedule(tuple(range(50)), 16, seed=5).batch(20) != unbroken.batch(20)
+    assert VisitSchedule(FIFTY, 16, seed=4).batch(20) == unbroken.batch(20)
+    assert VisitSchedule(FIFTY, 16, seed=5).batch(20) != unbroken.batch(20)
 
 
 def labels(*names: str) -> LabelSet:
@@ -138,3 +141,59 @@ def test_fingerprint_follows_clips_labels_and_splits():
     assert select_clips(list(reversed(manifest())), TWO, 15, ("train",)).fingerprint == base
     assert select_clips(manifest(content_hash="11"), TWO, 15, ("train",)).fingerprint != base
     assert select_clips(manifest(end_s=5.0), TWO, 15, ("train",)).fingerprint != base
+
+
+def test_a_visit_takes_a_fresh_draw_of_annotations():
+    mixture = Mixture(mcq_orders=6, closed_questions=["when", "ego_brakes"], per_visit={"mcq": 2, "closed_qa": 1})
+    clip = make_clip(metadata={"ego_brakes": True})
+    three = labels("normal", "near_collision", "collision")
+    annotations = mixture.annotate(clip, "collision", three, 0, training=True).annotations
+    assert Counter(a.task for a in annotations) == {"mcq": 6, "closed_qa": 2}
+    draws = [mixture.for_visit(annotations, np.random.default_rng(i)) for i in range(200)]
+    assert all(Counter(a.task for a in draw) == {"mcq": 2, "closed_qa": 1} for draw in draws)
+    visited = Counter(a.id for draw in draws for a in draw)
+    assert set(visited) == {a.id for a in annotations}
+    assert draws[3] == mixture.for_visit(annotations, np.random.default_rng(3))
+
+
+def test_evaluation_asks_the_multiple_choice_question_once():
+    mixture = Mixture(mcq_orders=6, per_visit={"mcq": 2})
+    assert len(mixture.annotate(make_clip(), "normal", TWO, 0, training=False).annotations) == 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 4)), min_size=1, max_size=20, unique_by=lambda pair: pair[0])
+)
+def test_sibling_blocks_keep_every_visit_and_never_repeat_a_clip(repeats: list[tuple[int, int]]):
+    visits = [clip for clip, times in repeats for _ in range(times)]
+    blocks = sibling_blocks(visits, [f"scene{clip // 3}" for clip in visits])
+    assert sorted(v for block in blocks for v in block) == sorted(visits)
+    assert all(len(set(block)) == len(block) for block in blocks)
+    assert all(len({clip // 3 for clip in block}) == 1 for block in blocks)
+
+
+def test_siblings_come_together_only_if_asked():
+    clips = [make_clip(id=f"{i}#0", source_video_id=f"s{i // 3}") for i in range(30)]
+    labelled = [Mixture().annotate(c, "normal", TWO, 0, training=True) for c in clips]
+
+    def neighbours(together: bool) -> float:
+        batch = Mixture(siblings_together=together).schedule(labelled, 30, seed=0).batch(0)
+        scenes = [v.clip_index // 3 for v in batch]
+        return sum(a == b for a, b in zip(scenes, scenes[1:], strict=False)) / len(scenes)
+
+    assert neighbours(True) > 0.6
+    assert neighbours(False) < 0.3
+
+
+def test_one_option_order_per_run_depends_on_the_seed_only():
+    mixture = Mixture(option_order="per_run", mcq_orders=6)
+    names = ("normal", "near_collision", "collision")
+    asked = [mixture.annotate(make_clip(id=f"{i}#0"), "normal", labels(*names), 0, True).annotations for i in range(9)]
+    assert {a.options for annotations in asked for a in annotations} == {asked[0][0].options}
+    orders = {mixture.questions("x", labels(*names), seed, 1)[0].options for seed in range(30)}
+    assert len(orders) == 6
+
+
+def test_unknown_option_order_is_refused():
+    with pytest.raises(InputError, match="per_clip or per_run"):
+        Mixture(option_order="random")  # type: ignore[arg-type]

@@ -27,7 +27,9 @@ class ClosedQuestion:
     answer: Callable[[Clip, str], str | None]
 
 
-def _metadata_value(key: str) -> Callable[[Clip, str], str | None]:
+def _scene_value(key: str) -> Callable[[Clip, str], str | None]:
+    """Reads what holds for the whole recording."""
+
     def read(clip: Clip, label: str) -> str | None:
         value = clip.metadata.get(key)
         return None if value is None else str(value)
@@ -35,9 +37,17 @@ def _metadata_value(key: str) -> Callable[[Clip, str], str | None]:
     return read
 
 
-def _ego_brakes(clip: Clip, label: str) -> str | None:
-    value = clip.metadata.get("ego_brakes")
-    return None if value is None else ("yes" if value else "no")
+def _hazard_value(key: str) -> Callable[[Clip, str], str | None]:
+    """Reads what is true of the hazard, if the hazard lies in this window of the recording."""
+
+    def read(clip: Clip, label: str) -> str | None:
+        value = clip.metadata.get(key)
+        moment_s = clip.metadata.get("hazard_time_s", clip.event_time_s)
+        if value is None or moment_s is None or not clip.start_s <= moment_s < clip.end_s:
+            return None
+        return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+    return read
 
 
 def _event_third(clip: Clip, label: str) -> str | None:
@@ -54,16 +64,16 @@ def _event_third(clip: Clip, label: str) -> str | None:
 CLOSED_QUESTIONS: Mapping[str, ClosedQuestion] = {
     q.key: q
     for q in (
-        ClosedQuestion("weather", "What is the weather?", ("clear", "rain", "fog"), _metadata_value("weather")),
-        ClosedQuestion("light", "What is the light?", ("day", "dusk", "night"), _metadata_value("light")),
+        ClosedQuestion("weather", "What is the weather?", ("clear", "rain", "fog"), _scene_value("weather")),
+        ClosedQuestion("light", "What is the light?", ("day", "dusk", "night"), _scene_value("light")),
         ClosedQuestion(
             "other_road_user",
             "Which road user matters most?",
             ("car", "van", "truck", "pedestrian"),
-            _metadata_value("other_road_user"),
+            _hazard_value("other_road_user"),
         ),
-        ClosedQuestion("side", "Where does it come from?", ("left", "ahead", "right"), _metadata_value("side")),
-        ClosedQuestion("ego_brakes", "Does the ego vehicle brake hard?", ("yes", "no"), _ego_brakes),
+        ClosedQuestion("side", "Where does it come from?", ("left", "ahead", "right"), _hazard_value("side")),
+        ClosedQuestion("ego_brakes", "Does the ego vehicle brake hard?", ("yes", "no"), _hazard_value("ego_brakes")),
         ClosedQuestion("when", "When does the incident happen?", ("beginning", "middle", "end", "never"), _event_third),
     )
 }
@@ -75,12 +85,18 @@ def generator_for(seed: int, *keys: object) -> np.random.Generator:
     return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
 
 
-def mcq_questions(clip_id: str, labels: LabelSet, seed: int, num_orders: int = 1) -> list[Question]:
-    """The multiple-choice question about a clip, in `num_orders` different seeded option orders.
+def mcq_questions(order_key: str, labels: LabelSet, seed: int, num_orders: int = 1) -> list[Question]:
+    """The multiple-choice question, in `num_orders` different seeded option orders.
 
     The first order does not depend on `num_orders`, so evaluation (one order) asks what training may also ask.
+
+    Args:
+        order_key: what the orders depend on besides the seed: a clip's id, or a constant for one order in a whole run.
+        labels: the classes to choose from.
+        seed: of the orders.
+        num_orders: how many; at most all there are.
     """
-    random = generator_for(seed, clip_id, "mcq")
+    random = generator_for(seed, order_key, "mcq")
     wanted = min(num_orders, math.factorial(len(labels.names)))
     orders: dict[tuple[str, ...], None] = {}
     while len(orders) < wanted:
@@ -88,9 +104,8 @@ def mcq_questions(clip_id: str, labels: LabelSet, seed: int, num_orders: int = 1
     return [Question(task="mcq", question=MCQ_QUESTION, options=order) for order in orders]
 
 
-def mcq_annotations(clip: Clip, label: str, labels: LabelSet, seed: int, num_orders: int = 1) -> list[Annotation]:
+def mcq_annotations(clip: Clip, label: str, questions: Sequence[Question]) -> list[Annotation]:
     """The label as the answer to `mcq_questions`."""
-    questions = mcq_questions(clip.id, labels, seed, num_orders)
     return [Annotation.create(clip.id, q.task, q.question, label, GENERATOR, q.options) for q in questions]
 
 

@@ -23,13 +23,15 @@ from autodrive.video.decoder import DecodedFrames
 class Branch:
     """One annotation as text. `prompt` never contains the answer; `target` is None at inference.
 
-    `option_targets` are the answer texts of the options, in the order shown, for scoring.
+    `option_targets` are the answer texts of the options, in the order shown, for scoring. `weight` is the annotation's
+    share of the loss, relative to the other annotations of its batch.
     """
 
     annotation_id: str
     prompt: str
     target: str | None = None
     option_targets: tuple[str, ...] = ()
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class TokenBranch:
     prompt_ids: list[int]
     target_ids: list[int]
     option_ids: tuple[tuple[int, ...], ...] = ()
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)

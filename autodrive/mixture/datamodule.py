@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from autodrive.labels import LabelSet
-from autodrive.mixture.balancing import VisitPlan
 from autodrive.mixture.clip_tree import Branch, ClipProcessor, ClipSample, ClipTree
-from autodrive.mixture.mixture import LabelledClip, Visit, VisitSchedule
+from autodrive.mixture.mixture import LabelledClip, Mixture, Visit, VisitSchedule
 from autodrive.prompts import PromptBook, render_target
 from autodrive.schema import Annotation, Clip, Mode, Question, Split
 from autodrive.video.decoder import DecodedFrames, Decoder
@@ -44,10 +44,12 @@ class BranchWriter:
         prompt = self.prompts.render(question, mode, self.labels)
         return Branch(annotation_id, prompt.text, None, prompt.option_targets)
 
-    def teach(self, annotation: Annotation, mode: Mode) -> Branch:
-        """A branch with its answer, for training only."""
+    def teach(self, annotation: Annotation, mode: Mode, weight: float = 1.0) -> Branch:
+        """A branch with its answer, for training only; `weight` is its relative share of the loss."""
         prompt = self.prompts.render(annotation.without_answer(), mode, self.labels)
-        return Branch(annotation.id, prompt.text, render_target(annotation, prompt, mode), prompt.option_targets)
+        return Branch(
+            annotation.id, prompt.text, render_target(annotation, prompt, mode), prompt.option_targets, weight
+        )
 
 
 def training_texts(clips: Sequence[LabelledClip], writer: BranchWriter) -> list[str]:
@@ -59,13 +61,18 @@ def training_texts(clips: Sequence[LabelledClip], writer: BranchWriter) -> list[
 class TrainingTrees(Dataset[ClipTree]):
     """Clip trees with targets, indexed by `Visit`."""
 
-    def __init__(self, clips: Sequence[LabelledClip], reader: ClipReader, writer: BranchWriter) -> None:
-        self.clips, self.reader, self.writer = clips, reader, writer
+    def __init__(
+        self, clips: Sequence[LabelledClip], mixture: Mixture, reader: ClipReader, writer: BranchWriter
+    ) -> None:
+        self.clips, self.mixture, self.reader, self.writer = clips, mixture, reader, writer
 
     def __getitem__(self, visit: Visit) -> ClipTree:
         labelled = self.clips[visit.clip_index]
         frames = self.reader.read(labelled.clip, visit.phase)
-        branches = tuple(self.writer.teach(a, "direct") for a in labelled.annotations)
+        annotations = self.mixture.for_visit(labelled.annotations, np.random.default_rng(visit.seed))
+        branches = tuple(
+            self.writer.teach(a, "direct", self.mixture.task_weights.get(a.task, 1.0)) for a in annotations
+        )
         return self.reader.processor.encode(ClipSample(labelled.clip, frames, self.writer.prompts.system, branches))
 
 
@@ -111,19 +118,19 @@ class ClipTreeDataModule(L.LightningDataModule):
 
     Args:
         clips: labelled clips by split.
-        plan: visits of a training epoch; None where only evaluation is wanted.
+        mixture: decides how often training clips are visited and which annotations a visit takes.
         reader: decodes clips for the student.
         writer: renders prompts and targets.
         batch_size: clip visits per optimiser step.
         num_steps: optimiser steps of the whole training.
         num_workers: loader processes.
-        seed: of visit order and frame phase.
+        seed: of balancing, visit order, frame phase and the draws of annotations.
     """
 
     def __init__(
         self,
         clips: Mapping[Split, Sequence[LabelledClip]],
-        plan: VisitPlan | None,
+        mixture: Mixture,
         reader: ClipReader,
         writer: BranchWriter,
         batch_size: int,
@@ -134,7 +141,7 @@ class ClipTreeDataModule(L.LightningDataModule):
         super().__init__()
         self.reader, self.writer = reader, writer
         self.num_steps, self.num_workers, self.batch_size = num_steps, num_workers, batch_size
-        self.clips, self.plan = clips, plan
+        self.clips, self.mixture = clips, mixture
         self.seed = seed
 
     def train_dataloader(self) -> DataLoader:
@@ -142,12 +149,10 @@ class ClipTreeDataModule(L.LightningDataModule):
 
         The batch sampler has no length: Lightning would otherwise add the steps already done to it and stop early.
         """
-        if self.plan is None:
-            raise RuntimeError("this data module was built without a visit plan")
-        schedule = VisitSchedule(self.plan.visits, self.batch_size, self.seed)
+        schedule = self.mixture.schedule(self.clips["train"], self.batch_size, self.seed)
         first_step = self.trainer.global_step if self.trainer else 0
         return self._loader(
-            TrainingTrees(self.clips["train"], self.reader, self.writer),
+            TrainingTrees(self.clips["train"], self.mixture, self.reader, self.writer),
             batch_sampler=ScheduleBatches(schedule, first_step, self.num_steps),
         )
 

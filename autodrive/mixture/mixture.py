@@ -1,16 +1,26 @@
 """The mixture: which annotations a clip carries and how often clips are visited."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
-from autodrive.annotation.rules import CLOSED_QUESTIONS, closed_annotations, generator_for, mcq_annotations
+from autodrive.annotation.rules import (
+    CLOSED_QUESTIONS,
+    closed_annotations,
+    generator_for,
+    mcq_annotations,
+    mcq_questions,
+)
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.mixture.balancing import Balance, VisitPlan
 from autodrive.mixture.selection import Selection
-from autodrive.schema import Annotation, Clip, Split
+from autodrive.schema import Annotation, Clip, Question, Split
 
 
 @dataclass(frozen=True)
@@ -27,13 +37,24 @@ class Mixture:
     """A training recipe, built from `conf/mixture/*.yaml`.
 
     Attributes:
+        option_order: `per_clip` shuffles the options of every clip's multiple-choice question, so that no letter stands
+            for a class; `per_run` draws one order for a whole run, for a student too small to look letters up.
         mcq_orders: option orders in which training asks the multiple-choice question; evaluation asks one.
         closed_questions: keys of the closed questions asked where a clip's metadata hold the answer.
+        per_visit: most annotations of each task that one training visit takes, a fresh draw each time; a task that is
+            not named is taken whole.
+        task_weights: share of the loss of one annotation of a task, relative to the others; 1 where not named.
+        siblings_together: visit the clips of one source video next to each other, so that a batch holds the same scene
+            with different outcomes and what they share cannot explain the answers.
         balance: visits per class.
     """
 
+    option_order: Literal["per_clip", "per_run"] = "per_clip"
     mcq_orders: int = 1
     closed_questions: Sequence[str] = ()
+    per_visit: Mapping[str, int] = field(default_factory=dict)
+    task_weights: Mapping[str, float] = field(default_factory=dict)
+    siblings_together: bool = False
     balance: Balance = field(default_factory=Balance)
 
     def __post_init__(self) -> None:
@@ -41,17 +62,43 @@ class Mixture:
         if unknown:
             known = ", ".join(CLOSED_QUESTIONS)
             raise InputError(f"mixture.closed_questions: unknown {', '.join(unknown)}; choose from {known}")
+        if self.option_order not in ("per_clip", "per_run"):
+            raise InputError(f"mixture.option_order={self.option_order}: choose per_clip or per_run")
+
+    def questions(self, clip_id: str, labels: LabelSet, seed: int, num_orders: int) -> list[Question]:
+        """The multiple-choice question about a clip in up to `num_orders` option orders (one if drawn per run)."""
+        if self.option_order == "per_run":
+            return mcq_questions("run", labels, seed)
+        return mcq_questions(clip_id, labels, seed, num_orders)
 
     def annotate(self, clip: Clip, label: str, labels: LabelSet, seed: int, training: bool) -> LabelledClip:
         """All annotations of one clip; evaluation asks the multiple-choice question once."""
-        orders = self.mcq_orders if training else 1
-        annotations = mcq_annotations(clip, label, labels, seed, orders)
+        questions = self.questions(clip.id, labels, seed, self.mcq_orders if training else 1)
+        annotations = mcq_annotations(clip, label, questions)
         annotations += closed_annotations(clip, label, self.closed_questions)
         return LabelledClip(clip, label, tuple(annotations))
+
+    def for_visit(self, annotations: Sequence[Annotation], random: np.random.Generator) -> list[Annotation]:
+        """The annotations that one training visit takes, in their own order."""
+        by_task: dict[str, list[int]] = {}
+        for index, annotation in enumerate(annotations):
+            by_task.setdefault(annotation.task, []).append(index)
+        chosen: list[int] = []
+        for task, indices in by_task.items():
+            limit = min(self.per_visit.get(task, len(indices)), len(indices))
+            chosen += random.choice(indices, size=limit, replace=False).tolist()
+        return [annotations[index] for index in sorted(chosen)]
 
     def plan_visits(self, clips: Sequence[LabelledClip], seed: int) -> VisitPlan:
         """Visits of one epoch over the training clips."""
         return self.balance.plan([c.label for c in clips], generator_for(seed, "balance"))
+
+    def schedule(self, clips: Sequence[LabelledClip], batch_size: int, seed: int) -> VisitSchedule:
+        """The stream of training visits."""
+        visits = self.plan_visits(clips, seed).visits
+        sources = [clips[index].clip.source_video_id for index in visits]
+        blocks = sibling_blocks(visits, sources) if self.siblings_together else tuple((v,) for v in visits)
+        return VisitSchedule(blocks, batch_size, seed)
 
 
 @dataclass(frozen=True)
@@ -62,36 +109,62 @@ class Visit:
         clip_index: which training clip.
         position: place in the stream, counted from the start of training.
         phase: shift of the sampling grid as a fraction of the frame interval, in [0, 1).
+        seed: of the draw of annotations.
     """
 
     clip_index: int
     position: int
     phase: float
+    seed: int
 
 
 @dataclass(frozen=True)
 class VisitSchedule:
-    """The endless, seeded stream of visits: epoch after epoch, each a fresh permutation of the plan.
+    """The endless, seeded stream of visits: epoch after epoch, each a fresh order of the plan's blocks.
 
     The batch of any step follows from (seed, step) alone, so a resumed run reads what the unbroken run would have.
+
+    Attributes:
+        blocks: clip indices that stay next to each other; together the visits of an epoch.
+        batch_size: visits per optimiser step.
+        seed: of the order and of every visit's own draws.
     """
 
-    visits: tuple[int, ...]
+    blocks: tuple[tuple[int, ...], ...]
     batch_size: int
     seed: int
 
     def batch(self, step: int) -> list[Visit]:
         """The visits of optimiser step `step` (from 0)."""
-        return [self._visit(position) for position in range(step * self.batch_size, (step + 1) * self.batch_size)]
+        length = sum(map(len, self.blocks))
+        first, last = step * self.batch_size, (step + 1) * self.batch_size
+        epochs = {epoch: self._order(epoch) for epoch in range(first // length, (last - 1) // length + 1)}
+        return [self._visit(epochs[p // length][p % length], p) for p in range(first, last)]
 
-    def _visit(self, position: int) -> Visit:
-        epoch, offset = divmod(position, len(self.visits))
-        clip_index = self.visits[int(self._permutation(epoch)[offset])]
-        phase = float(np.random.default_rng([self.seed, 1, position]).random())
-        return Visit(clip_index, position, phase)
+    def _order(self, epoch: int) -> list[int]:
+        order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.blocks))
+        return [clip_index for block in order for clip_index in self.blocks[block]]
 
-    def _permutation(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.visits))
+    def _visit(self, clip_index: int, position: int) -> Visit:
+        random = np.random.default_rng([self.seed, 1, position])
+        return Visit(clip_index, position, phase=float(random.random()), seed=int(random.integers(2**31)))
+
+
+def sibling_blocks(visits: Sequence[int], sources: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Group the visits of an epoch by source video, no clip twice in a block.
+
+    Repeated visits of an upsampled clip fall into different blocks, so that a batch is never one clip many times.
+
+    Example:
+        >>> sibling_blocks([0, 1, 1, 2], ["a", "a", "a", "b"])
+        ((0, 1), (1,), (2,))
+    """
+    seen: Counter[int] = Counter()
+    blocks: dict[tuple[str, int], list[int]] = {}
+    for clip_index, source in zip(visits, sources, strict=True):
+        blocks.setdefault((source, seen[clip_index]), []).append(clip_index)
+        seen[clip_index] += 1
+    return tuple(tuple(block) for block in blocks.values())
 
 
 def label_clips(selection: Selection, mixture: Mixture, labels: LabelSet, seed: int) -> dict[Split, list[LabelledClip]]:
