@@ -30,8 +30,8 @@ class Views(Record):
     driver: str | None = None
 
 
-class SourceVideo(Record):
-    """One video file as a dataset adapter found it, before pre-flight checks and chunking.
+class Recording(Record):
+    """What is known of a recording, whole or in part.
 
     `source_video_id` groups files that show the same scene (counterfactual siblings, two cameras): splits are by it.
     Times are seconds from the first frame of the file. `label` is what the source says; label sets map it to classes.
@@ -50,29 +50,21 @@ class SourceVideo(Record):
     telemetry: str | None = None
 
 
-class Clip(Record):
+class SourceVideo(Recording):
+    """One video file as a dataset adapter found it, before pre-flight checks and chunking."""
+
+
+class Clip(Recording):
     """A window of a source video: what a student sees at once.
 
-    `start_s`, `end_s`, `event_time_s` and `alert_time_s` are seconds from the first frame of the source file;
     `native_fps`, `width` and `height` are measured from the file, not taken from its description.
     """
 
-    id: str
-    dataset: str
-    source_video_id: str
-    views: Views
     start_s: float = Field(ge=0)
     end_s: float
     native_fps: float = Field(gt=0)
     width: int = Field(gt=0)
     height: int = Field(gt=0)
-    label: str | None = None
-    event_time_s: float | None = None
-    alert_time_s: float | None = None
-    ego_involved: bool | None = None
-    split: Split | None = None
-    metadata: dict[str, Any] = Field(default_factory=dict)
-    telemetry: str | None = None
     content_hash: str
 
     @model_validator(mode="after")

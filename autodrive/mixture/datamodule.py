@@ -1,6 +1,6 @@
 """Loaders: from labelled clips to batches of clip trees."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,12 +157,15 @@ class ClipTreeDataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader:
-        """Validation clips with direct prompts."""
-        return self.questions("val", "direct")
+        """Validation clips with the multiple-choice question, direct: all that choosing a checkpoint needs."""
+        return self.questions("val", "direct", tasks=("mcq",))
 
-    def questions(self, split: Split, mode: Mode) -> DataLoader:
-        """All clips of a split, in order, with prompts of one inference mode."""
-        asked = [(c.clip, [(a.id, a.without_answer()) for a in c.annotations]) for c in self.clips[split]]
+    def questions(self, split: Split, mode: Mode, tasks: Collection[str] | None = None) -> DataLoader:
+        """All clips of a split, in order, with the questions of some tasks (None: all) in one inference mode."""
+        asked = [
+            (c.clip, [(a.id, a.without_answer()) for a in c.annotations if tasks is None or a.task in tasks])
+            for c in self.clips[split]
+        ]
         return self.asking(asked, mode)
 
     def asking(self, clips: Sequence[AskedClip], mode: Mode) -> DataLoader:
@@ -178,6 +181,7 @@ class ClipTreeDataModule(L.LightningDataModule):
             collate_fn=self.reader.processor.collate,
             worker_init_fn=_one_thread,
             multiprocessing_context="spawn" if self.num_workers else None,
+            persistent_workers=self.num_workers > 0,  # a fresh worker imports for seconds at every validation
             **how,
         )
 

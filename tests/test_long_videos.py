@@ -1,0 +1,40 @@
+"""Forty-second videos with one event each: the chunker on what it was made for."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from autodrive.datasets.manifest import load_clips
+from autodrive.datasets.synthetic import SyntheticDataset
+from autodrive.prepare import prepare
+from autodrive.schema import Clip
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
+    root = tmp_path_factory.mktemp("long")
+    counts = {"num_train_scenes": 1, "num_val_scenes": 0, "num_test_scenes": 0}
+    prepare(SyntheticDataset(str(root), video_duration_s=40.0, num_workers=1, **counts), root / "out", duration_s=6.0)
+    return load_clips(root / "out" / "clips.jsonl")
+
+
+def test_seven_windows_cover_every_video(clips: list[Clip]):
+    by_video: dict[str, list[Clip]] = {}
+    for clip in clips:
+        by_video.setdefault(Path(clip.views.road).stem, []).append(clip)
+    assert len(by_video) == 3
+    for windows in by_video.values():
+        assert len(windows) == 7
+        assert windows[0].start_s == 0
+        assert windows[-1].end_s == pytest.approx(40, abs=0.05)
+        assert all(left.end_s > right.start_s for left, right in zip(windows, windows[1:], strict=False))
+
+
+def test_only_windows_that_hold_the_event_take_its_label(clips: list[Clip]):
+    labelled = [c for c in clips if c.label != "normal"]
+    assert {c.label for c in labelled} == {"near_collision", "collision"}
+    for clip in clips:
+        holds = clip.event_time_s is not None and clip.start_s <= clip.event_time_s < clip.end_s
+        assert holds == (clip.label != "normal")
+    assert max(Counter(c.views.road for c in labelled).values()) <= 2  # windows overlap a little
