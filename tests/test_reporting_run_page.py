@@ -30,8 +30,9 @@ def run_dir(tmp_path):
     return folder
 
 
-def frames_of(clip_id: str) -> np.ndarray | None:
-    return None if clip_id == "video1#0" else np.full((30, 56, 112, 3), 90, dtype=np.uint8)
+def frames_of(clip_id: str) -> tuple[np.ndarray, np.ndarray] | None:
+    gone = clip_id == "video1#0"
+    return None if gone else (np.full((30, 56, 112, 3), 90, dtype=np.uint8), 2.0 + np.arange(30) / 10)
 
 
 def test_the_page_shows_what_went_wrong_with_pictures_and_loads_nothing(run_dir):
@@ -43,6 +44,8 @@ def test_the_page_shows_what_went_wrong_with_pictures_and_loads_nothing(run_dir)
     for part in ("abc123", "visits_per_epoch / normal", "frame_rate_unavailable", "'dataset.source=my folder'"):
         assert part.replace("'", "&#39;") in page
     assert "prefers-color-scheme: dark" in page
+    assert "2.00 s" in page
+    assert "4.90 s" in page
 
 
 def test_a_reply_cannot_become_markup(run_dir):

@@ -22,7 +22,8 @@ STRIP_FRAMES = 8
 STRIP_WIDTH_PIXELS = 224
 
 
-FramesOf = Callable[[str], NDArray[np.uint8] | None]
+# clip id -> RGB uint8 frames (T, H, W, 3) and their times (T,) in seconds; None where the video is gone
+FramesOf = Callable[[str], tuple[NDArray[np.uint8], NDArray[np.float64]] | None]
 
 
 def write_run_page(run_dir: Path, frames_of: FramesOf | None = None, num_strips: int = 12) -> Path:
@@ -30,7 +31,7 @@ def write_run_page(run_dir: Path, frames_of: FramesOf | None = None, num_strips:
 
     Args:
         run_dir: holds `.hydra/`, `metrics.json`, `predictions.jsonl`; if written, `metrics.csv` and `provenance.json`.
-        frames_of: clip id to RGB uint8 frames (T, H, W, 3), None where they are gone; without it there are no strips.
+        frames_of: gives a clip's frames and times; without it there are no strips.
         num_strips: most misclassified clips shown.
 
     Raises:
@@ -118,12 +119,11 @@ def _score_table(metrics: Mapping[str, float], labels: LabelSet, prefix: str) ->
 
 def _closed_rows(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
     suffix = "_accuracy"
-    keys = [key for key in metrics if key.startswith("test/closed_qa_") and key.endswith(suffix)]
+    overall = "test/closed_qa_accuracy"
+    keys = [key for key in metrics if key.startswith("test/closed_qa_") and key.endswith(suffix) and key != overall]
     names = [key.removeprefix("test/closed_qa_").removesuffix(suffix).replace("_", " ") for key in keys]
-    rows = [(name, with_interval(metrics, key, percent=True)) for name, key in zip(names, keys, strict=True)]
-    if "test/closed_qa_accuracy" in metrics:
-        rows.append(("all closed questions", with_interval(metrics, "test/closed_qa_accuracy", percent=True)))
-    return sorted(rows)
+    rows = sorted((name, with_interval(metrics, key, percent=True)) for name, key in zip(names, keys, strict=True))
+    return [("all of them", with_interval(metrics, overall, percent=True)), *rows] if overall in metrics else rows
 
 
 def _pictures(run: RunFolder, labels: LabelSet, direct: Sequence[Prediction]) -> list[tuple[str, str]]:
@@ -151,7 +151,7 @@ def _case(prediction: Prediction, labels: LabelSet, frames_of: FramesOf | None) 
         "read": read,
         "reply": prediction.reply,
         "probabilities": _probability_text(prediction, labels),
-        "strip": [] if frames is None else _strip(frames),
+        "strip": [] if frames is None else _strip(*frames),
     }
 
 
@@ -163,14 +163,14 @@ def _probability_text(prediction: Prediction, labels: LabelSet) -> str:
     return ", ".join(f"P({labels[name].short}) {share:.2f}" for name, share in pairs)
 
 
-def _strip(frames_THWC: NDArray[np.uint8]) -> list[tuple[str, str]]:
+def _strip(frames_THWC: NDArray[np.uint8], times_s: NDArray[np.float64]) -> list[tuple[str, str]]:
     """Evenly spread frames, the first and the last among them, as (caption, picture address)."""
     total, height, width = frames_THWC.shape[:3]
     size = (STRIP_WIDTH_PIXELS, max(1, round(height * STRIP_WIDTH_PIXELS / width)))
     strip = []
     for index in np.unique(np.linspace(0, total - 1, STRIP_FRAMES).round().astype(int)):
         shown = cv2.resize(frames_THWC[index], size, interpolation=cv2.INTER_AREA)
-        strip.append((f"{index + 1} of {total}", pages.inline_jpeg(np.asarray(shown, dtype=np.uint8))))
+        strip.append((f"{times_s[index]:.2f} s", pages.inline_jpeg(np.asarray(shown, dtype=np.uint8))))
     return strip
 
 
