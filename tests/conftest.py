@@ -25,3 +25,27 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def real_videos(shared_data: Path) -> Path:
     return shared_data / "real" / "video"
+
+
+@pytest.fixture(scope="session")
+def world_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`paths.data_dir` of all tests that train: the world is rendered once."""
+    return tmp_path_factory.mktemp("world")
+
+
+@pytest.fixture(scope="session")
+def smoke_run(world_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of `experiment=smoke`, long enough that the student answers with letters."""
+    from running import run, tiny
+
+    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    arguments = tiny(world_dir, num_steps=24, lr=3e-3, **{"trainer.val_check_interval": 12})
+    assert run("train", *arguments, f"hydra.run.dir={folder}") == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def manifest(smoke_run: Path, world_dir: Path) -> Path:
+    """The manifest that the smoke run was trained on."""
+    (path,) = world_dir.glob("synthetic-*/clips.jsonl")
+    return path

@@ -1,6 +1,7 @@
 """Forty-second videos with one event each: the chunker on what it was made for."""
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_seven_windows_cover_every_video(clips: list[Clip]):
         assert len(windows) == 7
         assert windows[0].start_s == 0
         assert windows[-1].end_s == pytest.approx(40, abs=0.05)
-        assert all(left.end_s > right.start_s for left, right in zip(windows, windows[1:], strict=False))
+        assert all(left.end_s > right.start_s for left, right in pairwise(windows))
 
 
 def test_only_windows_that_hold_the_event_take_its_label(clips: list[Clip]):

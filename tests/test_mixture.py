@@ -1,4 +1,5 @@
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -179,7 +180,7 @@ def test_siblings_come_together_only_if_asked():
     def neighbours(together: bool) -> float:
         batch = Mixture(siblings_together=together).schedule(labelled, 30, seed=0).batch(0)
         scenes = [v.clip_index // 3 for v in batch]
-        return sum(a == b for a, b in zip(scenes, scenes[1:], strict=False)) / len(scenes)
+        return sum(a == b for a, b in pairwise(scenes)) / len(scenes)
 
     assert neighbours(True) > 0.6
     assert neighbours(False) < 0.3

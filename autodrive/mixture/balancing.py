@@ -23,7 +23,7 @@ class Balance:
     """First thin the classes to a natural ratio, then repeat clips: either step may be absent.
 
     Attributes:
-        natural_ratio: clips per class are cut to this ratio (the paper's sources: 43:9:1), keeping as many as it allows.
+        natural_ratio: clips per class are cut to this ratio (the paper's sources: 43:9:1), as many as it allows.
         factors: each clip of a class is visited this many times an epoch (the paper's text: 15 and 2).
         target_counts: visits per class are brought to this ratio of the largest class, by whole repeats and a
             seeded remainder (the paper's table: 11k, 14k, 43k; it does not follow from the factors).
