@@ -100,13 +100,9 @@ def prepare(
     _check_unique(videos)
     cache = ScanCache(out / "scan_cache.jsonl")
     scans = _scan(cache, videos, num_workers or min(MAX_SCAN_THREADS, os.cpu_count() or 1))
-    usable: list[tuple[SourceVideo, VideoInfo]] = []
-    for video in videos:
-        outcome = _check_views(video, scans)
-        if isinstance(outcome, SetAside):
-            aside.append(outcome)
-        else:
-            usable.append((video, outcome))
+    checked = [(video, _check_views(video, scans)) for video in videos]
+    aside += [outcome for _, outcome in checked if isinstance(outcome, SetAside)]
+    usable = [(video, outcome) for video, outcome in checked if not isinstance(outcome, SetAside)]
     splits = assign_splits([video for video, _ in usable], split_fractions, seed)
     clips: list[Clip] = []
     not_used: Counter[str] = Counter()

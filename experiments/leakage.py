@@ -2,7 +2,8 @@
 
 python experiments/leakage.py data/synthetic-<hash>/clips.jsonl
 
-Fits a softmax regression on the train split for each of them and reports test accuracy with a 95 % interval over scenes.
+Fits a softmax regression on the train split for each of them and reports test accuracy with a 95 % interval over
+scenes.
 Chance is 1/3; siblings share their first frame, so a first-frame reader must stay there.
 """
 
@@ -68,7 +69,7 @@ def fit_and_predict(train_NF: NDArray, train_y: NDArray, test_NF: NDArray) -> ND
 
 def main() -> None:
     """Run every probe on one manifest."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="What can be guessed without watching.")
     parser.add_argument("clips", type=Path)
     clips = load_clips(parser.parse_args().clips)
     names = sorted({str(clip.label) for clip in clips})

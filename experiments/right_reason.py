@@ -2,8 +2,8 @@
 
 python experiments/right_reason.py outputs/train/<run> [<run> …]
 
-Three conditions on the test split of the rendered world: as it is; frames in [event - 0.1 s, event + 0.33 s] replaced by
-the last frame before them; a window of the same length elsewhere in the clip frozen likewise (the control). A normal
+Three conditions on the test split of the rendered world: as it is; frames in [event - 0.1 s, event + 0.33 s] replaced
+by the last frame before them; a window of the same length elsewhere in the clip frozen likewise (the control). A normal
 clip's event is its hazard moment. Prints accuracy and collision recall with 95 % intervals over scenes, and JSON.
 """
 
@@ -69,9 +69,7 @@ def evaluate_frozen(config: DictConfig, data: RunData, run: Path, condition: str
     """Metrics of the multiple-choice question under one condition."""
     student = saved_student(config, run)
     reader = FreezingReader(instantiate(config.decoder), student.processor, config.fps, condition=condition)
-    clips = [
-        replace(c, annotations=tuple(a for a in c.annotations if a.task == "mcq")) for c in data.clips["test"]
-    ]
+    clips = [replace(c, annotations=tuple(a for a in c.annotations if a.task == "mcq")) for c in data.clips["test"]]
     module = ClipTreeDataModule(
         {"test": clips}, data.mixture, reader, data.writer, config.batch_size, 0, num_workers=0, seed=config.seed
     )
@@ -83,7 +81,7 @@ def evaluate_frozen(config: DictConfig, data: RunData, run: Path, condition: str
 
 def main() -> None:
     """Evaluate every run under every condition."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Freezes frames around the impact and compares.")
     parser.add_argument("runs", nargs="+", type=Path)
     arguments = parser.parse_args()
     register()

@@ -45,7 +45,9 @@ def smoke_run(world_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="session")
-def manifest(smoke_run: Path, world_dir: Path) -> Path:
+def manifest(smoke_run: Path) -> Path:
     """The manifest that the smoke run was trained on."""
-    (path,) = world_dir.glob("synthetic-*/clips.jsonl")
-    return path
+    from autodrive.training.assembly import prepared_manifest
+    from autodrive.training.resume import run_config
+
+    return prepared_manifest(run_config(smoke_run))

@@ -15,8 +15,10 @@ from autodrive.schema import Clip
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
     root = tmp_path_factory.mktemp("long")
-    counts = {"num_train_scenes": 1, "num_val_scenes": 0, "num_test_scenes": 0}
-    prepare(SyntheticDataset(str(root), video_duration_s=40.0, num_workers=1, **counts), root / "out", duration_s=6.0)
+    world = SyntheticDataset(
+        str(root), video_duration_s=40.0, num_train_scenes=1, num_val_scenes=0, num_test_scenes=0, num_workers=1
+    )
+    prepare(world, root / "out", duration_s=6.0)
     return load_clips(root / "out" / "clips.jsonl")
 
 

@@ -90,7 +90,8 @@ class QuestionTrees(Dataset[ClipTree]):
     """
 
     def __init__(self, clips: Sequence[AskedClip], reader: ClipReader, writer: BranchWriter, mode: Mode) -> None:
-        self.clips, self.reader, self.writer, self.mode = clips, reader, writer, mode
+        self.clips, self.reader, self.writer = clips, reader, writer
+        self.mode: Mode = mode
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -18,7 +18,9 @@ from autodrive.reporting.wandb_table import log_ablation
 
 
 class AblationTable(Callback):
-    """Writes `ablation.{md,csv,html}` at the sweep's root; exits with 1 if a job failed, with 2 if wrong input kept every job from running.
+    """Writes `ablation.{md,csv,html}` at the sweep's root.
+
+    The exit code is 1 if a job failed, and 2 if wrong input kept every job from running.
 
     Hydra turns a callback's exceptions into warnings, so whatever must reach the exit code leaves by `sys.exit`.
     """

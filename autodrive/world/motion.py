@@ -161,12 +161,12 @@ def _collide(
     if is_vehicle:
         spin = np.radians(rng.uniform(4, 22)) * (-np.sign(other_vy) if abs(other_vy) > 2 else np.sign(offset or 1.0))
         pose["other_heading_rad"][k:] = pose["other_heading_rad"][k] + spin * (1 - np.exp(-after / 0.35))
-        strength = np.radians(rng.uniform(2.5, 5.0))
+        strength = np.radians(rng.uniform(3.5, 5.5))
     else:
         # A person struck at the legs swings onto the bonnet, towards the camera, and slides off as the car brakes.
         pose["other_tilt_rad"][k:] = -np.clip(after / 0.16, 0, 1) * np.radians(82)
         pose["other_lift_m"][k:] = 0.55 * np.clip(after / 0.16, 0, 1) * np.clip((0.9 - after) / 0.4, 0, 1)
-        strength = np.radians(rng.uniform(2.0, 4.0))
+        strength = np.radians(rng.uniform(3.0, 4.5))
     roll = np.radians(rng.uniform(-2.0, 2.0))
     return Jolt(contact_s, float(strength), float(roll), float(rng.uniform(6, 11)), float(rng.uniform(0.06, 0.11)))
 

@@ -9,9 +9,11 @@ from autodrive.world.scenario import EGO, OtherMotion, Scene
 
 STEP_S = 0.02
 # Outcome thresholds. What satisfies none of them is rejected, so that classes do not touch.
-COLLISION_CLOSING_MPS = 4.0
-NEAR_DECEL_MPS2, NEAR_GAP_M, NEAR_TTC_S = 5.5, (0.3, 2.5), 1.1
-NORMAL_TTC_S, NORMAL_DECEL_MPS2, NORMAL_GAP_M, NORMAL_PASS_M = 1.7, 3.5, 6.0, 1.2
+COLLISION_CLOSING_MPS = 5.0
+NEAR_DECEL_MPS2, NEAR_GAP_M, NEAR_TTC_S = 5.5, (0.7, 2.3), 1.1
+NORMAL_TTC_S, NORMAL_DECEL_MPS2, NORMAL_GAP_M, NORMAL_PASS_M = 1.9, 3.5, 6.0, 1.2
+# Nobody who drives normally gets nearer than this to what is in the ego's own path.
+NORMAL_FOLLOW_M, PATH_OVERLAP_M = 3.5, 0.3
 # A contact that overlaps less than this sideways, 60 ms on, is a graze that a small picture does not show: rejected.
 GRAZE_M = 0.25
 GRAZE_STEPS = 3
@@ -120,12 +122,15 @@ def judge(scene: Scene, ego: Trajectories, other: OtherMotion) -> Outcomes:
     frontal = (centre_gap[contact, columns] > -VISIBLE_FLANK_M) & (slower[contact, columns] > 1.0)
     frontal &= ego.gap_y_m[np.minimum(contact + GRAZE_STEPS, len(ego.x_m) - 1), columns] < -GRAZE_M
     collision = hit & frontal & (closing > COLLISION_CLOSING_MPS)
-    min_gap, min_ttc, peak = gap_ahead.min(axis=0), ttc.min(axis=0), decel.max(axis=0)
+    until_contact = np.arange(len(decel))[:, None] <= np.where(hit, contact, len(decel))
+    peak = np.where(until_contact, decel, 0).max(axis=0)
+    min_gap, min_ttc = gap_ahead.min(axis=0), ttc.min(axis=0)
     near = (
         ~hit & (peak > NEAR_DECEL_MPS2) & (min_gap > NEAR_GAP_M[0]) & (min_gap < NEAR_GAP_M[1]) & (min_ttc < NEAR_TTC_S)
     )
     calm = (peak < NORMAL_DECEL_MPS2) | (min_gap > NORMAL_GAP_M)
-    normal = ~hit & (min_ttc > NORMAL_TTC_S) & (min_gap > NORMAL_PASS_M) & calm
+    in_path = np.where(ahead & (ego.gap_y_m < PATH_OVERLAP_M), np.maximum(centre_gap, 0), np.inf).min(axis=0)
+    normal = ~hit & (min_ttc > NORMAL_TTC_S) & (min_gap > NORMAL_PASS_M) & (in_path > NORMAL_FOLLOW_M) & calm
     closest = np.argmax(gap_ahead < min_gap + CLOSEST_SLACK_M, axis=0)
     worst = np.where(np.isfinite(min_ttc), np.argmin(ttc, axis=0), closest)
     label = np.select([collision, near, normal], ["collision", "near_collision", "normal"], "")

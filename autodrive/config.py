@@ -1,0 +1,123 @@
+"""The typed keys at the root of `conf/train.yaml` and `conf/eval.yaml`; groups are checked by their classes."""
+
+import hashlib
+import re
+from dataclasses import dataclass, fields
+from typing import Any, get_args
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from autodrive.errors import InputError
+from autodrive.schema import Mode, Split
+
+POSITIVE_KEYS = ("fps", "duration_s", "tokens_per_clip", "lr", "batch_size", "num_steps")
+NON_NEGATIVE_KEYS = ("seed", "num_workers")
+MAX_FOLDER_NAME = 120
+
+
+@dataclass
+class TrainConfig:
+    """Keys of training.
+
+    Attributes:
+        seed: of everything random; replicates within a table's row, not rows.
+        clips: a manifest written by `python -m autodrive.prepare`; null prepares `dataset` first.
+        source: folder of the data set, for those that need one.
+        fps: frames per second the student sees.
+        duration_s: window length when `dataset` is prepared.
+        resolution: `AxB` visual tokens per temporal patch (at most A, at least B), or `auto`.
+        tokens_per_clip: budget of visual tokens that `resolution=auto` solves for.
+        lr: peak learning rate.
+        batch_size: clip visits per optimiser step (and clips per evaluation batch).
+        num_steps: optimiser steps.
+        num_workers: loader processes.
+        resume: a run folder to continue, in a new folder and with its configuration.
+        table: published table that a sweep is compared with; null finds it by the swept keys.
+        scale: name of the scale in force; `axes` holds its values of the paper's axes.
+    """
+
+    seed: int = MISSING
+    clips: str | None = None
+    source: str | None = None
+    fps: float = MISSING
+    duration_s: float = MISSING
+    resolution: str = MISSING
+    tokens_per_clip: int = MISSING
+    lr: float = MISSING
+    batch_size: int = MISSING
+    num_steps: int = MISSING
+    num_workers: int = MISSING
+    resume: str | None = None
+    table: str | None = None
+    scale: str = MISSING
+    axes: Any = MISSING
+    dataset: Any = MISSING
+    mixture: Any = MISSING
+    labels: Any = MISSING
+    prompts: Any = MISSING
+    student: Any = MISSING
+    decoder: Any = MISSING
+    method: Any = MISSING
+    evaluation: Any = MISSING
+    prepare: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = None
+    paths: Any = MISSING
+
+
+@dataclass
+class EvalConfig(TrainConfig):
+    """Keys of evaluation; those of training come from the evaluated run.
+
+    Attributes:
+        ckpt: a run folder; null evaluates `student` as it is (zero-shot).
+        split: which split to evaluate.
+    """
+
+    ckpt: str | None = MISSING
+    split: str = "test"
+
+
+def check_values(config: DictConfig) -> None:
+    """Refuse what no run can work with before anything is rendered, prepared or loaded.
+
+    Raises:
+        InputError: a key at the root is unknown (`+key=` passes Hydra), or a value is out of its range.
+    """
+    unknown = [str(key) for key in config if key not in {field.name for field in fields(EvalConfig)}]
+    if unknown:
+        raise InputError(f"+{unknown[0]}: there is no such key; check the spelling, or leave it out")
+    for key in POSITIVE_KEYS:
+        if config[key] <= 0:
+            raise InputError(f"{key}={config[key]:g}: must be above 0")
+    for key in NON_NEGATIVE_KEYS:
+        if config[key] < 0:
+            raise InputError(f"{key}={config[key]}: must not be negative")
+    if config.get("split", "test") not in get_args(Split):
+        raise InputError(f"split={config.split}: choose one of {', '.join(get_args(Split))}")
+    modes = list(config.evaluation.modes)
+    if not modes or not set(modes) <= set(get_args(Mode)):
+        raise InputError(f"evaluation.modes=[{','.join(modes)}]: choose from {', '.join(get_args(Mode))}")
+
+
+def _axis_values(key: str, *, _root_: DictConfig) -> str:
+    """`${axis_values:lr}`: the values of an axis at this scale, as a sweep writes them."""
+    return ",".join(str(value) for value in _root_.axes[key].values())
+
+
+def _folder_name(overrides: str) -> str:
+    """`${folder_name:…}`: a job's overrides as the name of one folder, without slashes, quotes and spaces."""
+    name = re.sub(r"-{2,}", "-", re.sub(r"[^\w.,+-]+", "-", overrides)).strip("-") or "job"
+    if len(name) <= MAX_FOLDER_NAME:
+        return name
+    return f"{name[:MAX_FOLDER_NAME]}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
+
+
+def register() -> None:
+    """Make the typed keys known to Hydra under the names that the primary configs list first."""
+    store = ConfigStore.instance()
+    OmegaConf.register_new_resolver("axis_values", _axis_values, replace=True)
+    OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
+    store.store(name="train_keys", node=TrainConfig)
+    store.store(name="eval_keys", node=EvalConfig)

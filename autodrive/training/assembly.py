@@ -1,0 +1,162 @@
+"""From a configuration to the objects of a run, in the order in which they depend on each other.
+
+Shared by `train.py`, `eval.py` and `autodrive.predict`, so that all read the same clips in the same way.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from autodrive.datasets.manifest import load_clips
+from autodrive.errors import InputError
+from autodrive.labels import LabelSet
+from autodrive.mixture.datamodule import BranchWriter, ClipReader, ClipTreeDataModule, training_texts
+from autodrive.mixture.mixture import LabelledClip, Mixture, label_clips
+from autodrive.mixture.selection import Selection, select_clips
+from autodrive.prepare import prepare
+from autodrive.prompts import PromptBook
+from autodrive.schema import Split
+from autodrive.students.preprocessing import Resolution, solve_resolution
+from autodrive.students.protocol import StudentSpec
+from autodrive.students.qwen2_5_vl import QwenStudent
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run knows about its clips before any model exists."""
+
+    labels: LabelSet
+    writer: BranchWriter
+    selection: Selection
+    mixture: Mixture
+    clips: dict[Split, list[LabelledClip]]
+
+
+def prepared_manifest(config: DictConfig) -> Path:
+    """The manifest of a run: `clips` if given, else `dataset`, prepared below `paths.data_dir`.
+
+    An earlier run's manifest is brought up to date, which takes little time: files that were scanned once are not
+    scanned again, and a source that has changed since is noticed.
+    """
+    if config.clips is not None:
+        return Path(config.clips)
+    settings = {
+        "dataset": OmegaConf.to_container(config.dataset, resolve=True),
+        "duration_s": config.duration_s,
+        "prepare": OmegaConf.to_container(config.prepare, resolve=True),
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+    adapter = instantiate(config.dataset)
+    out = Path(config.paths.data_dir) / f"{adapter.name}-{digest}"
+    prepare(
+        adapter,
+        out,
+        duration_s=config.duration_s,
+        stride_s=config.prepare.stride_s,
+        split_fractions=OmegaConf.to_container(config.prepare.split_fractions),  # type: ignore[arg-type]
+        seed=config.prepare.seed,
+    )
+    return out / "clips.jsonl"
+
+
+def load_run_data(config: DictConfig, needed: Sequence[Split]) -> RunData:
+    """Clips, classes, annotations and visits of a run.
+
+    Raises:
+        InputError: as `select_clips`, `Mixture` and the manifest's loader do.
+    """
+    labels: LabelSet = instantiate(config.labels)
+    prompts: PromptBook = instantiate(config.prompts)
+    mixture: Mixture = instantiate(config.mixture)
+    clips = load_clips(prepared_manifest(config))
+    selection = select_clips(clips, labels, config.fps, needed)
+    labelled = label_clips(selection, mixture, labels, config.seed)
+    if "train" in needed:
+        mixture.plan_visits(labelled["train"], config.seed)  # a wrong ratio is found before training starts
+    return RunData(labels, BranchWriter(prompts, labels), selection, mixture, labelled)
+
+
+def build_student(config: DictConfig, data: RunData) -> QwenStudent:
+    """A fresh student: random (tiny), or with a checkpoint's weights.
+
+    Raises:
+        InputError: the weights are not there, or as `student_spec` does.
+    """
+    texts = training_texts(data.clips["train"], data.writer)
+    student = student_spec(config).build(texts, config.fps, resolution_of(config), config.seed)
+    return cast(QwenStudent, student)
+
+
+def check_student(config: DictConfig) -> None:
+    """Find a wrong `student` or `resolution` before anything is prepared.
+
+    Raises:
+        InputError: as `student_spec` and `resolution_of` do.
+    """
+    student_spec(config)
+    resolution_of(config)
+
+
+def student_spec(config: DictConfig) -> StudentSpec:
+    """The recipe of the configured student.
+
+    Raises:
+        InputError: a full-size student meets a laptop's values.
+    """
+    spec: StudentSpec = instantiate(config.student)
+    if spec.full_size and config.scale == "tiny":
+        message = f"student={spec.name} is full size but scale=tiny sets a laptop's frame rate, resolution and lr"
+        raise InputError(f"{message}; add scale=paper")
+    return spec
+
+
+def saved_student(config: DictConfig, run: Path) -> QwenStudent:
+    """The student that a run folder holds, set to this configuration's frame rate and resolution."""
+    student = QwenStudent.load(run / "checkpoints" / "student")
+    student.processor = replace(student.processor, fps=config.fps, resolution=resolution_of(config))
+    return student
+
+
+def device_of(accelerator: str) -> torch.device:
+    """Where a student works outside of the trainer, which leaves it on the CPU; `accelerator` as the trainer's."""
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def resolution_of(config: DictConfig) -> Resolution:
+    """The configured resolution; `auto` is solved from `tokens_per_clip`, and the solution is logged."""
+    if config.resolution != "auto":
+        return Resolution.parse(config.resolution)
+    num_frames = round(config.fps * config.duration_s)
+    resolution, num_tokens = solve_resolution(num_frames, config.tokens_per_clip)
+    log.info("resolution=auto: %s, at most %d of %d tokens a clip", resolution, num_tokens, config.tokens_per_clip)
+    return resolution
+
+
+def build_data_module(config: DictConfig, data: RunData, student: QwenStudent) -> ClipTreeDataModule:
+    """Loaders that read clips the way this student wants them."""
+    reader = ClipReader(instantiate(config.decoder), student.processor, config.fps)
+    return ClipTreeDataModule(
+        data.clips,
+        data.mixture,
+        reader,
+        data.writer,
+        batch_size=config.batch_size,
+        num_steps=config.get("num_steps", 0),
+        num_workers=config.num_workers,
+        seed=config.seed,
+    )
+
+
+def mcq_answers(clips: Sequence[LabelledClip]) -> dict[str, int]:
+    """Index of the right option by annotation id, for the multiple-choice questions of these clips."""
+    return {a.id: a.options.index(a.answer) for c in clips for a in c.annotations if a.task == "mcq"}

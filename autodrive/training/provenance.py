@@ -1,0 +1,53 @@
+"""What a run was made of and what it cost: `provenance.json`."""
+
+import importlib.metadata
+import json
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("vlm-autodrive", "torch", "transformers", "lightning", "av", "numpy", "tokenizers", "hydra-core")
+
+
+def collect_provenance() -> dict[str, Any]:
+    """Code, packages, machine and memory of this process; nothing secret, no environment variables."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    kilobytes = peak / 1024 if sys.platform == "darwin" else peak
+    return {
+        "git_commit": git_commit(Path(__file__).resolve().parents[2]),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "peak_memory_mb": round(kilobytes / 1024, 1),
+    }
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of its finished children so far, user and system."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def git_commit(folder: Path) -> str | None:
+    """The checked-out commit, with "-dirty" if tracked files differ; None outside a checkout."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def write_provenance(run_dir: Path, facts: dict[str, Any]) -> None:
+    """Write `provenance.json` with the collected facts and the run's own."""
+    text = json.dumps(collect_provenance() | facts, indent=2, sort_keys=True)
+    (run_dir / "provenance.json").write_text(text + "\n")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

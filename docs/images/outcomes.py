@@ -1,0 +1,86 @@
+"""Draws the picture of the README: one rendered scene with its three outcomes, the question and the answers.
+
+python docs/images/outcomes.py [FILE]     FILE defaults to docs/images/outcomes.png
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from hydra.utils import instantiate
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+from PIL import Image
+
+from autodrive.annotation.rules import MCQ_QUESTION
+from autodrive.labels import LabelSet
+from autodrive.prompts import LETTERS
+from autodrive.schema import SourceVideo
+from autodrive.video.decoder import PyAVDecoder
+from autodrive.world.film import film_scene
+from autodrive.world.settings import CLASSES, CONDITIONS, SCENARIOS, WorldSettings
+
+HERE = Path(__file__).resolve().parent
+SCENE = 4  # of the default world's training split: an oncoming truck drifts over the centre line
+HEIGHT, WIDTH = 224, 448  # four times the training size, so that people see what happens
+OFFSETS_S = (-1.5, -0.7, -0.35, 0.05, 0.4)  # from the contact, the same moments in every row
+DPI, COLOURS = 120, 256
+
+
+def draw_outcomes(target: Path) -> None:
+    """Render the scene and write the picture: a row for each outcome, the same moments in all rows."""
+    settings = WorldSettings(
+        seed=0,
+        duration_s=4.0,
+        event_anywhere=False,
+        fps=30,
+        width=WIDTH,
+        height=HEIGHT,
+        scenarios=SCENARIOS,
+        conditions=CONDITIONS,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for part in ("videos", "telemetry"):
+            (Path(folder) / part).mkdir()
+        videos = {str(video.label): video for video in film_scene(settings, "train", SCENE, Path(folder))}
+        contact_s = videos["collision"].event_time_s
+        assert contact_s is not None
+        times_s = contact_s + np.array(OFFSETS_S)
+        rows = {name: _frames(Path(folder), videos[name], times_s) for name in CLASSES}
+    figure = _figure(rows, times_s)
+    figure.savefig(target, dpi=DPI)
+    Image.open(target).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
+
+
+def _frames(folder: Path, video: SourceVideo, times_s: np.ndarray) -> np.ndarray:
+    """(T, height, width, 3) uint8 frames at the given seconds of a video."""
+    decoded = PyAVDecoder(num_threads=1).read(folder / video.views.road, times_s, (HEIGHT, WIDTH))
+    return decoded.frames_TCHW.permute(0, 2, 3, 1).numpy()
+
+
+def _figure(rows: dict[str, np.ndarray], times_s: np.ndarray) -> Figure:
+    labels: LabelSet = instantiate(OmegaConf.load(HERE.parents[1] / "conf" / "labels" / "event3.yaml"))
+    figure = Figure(figsize=(11.4, 4.1))
+    axes = figure.subplots(
+        len(rows), len(times_s), gridspec_kw={"left": 0.115, "right": 0.995, "top": 0.79, "bottom": 0.01}
+    )
+    figure.subplots_adjust(wspace=0.02, hspace=0.04)
+    options = "      ".join(f"{LETTERS[i]}. {labels[name].option}" for i, name in enumerate(rows))
+    figure.text(0.005, 0.935, f"Q: {MCQ_QUESTION}", fontsize=11, weight="bold")
+    figure.text(0.005, 0.87, options, fontsize=9)
+    for i, (name, frames) in enumerate(rows.items()):
+        for j, frame in enumerate(frames):
+            axes[i, j].imshow(frame)
+            axes[i, j].set_axis_off()
+            if i == 0:
+                axes[i, j].set_title(f"{times_s[j]:.2f} s", fontsize=8, pad=2)
+        middle = axes[i, 0].get_position()
+        height = (middle.y0 + middle.y1) / 2
+        figure.text(0.005, height + 0.01, f"A: {LETTERS[i]}", fontsize=12, weight="bold")
+        figure.text(0.005, height - 0.06, name.replace("_", "-"), fontsize=9)
+    return figure
+
+
+if __name__ == "__main__":
+    draw_outcomes(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "outcomes.png")

@@ -1,0 +1,66 @@
+"""Runs the verbs as a user does, in this process, and reads what they leave behind."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+import eval as evaluation
+import train as training
+from autodrive import predict, prepare
+from autodrive.config import register
+from autodrive.entry_point import CONFIG_FOLDER, run_with_hydra
+
+VERBS: dict[str, Callable[[DictConfig], Any]] = {
+    "train": training.main,
+    "eval": evaluation.main,
+    "predict": predict.main,
+    "prepare": prepare.task,
+}
+
+
+def run(verb: str, *arguments: str) -> int:
+    """Run a verb with command-line arguments; its exit code."""
+    register()
+    GlobalHydra.instance().clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{verb}.py", *arguments])
+        patch.setenv("WANDB_MODE", "disabled")
+        try:
+            run_with_hydra(VERBS[verb], verb)
+        except SystemExit as exit_:
+            return int(exit_.code or 0)
+    return 0
+
+
+def composed(verb: str, overrides: Sequence[str] = (), *, with_hydra: bool = False) -> DictConfig:
+    """The configuration of a command line, without running anything."""
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
+        return compose(verb, overrides=list(overrides), return_hydra_config=with_hydra)
+
+
+def tiny(data_dir: Path, **changes: object) -> list[str]:
+    """Overrides for a run of seconds: a world of 27 videos of 2 s, read at 5 frames a second."""
+    settings: dict[str, object] = {
+        "experiment": "smoke",
+        "logger": "csv",
+        "paths.data_dir": data_dir,
+        "dataset.num_train_scenes": 4,
+        "dataset.num_val_scenes": 2,
+        "dataset.num_test_scenes": 3,
+        "dataset.num_workers": 1,
+        "duration_s": 2,
+        "fps": 5,
+        "num_steps": 8,
+        "evaluation.max_new_tokens.reasoning": 12,
+        "evaluation.num_strips": 2,
+        "trainer.log_every_n_steps": 1,
+    }
+    return [f"{key}={value}" for key, value in (settings | changes).items()]

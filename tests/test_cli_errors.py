@@ -1,0 +1,157 @@
+"""Wrong configuration and wrong input: exit code 2 and one line that names it and the mend, before any training."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from running import run
+
+from autodrive.schema import Clip, read_jsonl
+
+Records = list[dict]
+
+
+@pytest.fixture(scope="module")
+def records(manifest: Path) -> Records:
+    clips = [json.loads(clip.model_dump_json()) for clip in read_jsonl(manifest, Clip)]
+    for clip in clips:
+        clip["views"]["road"] = str((manifest.parent / clip["views"]["road"]).resolve())
+        clip["telemetry"] = None
+    return clips
+
+
+def the_one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("error: ")
+    assert "train/loss" not in captured.out
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fsp=15"], ["'fsp'", "check the spelling"]),
+        (["dataset.num_trian_scenes=3"], ["dataset.num_trian_scenes", "check the spelling"]),
+        (["+fsp=15"], ["+fsp", "check the spelling"]),
+        (["mixture=balancd"], ["mixture/balancd", "balanced unbalanced uniform"]),
+        (["student=qwen"], ["student/qwen", "tiny_qwen2_5_vl"]),
+        (["fps=abc"], ["fps=abc", "could not be converted to Float"]),
+        (["num_steps=1.5"], ["num_steps=1.5", "Integer"]),
+        (["resolution=nonsense"], ["resolution=nonsense", "resolution=128x32"]),
+        (["resolution=4x8"], ["resolution=4x8", "A >= B"]),
+        (["student=qwen2_5_vl_7b"], ["student=qwen2_5_vl_7b is full size", "add scale=paper"]),
+        (["clips=nowhere.jsonl"], ["nowhere.jsonl: no such manifest", "autodrive.prepare"]),
+        (["dataset=video_folder"], ["source is not set", "source=<folder>"]),
+        (["dataset=nexar", "source=/nowhere"], ["source=/nowhere: no such folder"]),
+        (["mixture.closed_questions=[moon]"], ["mixture.closed_questions: unknown moon", "weather"]),
+        (["resume=nowhere"], ["nowhere: not a run folder", "train.py wrote"]),
+        (["clips=a=b.jsonl"], ["""'clips="a=b.jsonl"'"""]),
+        (["clips=my folder/a=b.jsonl"], ["""'clips="my folder/a=b.jsonl"'"""]),
+        (["clips=my", "folder/a.jsonl"], ["""'clips="my folder/a.jsonl"'"""]),
+        (["clips=(a).jsonl"], ["""'clips="(a).jsonl"'"""]),
+        (["clips=a,b.jsonl"], ["clips=a,b.jsonl", "quote the value"]),
+        (["-m", "fps=1,15", "clips=a=b.jsonl"], ["""'clips="a=b.jsonl"'"""]),
+        (["fps"], ["fps=<value>"]),
+    ],
+)
+def test_wrong_arguments_of_train(
+    arguments: list[str], said: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folders = [f"paths.data_dir={tmp_path}", f"hydra.run.dir={tmp_path}", f"hydra.sweep.dir={tmp_path}"]
+    assert run("train", *arguments, *folders) == 2
+    line = the_one_line(capsys)
+    assert all(part in line for part in said), line
+
+
+@pytest.mark.parametrize("verb", ["eval", "predict"])
+@pytest.mark.parametrize(("ckpt", "said"), [("nowhere", "nowhere: not a run folder"), (None, "ckpt= is missing")])
+def test_a_checkpoint_that_is_none(
+    verb: str, ckpt: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = ["video=a.mp4"] if verb == "predict" else []
+    arguments += [f"ckpt={ckpt}"] if ckpt else []
+    assert run(verb, *arguments, f"hydra.run.dir={tmp_path}") == 2
+    assert said in the_one_line(capsys)
+
+
+def without(key: str, value: str) -> Callable[[Records], Records]:
+    return lambda clips: [clip for clip in clips if clip[key] != value]
+
+
+def missing_video(clips: Records) -> Records:
+    return [clip | {"views": {"road": "gone.mp4"}} if i == 1 else clip for i, clip in enumerate(clips)]
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "said"),
+    [
+        (lambda clips: [*clips[:1], "{oops"], [], ["clips.jsonl:2: not a valid Clip", "mend that line"]),
+        (lambda clips: [clips[0] | {"fsp": 3}], [], ["clips.jsonl:1: not a valid Clip: fsp"]),
+        (lambda clips: [clips[0] | {"end_s": 0}], [], ["clips.jsonl:1", "not after start_s"]),
+        (lambda clips: [], [], ["holds no clips"]),
+        (without("split", "test"), [], ["the test split is empty"]),
+        (without("split", "val"), [], ["the val split is empty"]),
+        (without("label", "collision"), [], ["no training clips of class collision", "labels=event2"]),
+        (missing_video, [], ["1 of 27 videos are missing", "gone.mp4"]),
+        (lambda clips: [*clips, clips[0]], [], ["occurs twice"]),
+        (lambda clips: clips, ["fps=60"], ["fps=60: no clip has that frame rate", "fps=30"]),
+        (lambda clips: clips, ["mixture=unbalanced", "labels=event2"], ["mixture.balance.natural_ratio names"]),
+    ],
+)
+def test_wrong_manifests(
+    change: Callable[[Records], list],
+    arguments: list[str],
+    said: list[str],
+    records: Records,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    lines = [line if isinstance(line, str) else json.dumps(line) for line in change(records)]
+    manifest = tmp_path / "my clips=all" / "clips.jsonl"
+    manifest.parent.mkdir()
+    manifest.write_text("\n".join(lines))
+    code = run("train", f'clips="{manifest}"', "experiment=smoke", *arguments, f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 2
+    line = the_one_line(capsys)
+    assert all(part in line for part in said), line
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_missing_weights(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    here = ["student=qwen2_5_vl_7b", "scale=paper", "fps=15", f"clips={manifest}", "mixture=uniform"]
+    here += [f"student.checkpoint={tmp_path}", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert run("train", *here) == 2
+    line = the_one_line(capsys)
+    assert f"student.checkpoint={tmp_path}: cannot be read" in line
+    assert "config.json" in line
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "said"),
+    [
+        ("train.py", ["fsp=15"], "'fsp'"),
+        ("train.py", ["resolution=nonsense"], "resolution=128x32"),
+        ("eval.py", ["ckpt=null", "student=qwen2_5_vl_7b", "scale=paper", "fps=15", "clips={manifest}"], "the hub"),
+    ],
+)
+def test_exit_code_and_line_of_a_real_process(
+    script: str, arguments: list[str], said: str, manifest: Path, repository: Path, tmp_path: Path
+):
+    filled = [argument.format(manifest=manifest) for argument in arguments]
+    ended = subprocess.run(
+        [sys.executable, str(repository / script), *filled],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+    assert ended.returncode == 2
+    (line,) = ended.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert said in line

@@ -1,0 +1,136 @@
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+from running import composed
+
+from autodrive.config import EvalConfig, TrainConfig, check_values
+from autodrive.entry_point import CONFIG_FOLDER
+from autodrive.errors import InputError
+from autodrive.students.preprocessing import Resolution
+
+EXPERIMENTS = sorted(
+    path.relative_to(CONFIG_FOLDER / "experiment").with_suffix("").as_posix()
+    for path in (CONFIG_FOLDER / "experiment").rglob("*.yaml")
+)
+GROUPS = ("dataset", "labels", "mixture", "prompts", "student", "decoder", "trainer", "logger", "method")
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]
+
+
+def targets(node: Any, where: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every node with a `_target_`, and its path."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield where, node
+        for key, value in node.items():
+            yield from targets(value, f"{where}.{key}")
+
+
+def check_targets(config: DictConfig) -> int:
+    plain = OmegaConf.to_container(config)
+    found = list(targets(plain))
+    for where, node in found:
+        module, _, name = node["_target_"].rpartition(".")
+        called = getattr(importlib.import_module(module), name)
+        parameters = inspect.signature(called).parameters
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        unknown = [key for key in node if not key.startswith("_") and key not in parameters]
+        assert takes_any or not unknown, (where, unknown)
+    return len(found)
+
+
+@pytest.mark.parametrize("scale", ["tiny", "paper"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_at_every_scale(experiment: str, scale: str):
+    config = composed("train", [f"experiment={experiment}", f"scale={scale}"])
+    assert config.scale == scale
+    assert set(config) == {field.name for field in dataclasses.fields(TrainConfig)}
+    check_values(config)
+    if scale == "tiny" or experiment != "smoke":  # smoke shrinks the rendered world, which scale=paper does not use
+        assert check_targets(config) >= 8
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_names_a_class_with_these_keys(group: str, option: str):
+    assert check_targets(composed("train", [f"{group}={option}"])) >= 7
+
+
+@pytest.mark.parametrize("verb", ["train", "eval", "predict", "prepare", "report"])
+def test_every_verb_s_file_composes(verb: str):
+    config = composed(verb)
+    check_targets(config)
+    if verb == "eval":
+        assert set(config) == {field.name for field in dataclasses.fields(EvalConfig)}
+
+
+@pytest.mark.parametrize("scale", ["tiny", "paper"])
+def test_axes_of_a_scale_hold_the_defaults_and_can_be_used(scale: str):
+    config = composed("train", [f"scale={scale}"])
+    for key in ("fps", "lr", "resolution", "duration_s"):
+        assert config[key] in config.axes[key].values(), key
+    for value in config.axes.resolution.values():
+        Resolution.parse(value)
+    both = [composed("train", [f"scale={name}"]).axes for name in ("tiny", "paper")]
+    assert [set(axes) for axes in both] == [{"fps", "lr", "resolution", "duration_s", "mixture"}] * 2
+    for key in both[0]:
+        assert list(both[0][key]) == list(both[1][key]), key
+
+
+def test_paper_scale_has_the_paper_s_values():
+    config = composed("train", ["scale=paper", "source=/nexar"])
+    assert (config.fps, config.duration_s, config.resolution, config.lr) == (30, 6, "128x32", 1e-5)
+    assert config.student.checkpoint == "nvidia/Cosmos-Reason1-7B"
+    assert config.dataset.source == "/nexar"
+
+
+def test_experiments_sweep_published_axes():
+    published = {path.stem for path in (CONFIG_FOLDER.parent / "experiments" / "published").glob("*.yaml")}
+    for experiment in EXPERIMENTS:
+        paper, _, table = experiment.partition("/")
+        if table:
+            assert paper in published
+            swept = composed("train", [f"experiment={experiment}"], with_hydra=True).hydra.sweeper.params
+            assert set(swept) <= set(composed("train").axes)
+
+
+def test_loggers_methods_and_trainers_instantiate(tmp_path: Path):
+    config = composed("train", ["logger=csv"])
+    assert get_class(config.trainer._target_).__name__ == "Trainer"
+    for logger in config.logger.values():
+        instantiate(logger, save_dir=str(tmp_path))
+    for group in ("labels", "prompts", "mixture", "decoder", "student"):
+        instantiate(config[group])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("fps=0", "fps=0: must be above 0"),
+        ("lr=-1e-3", "lr=-0.001: must be above 0"),
+        ("batch_size=0", "batch_size=0"),
+        ("num_steps=0", "num_steps=0"),
+        ("seed=-1", "seed=-1: must not be negative"),
+        ("+fsp=3", "+fsp: there is no such key"),
+        ("evaluation.modes=[direkt]", "evaluation.modes=[direkt]: choose from direct, reasoning"),
+        ("evaluation.modes=[]", "choose from direct, reasoning"),
+    ],
+)
+def test_values_out_of_range_are_refused(override: str, said: str):
+    with pytest.raises(InputError) as caught:
+        check_values(composed("train", [override]))
+    assert said in str(caught.value)
+
+
+def test_yaml_files_say_what_they_are_for():
+    """A configuration that says nothing about itself is a line of data with a comment in front."""
+    for path in CONFIG_FOLDER.rglob("*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        assert isinstance(yaml.safe_load(text), dict), path
+        assert len(text.splitlines()) < 60, path

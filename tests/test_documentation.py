@@ -1,0 +1,208 @@
+"""What the documents say is so: commands, links, tables of constants, the worked example, the picture."""
+
+import ast
+import doctest
+import re
+import runpy
+import shlex
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from PIL import Image
+
+from autodrive.annotation.rules import closed_annotations, mcq_annotations, mcq_questions
+from autodrive.config import register
+from autodrive.datasets.manifest import load_clips
+from autodrive.datasets.synthetic import SyntheticDataset
+from autodrive.mixture.datamodule import BranchWriter
+from autodrive.prepare import prepare
+from autodrive.students.preprocessing import Resolution
+from autodrive.world import physics
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
+TOOLS = {"pip", "pytest", "ruff", "pyright", "pre-commit", ".ci/run", "conda"}
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a document, split into words."""
+
+    where: str
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.where} {' '.join(self.words)}"
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^[ ]*```{language}\n(.*?)^[ ]*```$", text, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> Iterator[Command]:
+    """Every command in the bash blocks of the documents, and every inline one that starts with python."""
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        lines = [line for block in blocks(text, "bash") for line in block.replace("\\\n", " ").splitlines()]
+        lines += re.findall(r"`(python [^`]+)`", text)
+        for line in lines:
+            for part in " ".join(shlex.split(line, comments=True)).split(" && "):
+                if part:
+                    yield Command(path.name, tuple(part.split()))
+
+
+COMMANDS = list({command.words: command for command in commands()}.values())
+PYTHON_COMMANDS = [command for command in COMMANDS if command.words[0] == "python"]
+
+
+def test_the_readme_opens_with_the_two_commands_that_ci_runs():
+    readme = (REPOSITORY / "README.md").read_text()
+    first = blocks(readme, "bash")[0].splitlines()
+    assert first == ["pip install -e . && python train.py", 'pip install -e ".[dev]" && pytest']
+    script = (REPOSITORY / ".ci" / "run").read_text()
+    pattern = re.search(r"grep -E '([^']+)' README\.md", script)
+    assert pattern, ".ci/run takes its commands from README.md"
+    assert [line for line in readme.splitlines() if re.match(pattern[1], line)] == first
+    assert subprocess.run(["bash", "-n", str(REPOSITORY / ".ci" / "run")]).returncode == 0
+
+
+def test_the_first_screen_is_a_sentence_a_picture_two_commands_and_a_table():
+    lines = [line for line in (REPOSITORY / "README.md").read_text().splitlines() if line.strip()]
+    assert lines[0].startswith("# ")
+    assert lines[1].endswith(".")
+    assert lines[2].startswith("![")
+    assert lines[3] == "```bash"
+    assert any(line.startswith("|") for line in lines[7:12])
+
+
+def test_other_commands_use_known_tools():
+    assert {command.words[0] for command in COMMANDS} - {"python"} <= TOOLS
+
+
+@pytest.mark.parametrize("command", PYTHON_COMMANDS, ids=str)
+def test_commands_of_the_documents_compose(command: Command):
+    words = list(command.words[1:])
+    if words[0] == "-m":
+        config_name = words[1].removeprefix("autodrive.")
+        assert (REPOSITORY / "autodrive" / f"{config_name}.py").is_file()
+        words = words[2:]
+    else:
+        assert (REPOSITORY / words[0]).is_file()
+        config_name, words = Path(words[0]).stem, words[1:]
+    if not (REPOSITORY / "conf" / f"{config_name}.yaml").is_file():
+        return  # a plain script without a configuration
+    overrides = [re.sub(r"<[^>]*>|…", "placeholder", word) for word in words if "=" in word]
+    register()
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        for overrides_of_job in jobs(overrides):
+            config = compose(config_name, overrides_of_job)
+            assert config
+
+
+def jobs(overrides: list[str]) -> list[list[str]]:
+    """One list of overrides for each value of a sweep, the other sweeps at their first value."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    choices = [
+        [f"{o.key_or_group}={value}" for value in o.sweep_string_iterator()] if o.is_sweep_override() else [text]
+        for o, text in zip(parsed, overrides, strict=True)
+    ]
+    longest = max((len(values) for values in choices), default=1)
+    return [[values[min(i, len(values) - 1)] for values in choices] for i in range(longest)]
+
+
+def headings(path: Path) -> set[str]:
+    """Anchors of a document's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_internal_links_resolve(path: Path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        linked = (path.parent / name).resolve() if name else path
+        assert linked.exists(), f"{path.name} links to {target}"
+        assert not anchor or anchor in headings(linked), f"{path.name} links to {target}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_files_named_in_documents_exist(path: Path):
+    for name in re.findall(r"`((?:autodrive|conf|docs|tests|experiments|notebooks)/[^`*…<>]*)`", path.read_text()):
+        assert (REPOSITORY / name).exists(), f"{path.name} names {name}"
+
+
+def test_thresholds_of_the_world_are_the_documented_ones():
+    rows = re.findall(r"^\| `([A-Z0-9_]+)` \| ([^|]+) \|", (REPOSITORY / "docs" / "world.md").read_text(), re.MULTILINE)
+    assert len(rows) >= 5
+    assert {name: ast.literal_eval(value.strip()) for name, value in rows} == {
+        name: getattr(physics, name) for name, _ in rows
+    }
+
+
+def configured(name: str):
+    return instantiate(OmegaConf.load(REPOSITORY / "conf" / f"{name}.yaml"))
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """A rendered collision and an untrained student, as the worked example in CONTRIBUTING.md assumes them."""
+    folder = tmp_path_factory.mktemp("example")
+    world = SyntheticDataset(root=str(folder), num_train_scenes=1, num_val_scenes=0, num_test_scenes=0, num_workers=1)
+    prepare(world, folder / "clips", duration_s=4)
+    clips = load_clips(folder / "clips" / "clips.jsonl")
+    clip = next(clip for clip in clips if clip.label == "collision")
+    labels, prompts = configured("labels/event3"), configured("prompts/autodrive")
+    annotations = mcq_annotations(clip, "collision", mcq_questions(clip.id, labels, 0))
+    annotations += closed_annotations(clip, "collision", ["weather", "when"])
+    taught = [BranchWriter(prompts, labels).teach(annotation, "direct") for annotation in annotations]
+    texts = [prompts.system, *(text for branch in taught for text in (branch.prompt, str(branch.target)))]
+    student = configured("student/tiny_qwen2_5_vl").build(texts, 15, Resolution.parse("8x4"), 0)
+    return {
+        "clip": clip,
+        "labels": labels,
+        "prompts": prompts,
+        "student": student.eval(),
+        "decoder": configured("decoder/pyav"),
+    }
+
+
+def test_the_worked_example_in_contributing_is_true(example: dict[str, object]):
+    [text] = [block for block in blocks((REPOSITORY / "CONTRIBUTING.md").read_text(), "python") if ">>>" in block]
+    parsed = doctest.DocTestParser().get_doctest(text, dict(example), "CONTRIBUTING.md", "CONTRIBUTING.md", 0)
+    assert len(parsed.examples) > 10
+    report: list[str] = []
+    outcome = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(parsed, out=report.append)
+    assert outcome.failed == 0, "".join(report)
+
+
+def test_documented_telemetry_is_what_the_world_writes(example: dict[str, object]):
+    section = (
+        (REPOSITORY / "docs" / "world.md").read_text().split("## The truth beside each video")[1].split("\n## ")[0]
+    )
+    rows = re.findall(r"^\| (`[a-z_`, 0-9]+`) \|", section, re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"`([a-z_0-9]+)`", row)}
+    clip = example["clip"]
+    with np.load(clip.telemetry) as truth:  # type: ignore[attr-defined]
+        assert documented == set(truth.files)
+    named = set(re.findall(r"`([a-z_0-9]+)`", section.split("`metadata` hold plain facts:")[1]))
+    assert set(clip.metadata) <= named  # type: ignore[attr-defined]
+
+
+def test_the_readmes_picture_can_be_drawn_again(tmp_path: Path):
+    target = tmp_path / "outcomes.png"
+    script = REPOSITORY / "docs" / "images" / "outcomes.py"
+    runpy.run_path(str(script))["draw_outcomes"](target)
+    committed = REPOSITORY / "docs" / "images" / "outcomes.png"
+    for path in (target, committed):
+        assert path.stat().st_size < 300_000
+    assert Image.open(target).size == Image.open(committed).size

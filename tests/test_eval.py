@@ -1,0 +1,88 @@
+import json
+from pathlib import Path
+
+import pytest
+from running import run
+
+from autodrive.schema import Prediction, read_jsonl
+from autodrive.training.resume import run_config
+
+
+def replies(folder: Path) -> list[dict]:
+    return [
+        p.model_dump(exclude={"latency_s", "option_log_probs"})
+        for p in read_jsonl(folder / "predictions.jsonl", Prediction)
+    ]
+
+
+def log_probs(folder: Path) -> list[float]:
+    found = read_jsonl(folder / "predictions.jsonl", Prediction)
+    return [value for p in found for value in p.option_log_probs or ()]
+
+
+@pytest.fixture(scope="module")
+def evaluated(smoke_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("eval") / "run"
+    assert run("eval", f"ckpt={smoke_run}", f"hydra.run.dir={folder}") == 0
+    return folder
+
+
+def test_a_saved_student_gives_the_predictions_of_its_run(smoke_run: Path, evaluated: Path):
+    assert replies(evaluated) == replies(smoke_run)
+    assert log_probs(evaluated) == pytest.approx(log_probs(smoke_run), abs=1e-4)
+    assert (evaluated / "metrics.json").read_text() == (smoke_run / "metrics.json").read_text()
+
+
+def test_the_folder_of_an_evaluation(smoke_run: Path, evaluated: Path):
+    for name in ("metrics.json", "predictions.jsonl", "report.html", "provenance.json", "dropped.jsonl"):
+        assert (evaluated / name).is_file(), name
+    config = run_config(evaluated)
+    assert config.ckpt == str(smoke_run)
+    assert (config.fps, config.num_steps) == (5, 24)  # the run's, not eval's defaults
+    facts = json.loads((evaluated / "provenance.json").read_text())
+    assert facts["data_fingerprint"] == json.loads((smoke_run / "provenance.json").read_text())["data_fingerprint"]
+
+
+def test_the_command_line_changes_the_run_s_configuration(smoke_run: Path, manifest: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    changes = ["labels=event2", f"clips={manifest}", "fps=2", "split=val", "evaluation.modes=[direct]"]
+    assert run("eval", f"ckpt={smoke_run}", *changes, f"hydra.run.dir={folder}") == 0
+    found = read_jsonl(folder / "predictions.jsonl", Prediction)
+    assert {p.mode for p in found} == {"direct"}
+    assert {p.answer for p in found if p.task == "mcq"} == {"normal", "event"}
+    assert all(p.clip_id.startswith("val_") for p in found)
+    assert run_config(folder).fps == 2
+
+
+def test_an_untrained_student_is_evaluated_as_it_is(manifest: Path, tmp_path: Path):
+    changes = [f"clips={manifest}", "fps=2", "num_workers=0", "evaluation.modes=[direct]"]
+    assert run("eval", "ckpt=null", *changes, f"hydra.run.dir={tmp_path}") == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["test/n"] == 9
+    assert metrics["test/parse_failure_count"] == 9  # it has never seen an answer
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("student=qwen2_5_vl_7b", "student: comes with ckpt="),
+        ("scale=paper", "scale: comes with ckpt="),
+        ("split=tset", "split=tset: choose one of train, val, test"),
+        ("fps=60", "highest usable value is fps=30"),
+    ],
+)
+def test_contradictions_with_the_checkpoint_are_refused(
+    argument: str, said: str, smoke_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert run("eval", f"ckpt={smoke_run}", argument, f"hydra.run.dir={tmp_path}") == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("error: ") == 1
+
+
+def test_a_run_without_a_saved_student_is_named(smoke_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    killed = tmp_path / "killed"
+    (killed / ".hydra").mkdir(parents=True)
+    (killed / ".hydra" / "config.yaml").write_bytes((smoke_run / ".hydra" / "config.yaml").read_bytes())
+    assert run("eval", f"ckpt={killed}", f"hydra.run.dir={tmp_path / 'out'}") == 2
+    assert f"{killed / 'checkpoints' / 'student'}: no student.json" in capsys.readouterr().err

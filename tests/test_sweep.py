@@ -1,0 +1,222 @@
+"""`python train.py -m …`: one folder a job, failures kept, finished jobs skipped, and a table at the end."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import wandb
+from omegaconf import OmegaConf
+from running import composed, run
+
+from autodrive.config import register
+from autodrive.reporting.wandb_run import make_wandb_logger, wandb_mode
+
+
+@pytest.fixture(scope="module")
+def arguments(manifest: Path) -> list[str]:
+    small = ["experiment=smoke", "num_steps=2", "batch_size=2", "duration_s=2", "evaluation.modes=[direct]"]
+    return [*small, f"clips={manifest}", "trainer.enable_progress_bar=false"]
+
+
+def job_folders(sweep: Path) -> dict[str, Path]:
+    """Job folders by the part of their name that the sweep varies."""
+    return {path.parents[1].name: path.parents[1] for path in sorted(sweep.rglob(".hydra/config.yaml"))}
+
+
+def rows_of(sweep: Path) -> list[dict[str, str]]:
+    with (sweep / "ablation.csv").open() as lines:
+        return list(csv.DictReader(lines))
+
+
+@pytest.fixture(scope="module")
+def sweep(
+    arguments: list[str], repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A real process with W&B but without an account, and a job that must fail between two that run."""
+    folder = tmp_path_factory.mktemp("sweeps") / "fps"
+    command = [sys.executable, str(repository / "train.py"), "-m", "fps=1,60,15", *arguments]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    environment |= {"HOME": str(folder.parent), "HYDRA_FULL_ERROR": "0"}
+    ended = subprocess.run(
+        [*command, f"hydra.sweep.dir={folder}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=environment,
+        cwd=folder.parent,
+    )
+    return folder, ended
+
+
+def test_a_failing_job_leaves_its_reason_and_a_non_zero_exit(sweep: tuple[Path, subprocess.CompletedProcess[str]]):
+    folder, ended = sweep
+    assert ended.returncode == 1, ended.stderr
+    assert "error: 1 job(s) failed; see error.json in their folders" in ended.stderr
+    folders = job_folders(folder)
+    (failed,) = [path for path in folders.values() if (path / "error.json").is_file()]
+    error = json.loads((failed / "error.json").read_text())
+    assert error["type"] == "InputError"
+    assert error["message"] == "fps=60: no clip has that frame rate; the highest usable value is fps=30"
+    assert "select_clips" in error["traceback"]
+    assert not (failed / "metrics.json").exists()
+    assert sum((path / "metrics.json").is_file() for path in folders.values()) == 2
+
+
+def test_job_folders_are_named_by_their_overrides(sweep: tuple[Path, subprocess.CompletedProcess[str]]):
+    folder, _ = sweep
+    names = list(job_folders(folder))
+    assert len(names) == 3
+    for fps in ("1", "15", "60"):
+        assert [name for name in names if f"_fps-{fps}_" in f"_{name}_"], names
+    assert {path.parent for path in job_folders(folder).values()} == {folder}
+    assert not [name for name in names if set(name) & set(" /'\"[]")]
+
+
+def test_the_table_shows_published_rows_ours_and_the_failure(sweep: tuple[Path, subprocess.CompletedProcess[str]]):
+    folder, ended = sweep
+    rows = {float(row["fps"]): row for row in rows_of(folder)}
+    assert list(rows) == [1, 15, 30, 60]
+    assert [row["status"] for row in rows.values()] == ["done", "done", "not run", "failed"]
+    assert [row["published_accuracy"] for row in rows.values()][:3] == ["40.91", "65.66", "76.26"]
+    assert rows[1]["n"] == "9"
+    assert "highest usable value is fps=30" in rows[60]["error"]
+    for text in ((folder / "ablation.md").read_text(), (folder / "ablation.html").read_text(), ended.stdout):
+        assert "Frame rate" in text
+        assert "40.91" in text
+
+
+def test_wandb_works_without_account_or_network(sweep: tuple[Path, subprocess.CompletedProcess[str]]):
+    """One offline run a job that trained, and one for the table; nothing asked, nothing printed."""
+    folder, ended = sweep
+    assert "wandb" not in ended.stderr.lower()
+    trained = [path for path in job_folders(folder).values() if (path / "metrics.json").is_file()]
+    for place in (*trained, folder):
+        assert len(list(place.glob("wandb/offline-run-*/*.wandb"))) == 1, place
+
+
+def test_running_the_folder_again_does_what_is_missing(
+    sweep: tuple[Path, subprocess.CompletedProcess[str]], arguments: list[str]
+):
+    folder, _ = sweep
+    done = {path: path.stat().st_mtime_ns for path in folder.glob("*/predictions.jsonl")}
+    (lost,) = [path for path in done if "fps-1_" in f"{path.parent.name}_"]
+    (lost.parent / "metrics.json").unlink()
+    assert run("train", "-m", "fps=1,15", *arguments, "logger=csv", f"hydra.sweep.dir={folder}") == 1  # 60 is still bad
+    (kept,) = [path for path in done if path != lost]
+    assert kept.stat().st_mtime_ns == done[kept]
+    assert lost.stat().st_mtime_ns > done[lost]
+    assert (lost.parent / "metrics.json").is_file()
+
+
+def test_groups_make_sane_folder_names_and_rows(arguments: list[str], tmp_path: Path):
+    sweep = ["mixture=uniform,balanced", "resolution=8x4", "fps=1", "logger=csv", f"hydra.sweep.dir={tmp_path}"]
+    assert run("train", "-m", *arguments, *sweep) == 0
+    names = list(job_folders(tmp_path))
+    assert sorted(name.split("_mixture-")[1].split("_")[0] for name in names) == ["balanced", "uniform"]
+    assert all("resolution-8x4" in name for name in names)
+    assert {row["mixture"]: row["status"] for row in rows_of(tmp_path)} == {
+        "unbalanced": "not run",
+        "balanced": "done",
+        "uniform": "done",
+    }
+
+
+def test_a_sweep_in_which_nothing_can_run_is_wrong_input(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    bad = ["fps=70,80", "logger=csv", f"hydra.sweep.dir={tmp_path}"]
+    assert run("train", *arguments, "-m", *bad) == 2  # the flag may come anywhere
+    assert "error: no job could run: InputError: fps=70: no clip has that frame rate" in capsys.readouterr().err
+    assert len(list(tmp_path.glob("*/error.json"))) == 2
+
+
+def test_an_unknown_table_is_noticed_before_the_first_job(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert run("train", "-m", "fps=1,15", *arguments, "table=nope", f"hydra.sweep.dir={tmp_path}") == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: table=nope: no such published table; choose one of autodrive/")
+    assert "\n" not in error
+    assert not list(tmp_path.glob("*/.hydra"))
+
+
+def test_a_job_s_bug_is_recorded_and_the_next_job_runs(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    sweep = ["student.text_heads=3,4", "fps=1", "logger=csv", f"hydra.sweep.dir={tmp_path}"]
+    assert run("train", "-m", *arguments, *sweep) == 1
+    (error,) = tmp_path.glob("*/error.json")
+    facts = json.loads(error.read_text())
+    assert facts["type"] == "ValueError"
+    assert "divisible by num_heads" in facts["message"]
+    assert len(list(tmp_path.glob("*/metrics.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ("fps-1", "fps-1"),
+        ("mixture-balanced_resolution-32x4", "mixture-balanced_resolution-32x4"),
+        ("clips-/data/my clips/a=b.jsonl_fps-1", "clips-data-my-clips-a-b.jsonl_fps-1"),
+        ("", "job"),
+    ],
+)
+def test_folder_names_have_no_slashes(overrides: str, name: str):
+    register()
+    assert OmegaConf.create({"x": "${folder_name:${y}}", "y": overrides}).x == name
+
+
+def test_long_folder_names_stay_apart():
+    register()
+    names = {OmegaConf.create({"x": "${folder_name:${y}}", "y": "a" * 300 + end}).x for end in "bc"}
+    assert len(names) == 2
+    assert all(len(name) < 140 for name in names)
+
+
+@pytest.mark.parametrize("table", ["table5_learning_rate", "table6_duration_resolution"])
+def test_axes_take_their_values_from_the_scale(table: str):
+    for scale, rates in (("tiny", [1e-4, 1e-3, 2e-3]), ("paper", [1e-6, 1e-5, 2e-5])):
+        config = composed("train", [f"experiment=autodrive/{table}", f"scale={scale}"], with_hydra=True)
+        swept = OmegaConf.to_container(config.hydra.sweeper.params, resolve=True)
+        assert isinstance(swept, dict)
+        if "lr" in swept:
+            assert sorted(float(value) for value in swept["lr"].split(",")) == sorted(config.axes.lr.values())
+            if scale == "paper":
+                assert sorted(config.axes.lr.values()) == rates
+        else:
+            assert swept == {"duration_s": "4,6", "resolution": ",".join(config.axes.resolution.values())}
+
+
+def test_an_experiment_s_sweep_expands(arguments: list[str], tmp_path: Path):
+    sweep = ["experiment=autodrive/table5_learning_rate", "fps=1", "logger=csv", f"hydra.sweep.dir={tmp_path}"]
+    small = [a for a in arguments if not a.startswith("experiment=")]
+    assert run("train", "-m", *sweep, *small, "num_workers=0", "evaluation.num_strips=0") == 0
+    rows = rows_of(tmp_path)
+    assert [row["status"] for row in rows] == ["done"] * 3
+    assert [float(row["paper_lr"]) for row in rows] == [1e-6, 1e-5, 2e-5]
+    assert all(row["published_accuracy"] for row in rows)
+
+
+def test_every_job_has_a_wandb_run_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = make_wandb_logger("p", str(tmp_path))
+    first = logger.experiment
+    second = make_wandb_logger("p", str(tmp_path)).experiment
+    wandb.finish()
+    assert first.id != second.id  # Lightning alone would write the second job into the first one's run
+
+
+def test_wandb_is_offline_for_who_is_not_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert wandb_mode() == "offline"
+    (tmp_path / "netrc").write_text("machine api.wandb.ai\n  login user\n  password a-key\n")
+    assert wandb_mode() == "online"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert wandb_mode() == "disabled"

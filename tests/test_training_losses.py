@@ -1,0 +1,50 @@
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.nn.functional import log_softmax
+
+from autodrive.training.losses import weighted_cross_entropy
+from autodrive.training.schedules import validation_interval, warmup_cosine
+
+
+def test_loss_is_the_weighted_sum_of_token_losses():
+    logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([0, 6, 3, 3, 1])
+    weights = torch.tensor([0.5, 0.2, 0.1, 0.1, 0.1])
+    by_hand = sum(-float(w) * float(log_softmax(row, 0)[t]) for row, t, w in zip(logits, targets, weights, strict=True))
+    assert float(weighted_cross_entropy(logits, targets, weights)) == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_loss_is_computed_in_float32():
+    logits = torch.tensor([[60.0, 0.0]], dtype=torch.bfloat16, requires_grad=True)
+    loss = weighted_cross_entropy(logits, torch.tensor([1]), torch.ones(1))
+    assert loss.dtype == torch.float32
+    assert float(loss) == pytest.approx(60.0)
+
+
+def test_learning_rate_warms_up_and_falls_to_its_final_share():
+    factors = [warmup_cosine(step, 100, 0.1, 0.05) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[9] == factors[10] == 1
+    assert all(later <= earlier for earlier, later in pairwise(factors[10:]))
+    assert factors[55] == pytest.approx(0.05 + 0.95 / 2)
+    assert factors[100] == pytest.approx(0.05)
+
+
+def test_a_schedule_of_one_step_is_defined():
+    assert warmup_cosine(0, 1, 0.0, 0.1) == 1
+    assert math.isclose(warmup_cosine(5, 1, 0.0, 0.1), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "longest", "interval"),
+    [(300, 50, 50), (120, 50, 40), (8, 50, 8), (1, 50, 1), (101, 50, 33), (7, 4, 3)],
+)
+def test_validations_are_spread_over_the_training(num_steps: int, longest: int, interval: int):
+    assert validation_interval(num_steps, longest) == interval
+    count, after = divmod(num_steps, interval)
+    assert interval <= longest
+    assert count >= 1
+    assert after < count or after == 0
