@@ -27,7 +27,7 @@ def run_with_hydra(task: Callable[[DictConfig], Any], config_name: str) -> None:
     anything unforeseen (with its traceback). In a sweep a failing job does not stop the others: the task must turn its
     own exceptions into results there (see `train.py`).
     """
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that Hydra raises instead of printing and exiting with 1
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises instead of printing and exiting with 1
     # Hydra's parser would take overrides on both sides of a flag for unknown arguments.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN_FLAGS)
 

@@ -19,7 +19,7 @@ from autodrive.reporting.wandb_run import make_wandb_logger, wandb_mode
 @pytest.fixture(scope="module")
 def arguments(manifest: Path) -> list[str]:
     small = ["experiment=smoke", "num_steps=2", "batch_size=2", "duration_s=2", "evaluation.modes=[direct]"]
-    return [*small, f"clips={manifest}", "trainer.enable_progress_bar=false"]
+    return [*small, f"clips={manifest}", "+trainer.enable_progress_bar=false"]
 
 
 def job_folders(sweep: Path) -> dict[str, Path]:
@@ -46,7 +46,7 @@ def sweep(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
         env=environment,
         cwd=folder.parent,
     )
