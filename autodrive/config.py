@@ -14,6 +14,7 @@ from autodrive.schema import Mode, Split
 POSITIVE_KEYS = ("fps", "duration_s", "tokens_per_clip", "lr", "batch_size", "num_steps")
 NON_NEGATIVE_KEYS = ("seed", "num_workers")
 MAX_FOLDER_NAME = 120
+LEADING_FOLDERS = re.compile(r"(?<=-)/?(?:[^/_]+/)+(?=[^/_]+/[^/])")  # of a path, all but its last two parts
 
 
 @dataclass
@@ -108,7 +109,8 @@ def _axis_values(key: str, *, _root_: DictConfig) -> str:
 
 def _folder_name(overrides: str) -> str:
     """`${folder_name:…}`: a job's overrides as the name of one folder, without slashes, quotes and spaces."""
-    name = re.sub(r"-{2,}", "-", re.sub(r"[^\w.,+-]+", "-", overrides)).strip("-") or "job"
+    name = re.sub(r"[^\w.,+-]+", "-", LEADING_FOLDERS.sub("", overrides))
+    name = re.sub(r"-{2,}", "-", name).strip("-") or "job"
     if len(name) <= MAX_FOLDER_NAME:
         return name
     return f"{name[:MAX_FOLDER_NAME]}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"

@@ -7,6 +7,7 @@ from transformers.utils import logging as transformers_logging
 
 IRRELEVANT_WARNINGS = (
     r".*logs directory .* exists and is not empty",  # Hydra's folder, made for this run
+    r"Checkpoint directory .* exists and is not empty",  # it holds the data's fingerprint, written a moment before
     r".*LeafSpec.* is deprecated",
     r"You have overridden `transfer_batch_to_device` in `LightningModule`",
     r"The '\w+_dataloader' does not have many workers",  # num_workers is chosen for the cores there are
