@@ -19,7 +19,7 @@ from autodrive.reporting.wandb_run import make_wandb_logger, wandb_mode
 @pytest.fixture(scope="module")
 def arguments(manifest: Path) -> list[str]:
     small = ["experiment=smoke", "num_steps=2", "batch_size=2", "duration_s=2", "evaluation.modes=[direct]"]
-    return [*small, f"clips={manifest}", "+trainer.enable_progress_bar=false"]
+    return [*small, f"clips={manifest}"]
 
 
 def job_folders(sweep: Path) -> dict[str, Path]:
@@ -131,7 +131,7 @@ def test_a_sweep_in_which_nothing_can_run_is_wrong_input(
 ):
     bad = ["fps=70,80", "logger=csv", f"hydra.sweep.dir={tmp_path}"]
     assert run("train", *arguments, "-m", *bad) == 2  # the flag may come anywhere
-    assert "error: no job could run: InputError: fps=70: no clip has that frame rate" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("error: no job could run: InputError: fps=")
     assert len(list(tmp_path.glob("*/error.json"))) == 2
 
 
@@ -162,7 +162,8 @@ def test_a_job_s_bug_is_recorded_and_the_next_job_runs(
     [
         ("fps-1", "fps-1"),
         ("mixture-balanced_resolution-32x4", "mixture-balanced_resolution-32x4"),
-        ("clips-/data/my clips/a=b.jsonl_fps-1", "clips-data-my-clips-a-b.jsonl_fps-1"),
+        ("clips-/data/my clips/a=b.jsonl_fps-1", "clips-my-clips-a-b.jsonl_fps-1"),
+        ("clips-a/b/c.jsonl_source-/d/e/f/", "clips-b-c.jsonl_source-e-f"),
         ("", "job"),
     ],
 )

@@ -116,7 +116,7 @@ class TorchcodecDecoder:
         """See `Decoder.read`."""
         _check_request(requested_s)
         try:
-            from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportPrivateImportUsage]  # pyright: ignore[reportMissingImports] - an optional extra
+            from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports, reportPrivateImportUsage]
         except ImportError:
             mend = "pip install 'vlm-autodrive[torchcodec]', or use decoder=pyav"
             raise InputError(f"decoder=torchcodec: not installed; {mend}") from None
