@@ -13,7 +13,7 @@ from autodrive.schema import Mode, Split
 
 POSITIVE_KEYS = ("fps", "duration_s", "tokens_per_clip", "lr", "batch_size", "num_steps")
 NON_NEGATIVE_KEYS = ("seed", "num_workers")
-MAX_FOLDER_NAME = 120
+MAX_FOLDER_NAME = 200
 LEADING_FOLDERS = re.compile(r"(?<=-)/?(?:[^/_]+/)+(?=[^/_]+/[^/])")  # of a path, all but its last two parts
 
 
