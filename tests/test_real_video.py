@@ -71,7 +71,7 @@ def test_windows_are_labelled_by_the_event_they_hold(prepared: Path):
 def test_a_collision_of_others_is_set_aside(prepared: Path):
     (aside,) = read_jsonl(prepared / "quarantine.jsonl", SetAside)
     assert aside.item == "collision/observed_intersection_crash.mp4"
-    assert "witness" in aside.reason
+    assert aside.reason == "ego_not_involved"
 
 
 def test_training_and_evaluation_on_real_clips(trained: Path, prepared: Path):

@@ -33,7 +33,7 @@ def make_wandb_logger(project: str, save_dir: str) -> WandbLogger:
     """A logger for one run; the jobs of a sweep share a group named after the sweep's folder."""
     if wandb.run is not None:  # the sweep's previous job; Lightning would write into its run
         wandb.finish()
-    os.environ.setdefault("WANDB_SILENT", "true")
+    wandb.setup(settings=wandb.Settings(silent=True))
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
     sweep = hydra is not None and hydra.mode == RunMode.MULTIRUN
     return WandbLogger(
