@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from running import run, tiny
 from safetensors.torch import load_file
 
+from autodrive.students.qwen2_5_vl import QwenStudent
 from autodrive.training.callbacks import Checkpoints
 from autodrive.training.resume import MACHINE_KEYS, config_hash, run_config
 
@@ -25,7 +26,8 @@ VALIDATE_EVERY = 3
 @pytest.fixture(scope="module")
 def arguments(world_dir: Path) -> list[str]:
     changes = {"trainer.val_check_interval": VALIDATE_EVERY, "batch_size": 2, "fps": 2, "evaluation.modes": "[direct]"}
-    return tiny(world_dir, num_steps=NUM_STEPS, **changes)
+    # So low a rate leaves the validation accuracy where it is: the first checkpoint stays the best, the last moves on.
+    return tiny(world_dir, num_steps=NUM_STEPS, lr=1e-5, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,17 @@ def test_results_of_a_resumed_run_equal_those_of_the_unbroken_one(unbroken: Path
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert (resumed / "metrics.json").read_text() == (unbroken / "metrics.json").read_text()
+
+
+def test_the_saved_student_is_the_one_of_the_best_validation(unbroken: Path):
+    best = torch.load(unbroken / "checkpoints" / "best.ckpt", weights_only=True)
+    accuracies = logged(unbroken, "val/accuracy")
+    best_step = max(accuracies, key=lambda step: (accuracies[step], -step))  # the first of equals
+    assert best["global_step"] == best_step + 1 < NUM_STEPS
+    saved = QwenStudent.load(unbroken / "checkpoints" / "student").state_dict()
+    assert {f"student.{name}" for name in saved} == set(best["state_dict"])
+    for name, weights in saved.items():
+        assert torch.equal(weights, best["state_dict"][f"student.{name}"]), name
 
 
 def test_a_resumed_run_keeps_the_configuration(unbroken: Path, resumed: Path, killed: Path):
