@@ -64,7 +64,7 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
     )
     loggers = [instantiate(logger, save_dir=str(run_dir)) for logger in (config.logger or {}).values()]
     checkpoint = resume_checkpoint(config, run_dir, data.selection.fingerprint)
-    callbacks = training_callbacks(run_dir)
+    callbacks = training_callbacks(run_dir, config.batch_size)
     trainer = instantiate(
         config.trainer,
         max_steps=config.num_steps,

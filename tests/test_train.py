@@ -99,8 +99,8 @@ def test_provenance_says_what_the_run_was_made_of(smoke_run: Path, repository: P
     assert 0 < facts["time"]["fit_s"] <= facts["time"]["total_s"]
     assert facts["peak_memory_mb"] > 100
     assert str(repository) not in json.dumps(facts)
-    rates = facts["throughput"]
-    assert rates["annotations_per_s"] == pytest.approx(rates["clips_per_s"] * facts["mixture"]["annotations_per_visit"])
+    rates, per_visit = facts["throughput"], facts["mixture"]["annotations_per_visit"]
+    assert rates["annotations_per_s"] == pytest.approx(rates["clips_per_s"] * per_visit, rel=0.01)
     assert rates["tokens_per_s"] > 100 * rates["clips_per_s"]
     assert 0 <= rates["share_waiting_for_data"] < 1
 

@@ -59,9 +59,14 @@ class Checkpoints(ModelCheckpoint):
 
 
 class Throughput(L.Callback):
-    """Counts what training works through, and the time that takes; validation is left out."""
+    """Counts what training works through, and the time that takes; validation is left out.
 
-    def __init__(self) -> None:
+    Args:
+        batch_size: clip visits per optimiser step.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
         self.clips = self.annotations = self.tokens = self.rows = self.steps = 0
         self.working_s = self.waiting_s = 0.0
         self._since: float | None = None
@@ -85,7 +90,7 @@ class Throughput(L.Callback):
         self._since = now
         self.steps += 1
         self.rows += len(batch)
-        self.clips += len({(number, tree.clip_id) for number, row in enumerate(batch) for tree in row.trees})
+        self.clips += self.batch_size
         self.annotations += sum(len(row.spans) for row in batch)
         self.tokens += sum(row.num_tokens for row in batch)
 
@@ -115,6 +120,6 @@ class TrainingCallbacks(NamedTuple):
     throughput: Throughput
 
 
-def training_callbacks(run_dir: Path) -> TrainingCallbacks:
-    """Callbacks that write into a run folder."""
-    return TrainingCallbacks(Checkpoints(run_dir / "checkpoints"), StepProgress(leave=True), Throughput())
+def training_callbacks(run_dir: Path, batch_size: int) -> TrainingCallbacks:
+    """Callbacks that write into a run folder; `batch_size` is in clip visits."""
+    return TrainingCallbacks(Checkpoints(run_dir / "checkpoints"), StepProgress(leave=True), Throughput(batch_size))

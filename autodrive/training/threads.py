@@ -10,8 +10,8 @@ TORCH_THREADS = torch.get_num_threads()  # torch's own choice: the cores this pr
 def share_cores(num_workers: int) -> None:
     """Give torch the cores that the loader workers leave, at least one; `OMP_NUM_THREADS` has the last word.
 
-    On the default's two cores a second thread makes a step 12 % shorter and a third dearer in processor time, and leaves
-    the loader no core of its own.
+    On the default's two cores a second thread makes a step 12 % shorter and a third dearer in processor time, and
+    leaves the loader no core of its own.
 
     Args:
         num_workers: loader processes, each with one thread.
