@@ -79,6 +79,7 @@ def pack_one(student: QwenStudent, *samples: ClipSample) -> TreeRow:
 def stock_model(student: QwenStudent) -> Qwen2_5_VLForConditionalGeneration:
     """transformers' own model, untouched, with the student's weights."""
     model = Qwen2_5_VLForConditionalGeneration(copy.deepcopy(student.model.config))
+    model.set_attn_implementation("sdpa")
     model.load_state_dict(student.model.state_dict())
     return model.eval()
 
