@@ -7,6 +7,7 @@ time (the rule of `sampler.choose_frames`) and its presentation time in seconds 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -89,7 +90,7 @@ class PyAVDecoder:
 
     def read(self, path: Path, requested_s: NDArray[np.float64], size: tuple[int, int]) -> DecodedFrames:
         """See `Decoder.read`."""
-        _check_request(requested_s)
+        check_request(requested_s)
         try:
             with open_video(path) as (container, stream):
                 set_threads(stream, self.num_threads)
@@ -121,7 +122,7 @@ class DecordDecoder:
 
     def read(self, path: Path, requested_s: NDArray[np.float64], size: tuple[int, int]) -> DecodedFrames:
         """See `Decoder.read`."""
-        _check_request(requested_s)
+        check_request(requested_s)
         _import_decord()
         times_s = _times_that_reach(path, requested_s)
         with self._open(path, len(times_s)) as get_batch:
@@ -157,7 +158,7 @@ class TorchcodecDecoder:
 
     def read(self, path: Path, requested_s: NDArray[np.float64], size: tuple[int, int]) -> DecodedFrames:
         """See `Decoder.read`."""
-        _check_request(requested_s)
+        check_request(requested_s)
         _import_torchcodec()
         times_s = _times_that_reach(path, requested_s)
         with self._open(path, len(times_s)) as get_batch:
@@ -207,14 +208,23 @@ def _import_torchcodec() -> ModuleType:
 
 def _identity(decoder: Decoder, package: str) -> str:
     """Class and versions (torch resizes the pictures of every decoder); the number of threads changes no pixel."""
+    return f"{type(decoder).__name__} {package}-{_installed(package)} torch-{torch.__version__}"
+
+
+@cache
+def _installed(package: str) -> str:
     try:
-        installed = version(package)
+        return version(package)
     except PackageNotFoundError:
-        installed = "none"  # decoding says so, with the mend
-    return f"{type(decoder).__name__} {package}-{installed} torch-{torch.__version__}"
+        return "none"  # decoding says so, with the mend
 
 
-def _check_request(requested_s: NDArray[np.float64]) -> None:
+def check_request(requested_s: NDArray[np.float64]) -> None:
+    """Refuse times that no decoder takes.
+
+    Raises:
+        InputError: there are none, or they are not ascending.
+    """
     if len(requested_s) == 0 or np.any(np.diff(requested_s) < 0):
         raise InputError("requested times must be ascending and at least one; take them from requested_timestamps")
 
