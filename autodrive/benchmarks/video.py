@@ -4,7 +4,6 @@ All times are CPU seconds of this process on one thread (wall time says little o
 repeats. A key that ends in `_speedup` is how many times less CPU our way takes.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -221,7 +220,6 @@ def _facts(source: _Source) -> dict[str, Any]:
             "fps": info.native_fps,
             "frames": info.num_frames,
             "mbit_per_s": source.path.stat().st_size * 8e-6 / info.duration_s,
-            "content": hashlib.sha256(info.content_hash.encode()).hexdigest()[:8],
         },
         "windows": len(source.windows_s),
         "final_size": list(FINAL_SIZE),

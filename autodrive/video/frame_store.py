@@ -70,15 +70,18 @@ class EntryStore:
         """
         entry = self.entry(key)
         with self.room():
+            if entry.exists():  # what an interrupted eviction left
+                self.discard(key)
             self._count(num_bytes)
             entry.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(entry, ignore_errors=True)  # what an interrupted eviction left
             os.rename(self.folder / "building" / key, entry)
 
     def discard(self, key: str) -> None:
         """Remove a damaged entry. Call it while `writing`."""
         with self.room():
-            self._count(-_remove(self.entry(key)))
+            _remove(self.entry(key))
+            with self._lock("total"):  # nobody knows what it was counted for
+                (self.folder / "total_bytes").unlink(missing_ok=True)
 
     @contextmanager
     def room(self) -> Iterator[None]:
@@ -103,15 +106,15 @@ class EntryStore:
         locks.mkdir(parents=True, exist_ok=True)
         return FileLock(locks / f"{name}.lock")
 
-    def _count(self, change: int) -> None:
+    def _count(self, num_bytes: int) -> None:
         """Add to the running total; above the bound, or without a total, count what is there and evict."""
         with self._lock("total"):
             note = self.folder / "total_bytes"
             try:
-                total = int(note.read_text()) + change
-            except (FileNotFoundError, ValueError):  # never written, or cut off by a kill
+                total = int(note.read_text()) + num_bytes
+            except (FileNotFoundError, ValueError):  # never written, discarded, or cut off by a kill
                 total = self.max_bytes + 1
-            note.write_text(str(self._evict() if total > self.max_bytes else max(total, 0)))
+            note.write_text(str(self._evict() if total > self.max_bytes else total))
 
     def _evict(self) -> int:
         """Remove least recently used entries if the folder holds too much; the bytes that it holds then."""
@@ -143,12 +146,11 @@ class EntryStore:
                 continue
 
 
-def _remove(entry: Path) -> int:
-    """Remove an entry, its index first so that readers stop finding it; the bytes that it had."""
-    _, num_bytes = _use_and_size(entry)
-    (entry / INDEX_NAME).unlink(missing_ok=True)
+def _remove(entry: Path) -> None:
+    """Remove an entry, its index first so that readers stop finding it."""
+    with suppress(OSError):  # there is none, or something else has its name
+        (entry / INDEX_NAME).unlink()
     shutil.rmtree(entry, ignore_errors=True)
-    return num_bytes
 
 
 def _use_and_size(entry: Path) -> tuple[float, int]:
