@@ -61,6 +61,7 @@ class TrainConfig:
     prompts: Any = MISSING
     student: Any = MISSING
     decoder: Any = MISSING
+    frame_cache: Any = MISSING
     method: Any = MISSING
     evaluation: Any = MISSING
     prepare: Any = MISSING

@@ -157,7 +157,8 @@ def main(config: DictConfig) -> dict[str, Any]:
     labels: LabelSet = instantiate(run.labels)
     prompts: PromptBook = instantiate(run.prompts)
     student = saved_student(run, ckpt)
-    reader = ClipReader(instantiate(config.decoder), student.processor, run.fps)
+    cache = instantiate(config.frame_cache)
+    reader = ClipReader(instantiate(config.decoder), student.processor, run.fps, cache=cache)
     module = ClipTreeDataModule(
         clips={},
         mixture=instantiate(run.mixture),

@@ -57,6 +57,21 @@ def test_an_odd_frame_count_repeats_the_last_frame():
     assert torch.equal(padded, patchify(torch.cat([frames, frames[-1:]]))[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(("patch_size", "temporal_patch_size", "merge_size"), [(14, 2, 2), (16, 2, 2), (7, 3, 1)])
+def test_patches_are_those_of_one_permutation(dtype, patch_size, temporal_patch_size, merge_size):
+    """Rows of pixels are moved as one; moving every pixel by itself must give the same, also from strided frames."""
+    side = patch_size * merge_size
+    frames = random_frames(6, 3 * side, 4 * side).to(dtype)[:, :, side:]
+    cells = frames.reshape(
+        6 // temporal_patch_size, temporal_patch_size, 3, 2, merge_size, patch_size, 4, merge_size, patch_size
+    )
+    patches, grid = patchify(frames, patch_size, temporal_patch_size, merge_size)
+    assert grid == (6 // temporal_patch_size, 2 * merge_size, 4 * merge_size)
+    assert patches.dtype == dtype
+    assert torch.equal(patches, cells.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(math.prod(grid), -1))
+
+
 def test_patches_stay_in_eight_bits():
     assert patchify(random_frames(2, 28, 28))[0].dtype == torch.uint8
 

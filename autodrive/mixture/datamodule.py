@@ -1,7 +1,7 @@
 """Loaders: from labelled clips to packed rows of clip trees."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -16,21 +16,31 @@ from autodrive.mixture.packing import pack_trees
 from autodrive.prompts import PromptBook, render_target
 from autodrive.schema import Annotation, Clip, Mode, Question, Split
 from autodrive.video.decoder import DecodedFrames, Decoder
+from autodrive.video.frame_cache import FrameCache, NoFrameCache
 from autodrive.video.sampler import requested_timestamps
 
 
 @dataclass(frozen=True)
 class ClipReader:
-    """Reads a clip's frames at the requested rate and the student's size: the same way everywhere."""
+    """Reads a clip's frames at the requested rate and the student's size: the same way everywhere.
+
+    Attributes:
+        decoder: decodes what the cache does not hold.
+        processor: knows the student's frame size.
+        fps: frames per second the student sees.
+        cache: decoded frames that are kept.
+    """
 
     decoder: Decoder
     processor: ClipProcessor
     fps: float
+    cache: FrameCache = field(default_factory=NoFrameCache)
 
     def read(self, clip: Clip, phase: float = 0.0) -> DecodedFrames:
-        """Decode one clip; `phase` in [0, 1) shifts the sampling grid within a frame interval."""
+        """Read one clip; `phase` in [0, 1) shifts the sampling grid within a frame interval."""
         requested_s = requested_timestamps(clip.start_s, clip.end_s, self.fps, clip.native_fps, phase)
-        return self.decoder.read(Path(clip.views.road), requested_s, self.processor.frame_size(clip.width, clip.height))
+        size = self.processor.frame_size(clip.width, clip.height)
+        return self.cache.read(self.decoder, Path(clip.views.road), clip.content_hash, requested_s, size)
 
 
 @dataclass(frozen=True)

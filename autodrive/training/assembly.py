@@ -144,7 +144,9 @@ def resolution_of(config: DictConfig) -> Resolution:
 
 def build_data_module(config: DictConfig, data: RunData, student: QwenStudent) -> ClipTreeDataModule:
     """Loaders that read clips the way this student wants them."""
-    reader = ClipReader(instantiate(config.decoder), student.processor, config.fps)
+    reader = ClipReader(
+        instantiate(config.decoder), student.processor, config.fps, cache=instantiate(config.frame_cache)
+    )
     return ClipTreeDataModule(
         data.clips,
         data.mixture,

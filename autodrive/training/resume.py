@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
@@ -22,8 +23,21 @@ def config_hash(config: DictConfig) -> str:
     """Identifies what a configuration computes: 16 hexadecimal digits."""
     content = OmegaConf.to_container(config, resolve=True)
     assert isinstance(content, dict)
-    kept = {str(key): value for key, value in content.items() if key not in MACHINE_KEYS}
+    kept = {str(key): value for key, value in content.items() if key not in MACHINE_KEYS | {"frame_cache"}}
+    if (codec := lossy_codec(config)) is not None:
+        kept["frame_cache"] = codec
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def lossy_codec(config: DictConfig) -> Any:
+    """What the frame cache does to pixels: its codec; None where frames stay as they were decoded.
+
+    Runs of versions that had no frame cache have none in their configuration.
+    """
+    node = OmegaConf.select(config, "frame_cache.codec")
+    if node is None or node["_target_"].endswith(".RawCodec"):
+        return None
+    return OmegaConf.to_container(node, resolve=True)
 
 
 def run_config(run: Path) -> DictConfig:
@@ -70,12 +84,16 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], choices: Mappin
         raise InputError(f"resume={run}: no checkpoints/last.ckpt there; it was stopped before its first validation")
     earlier_choices = _choices(run)
     for key in overridden_keys(overrides):
-        if key.split(".")[0] in MACHINE_KEYS:
-            OmegaConf.update(resumed, key, OmegaConf.select(config, key), merge=False)
+        if key.split(".")[0] == "frame_cache" and lossy_codec(config) == lossy_codec(resumed):
+            key = "frame_cache"  # the same pixels, kept elsewhere or not at all
+        elif key.split(".")[0] not in MACHINE_KEYS:
+            same_choice = key not in SPREAD_GROUPS or choices.get(key) == earlier_choices.get(key)
+            if not same_choice or OmegaConf.select(config, key) != OmegaConf.select(resumed, key):
+                raise InputError(f"resume={run}: {key} differs from that run's; leave it out, or start a new run")
             continue
-        same_choice = key not in SPREAD_GROUPS or choices.get(key) == earlier_choices.get(key)
-        if not same_choice or OmegaConf.select(config, key) != OmegaConf.select(resumed, key):
-            raise InputError(f"resume={run}: {key} differs from that run's; leave it out, or start a new run")
+        OmegaConf.update(resumed, key, OmegaConf.select(config, key), merge=False)
+    if "frame_cache" not in resumed:  # a run of a version that had none
+        resumed.frame_cache = config.frame_cache
     resumed.resume = str(run)
     return resumed
 

@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from autodrive.errors import InputError
+from autodrive.video.sampler import TIMESTAMP_TOLERANCE_S
 
 # FFmpeg guesses formats from content: without these lists a text file renamed .mp4 that holds a playlist could make it
 # open other files or network addresses.
@@ -21,6 +22,9 @@ OPEN_OPTIONS = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,dv",
 }
+
+# How far, in frame intervals, the last requested time may lie after the last frame's start.
+END_TOLERANCE_FRAMES = 1.5
 
 
 class UnusableVideo(InputError):  # noqa: N818 - named for what it says about the file
@@ -96,3 +100,24 @@ def presentation_times(path: Path) -> NDArray[np.float64]:
     if not known or len(known) != len(pts) or time_base is None:
         raise UnusableVideo(path, "no_timestamps", f"{len(pts) - len(known)} of {len(pts)} frames have no time")
     return np.array([seconds(value, known[0], time_base) for value in known])
+
+
+def check_count(path: Path, decoder: str, count: int, expected: int) -> None:
+    """Refuse a file in which a decoder sees another number of frames than its index lists.
+
+    Raises:
+        UnusableVideo: the counts differ.
+    """
+    if count != expected:
+        raise UnusableVideo(path, "truncated", f"{decoder} sees {count} frames, the file's index {expected}")
+
+
+def check_end(path: Path, last_s: float, interval_s: float, requested_s: NDArray[np.float64]) -> None:
+    """Refuse times after the end: `last_s` is when the last frame begins, `interval_s` how long it is taken to stay.
+
+    Raises:
+        UnusableVideo: the last requested time is more than 1.5 intervals after the last frame.
+    """
+    if requested_s[-1] > last_s + END_TOLERANCE_FRAMES * interval_s + TIMESTAMP_TOLERANCE_S:
+        detail = f"the last frame is at {last_s:.3f} s, before the requested {requested_s[-1]:.3f} s"
+        raise UnusableVideo(path, "truncated", detail)
