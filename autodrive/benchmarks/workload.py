@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +89,7 @@ def stock_model(student: QwenStudent) -> nn.Module:
     model = Qwen2_5_VLForConditionalGeneration(copy.deepcopy(student.model.config))
     model.set_attn_implementation("sdpa")
     model.load_state_dict(student.model.state_dict())
-    return model.to(parameter.device, parameter.dtype)
+    return cast(nn.Module, model).to(parameter.device, parameter.dtype)
 
 
 def plain_sequence(student: QwenStudent, tree: ClipTree, branch: TokenBranch, extra: tuple[int, ...] = ()) -> dict:

@@ -8,12 +8,13 @@ prompt's end saw and the earlier tokens of their own continuation, never another
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from autodrive.mixture.clip_tree import TreeRow
 
@@ -38,6 +39,7 @@ class PrefilledRow:
         self.student, self.row = student, row
         self._end_id = student.processor.end_id
         self._cache = DynamicCache(config=student.model.config.get_text_config())
+        self._layers = cast(list[DynamicLayer], self._cache.layers)
         ends = torch.tensor(
             [span.target_start - 1 for span in row.spans], dtype=torch.long, device=row.input_ids.device
         )
@@ -149,7 +151,7 @@ class PrefilledRow:
         bounds = [(tree.start, tree.end) for tree in self.row.trees]
         if len(bounds) == 1:
             return
-        for layer in self._cache.layers:
+        for layer in self._layers:
             for name in ("keys", "values"):
                 packed = getattr(layer, name)[0].transpose(0, 1)
                 padded = pad_sequence([packed[start:end] for start, end in bounds], batch_first=True)
@@ -177,9 +179,9 @@ class PrefilledRow:
         return visible.to(device)
 
     def _snapshot(self) -> list[tuple[Tensor, Tensor]]:
-        return [(layer.keys, layer.values) for layer in self._cache.layers]
+        return [(layer.keys, layer.values) for layer in self._layers]  # pyright: ignore[reportReturnType]
 
     def _restore(self, layers: list[tuple[Tensor, Tensor]]) -> None:
         """Forget what was read since the snapshot; the cache grows by copies, so the old tensors are whole."""
-        for layer, (keys, values) in zip(self._cache.layers, layers, strict=True):
+        for layer, (keys, values) in zip(self._layers, layers, strict=True):
             layer.keys, layer.values = keys, values

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ class QwenStudent(nn.Module):
         return self.model.model(
             input_ids=row.input_ids[None],
             position_ids=row.position_ids[:, None],
-            mm_encoder_outputs={"video": BaseModelOutputWithPooling(pooler_output=(visual,))},
+            mm_encoder_outputs={"video": BaseModelOutputWithPooling(pooler_output=cast(Any, (visual,)))},
             past_key_values=cache,
             use_cache=cache is not None,
             tree_layout=TreeLayout.of(row),

@@ -110,12 +110,12 @@ def clip_tree_attention(
     how: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
     outputs = []
     for tree, bias in zip(tree_layout.trees, tree_layout.biases(query.dtype), strict=True):
-        prefix = [tensor[:, :, tree.start : tree.prefix_end] for tensor in (query, key, value)]
-        outputs.append(F.scaled_dot_product_attention(*prefix, is_causal=True, enable_gqa=groups > 1, **how))
+        q, k, v = (tensor[:, :, tree.start : tree.prefix_end] for tensor in (query, key, value))
+        outputs.append(F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=groups > 1, **how))
         if tree.end > tree.prefix_end:
-            whole = [repeat_kv(tensor[:, :, tree.start : tree.end], groups) for tensor in (key, value)]
-            branches = query[:, :, tree.prefix_end : tree.end]
-            outputs.append(F.scaled_dot_product_attention(branches, *whole, attn_mask=bias, **how))
+            q = query[:, :, tree.prefix_end : tree.end]
+            k, v = (repeat_kv(tensor[:, :, tree.start : tree.end], groups) for tensor in (key, value))
+            outputs.append(F.scaled_dot_product_attention(q, k, v, attn_mask=bias, **how))
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 

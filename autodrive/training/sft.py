@@ -6,8 +6,8 @@ from typing import cast
 
 import lightning as L
 import torch
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from autodrive.mixture.clip_tree import TreeRow
@@ -31,8 +31,6 @@ class SupervisedFineTuning(L.LightningModule):
         answers: canonical answer by validation annotation id, for `val/accuracy`.
     """
 
-    automatic_optimization = False  # a step has as many backward passes as packed rows
-
     def __init__(
         self,
         student: QwenStudent,
@@ -46,6 +44,7 @@ class SupervisedFineTuning(L.LightningModule):
         answers: dict[str, int] | None = None,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False  # a step has as many backward passes as packed rows
         self.student = student
         self.lr, self.num_steps, self.weight_decay, self.betas = lr, num_steps, weight_decay, (betas[0], betas[1])
         self.factor = partial(
@@ -56,7 +55,7 @@ class SupervisedFineTuning(L.LightningModule):
 
     def training_step(self, rows: Sequence[TreeRow], batch_index: int) -> Tensor:
         """One optimiser step: the gradients of its packed rows add up."""
-        optimizer, scheduler = cast(LightningOptimizer, self.optimizers()), cast(LambdaLR, self.lr_schedulers())
+        optimizer, scheduler = cast(Optimizer, self.optimizers()), cast(LambdaLR, self.lr_schedulers())
         optimizer.zero_grad()
         total = torch.zeros((), device=self.device)
         for row in rows:
