@@ -139,6 +139,27 @@ def test_train_can_be_called_and_takes_other_labels_and_resolutions(
     assert saved["processor"]["resolution"].startswith("6x")
 
 
+def losses_of(run_dir: Path) -> list[float]:
+    with (run_dir / "metrics.csv").open() as lines:
+        return [float(row["train/loss"]) for row in csv.DictReader(lines) if row["train/loss"]]
+
+
+def test_packing_and_checkpointed_activations_change_no_step(world_dir: Path, tmp_path: Path):
+    """One row a step, and rows so short that a step takes several: the same losses, step by step."""
+    shared = {"num_steps": 4, "evaluation.modes": "[direct]", "trainer.val_check_interval": 4}
+    cheap = {"tokens_per_row": 260, "method.gradient_checkpointing": "true"}
+    for name, changes in (("one_row", {}), ("many_rows", cheap)):
+        assert run("train", *tiny(world_dir, **shared, **changes), f"hydra.run.dir={tmp_path / name}") == 0
+    rows = [
+        json.loads((tmp_path / name / "provenance.json").read_text())["throughput"]["rows_per_step"]
+        for name in ("one_row", "many_rows")
+    ]
+    assert rows[0] == 1
+    assert rows[1] >= 2
+    assert losses_of(tmp_path / "many_rows") == pytest.approx(losses_of(tmp_path / "one_row"), rel=1e-4)
+    assert len(set(losses_of(tmp_path / "one_row"))) == 4
+
+
 def test_clips_below_the_frame_rate_are_dropped_with_the_reason(manifest: Path, tmp_path: Path):
     clips = [clip.model_copy(update={"views": _absolute(clip, manifest)}) for clip in read_jsonl(manifest, Clip)]
     slow = next(clip.id for clip in clips if clip.split == "train")

@@ -28,6 +28,7 @@ class SupervisedFineTuning(L.LightningModule):
         warmup_fraction: share of the steps with linear warm-up.
         final_lr_fraction: learning rate of the last step as a share of the peak.
         max_grad_norm: gradients of a step are scaled down to this norm.
+        gradient_checkpointing: keep only every layer's input and compute the rest again on the way back.
         answers: canonical answer by validation annotation id, for `val/accuracy`.
     """
 
@@ -41,11 +42,14 @@ class SupervisedFineTuning(L.LightningModule):
         warmup_fraction: float,
         final_lr_fraction: float,
         max_grad_norm: float,
+        gradient_checkpointing: bool,
         answers: dict[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # a step has as many backward passes as packed rows
         self.student = student
+        if gradient_checkpointing:
+            student.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.lr, self.num_steps, self.weight_decay, self.betas = lr, num_steps, weight_decay, (betas[0], betas[1])
         self.factor = partial(
             warmup_cosine, num_steps=num_steps, warmup_fraction=warmup_fraction, final_fraction=final_lr_fraction
