@@ -13,6 +13,8 @@ from autodrive.schema import Mode, Split
 
 POSITIVE_KEYS = ("fps", "duration_s", "tokens_per_clip", "lr", "batch_size", "tokens_per_row", "num_steps")
 NON_NEGATIVE_KEYS = ("seed", "num_workers")
+# Where and how a run was made rather than what it computes.
+MACHINE_KEYS = frozenset({"resume", "num_workers", "paths", "logger"})
 MAX_FOLDER_NAME = 200
 LEADING_FOLDERS = re.compile(r"(?<=-)/?(?:[^/_]+/)+(?=[^/_]+/[^/])")  # of a path, all but its last two parts
 

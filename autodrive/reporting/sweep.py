@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from autodrive.config import MACHINE_KEYS
 from autodrive.reporting.published import same_value
 from autodrive.reporting.run_folder import RunFolder, Value
 
@@ -20,10 +21,13 @@ class RowRuns:
 
 
 def swept_keys(runs: Sequence[RunFolder]) -> tuple[str, ...]:
-    """Keys that the command line set differently in different runs, in order of appearance; never the seed."""
-    keys = list(dict.fromkeys(key for run in runs for key in run.overrides))
-    varied = [key for key in keys if key != REPLICATE_KEY and not key.startswith("hydra")]
-    return tuple(key for key in varied if len({str(run.value(key)) for run in runs}) > 1)
+    """Keys that the command line set differently in different runs, in order of appearance.
+
+    Never the seed, whose runs are replicates, nor what says only where a run was made.
+    """
+    no_axis = MACHINE_KEYS | {REPLICATE_KEY, "hydra"}
+    keys = list(dict.fromkeys(key for run in runs for key in run.overrides if key.split(".")[0] not in no_axis))
+    return tuple(key for key in keys if any(not same_value(run.value(key), runs[0].value(key)) for run in runs))
 
 
 def paper_value(run: RunFolder, key: str, value: Value) -> Value:

@@ -9,10 +9,10 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from autodrive.config import MACHINE_KEYS
 from autodrive.errors import InputError
 
 # Keys that say where and how fast a run works, not what it computes: they may differ when it is continued.
-MACHINE_KEYS = frozenset({"resume", "num_workers", "paths", "logger"})
 # Groups without a node of their own in the configuration: they are compared by the option chosen.
 SPREAD_GROUPS = ("experiment", "scale")
 # What a saved student settles, so that saying it again could only contradict it.
