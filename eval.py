@@ -22,6 +22,7 @@ from autodrive.training.quiet import quiet_libraries
 from autodrive.training.resume import config_hash, finished_metrics, save_config, with_run_config
 from autodrive.training.show import show_run
 from autodrive.training.sweep import record_failure
+from autodrive.training.threads import share_cores
 
 
 def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
@@ -35,6 +36,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
     """
     began = time.monotonic()
     quiet_libraries()
+    share_cores(config.num_workers)
     check_values(config)
     done = finished_metrics(run_dir, config)
     save_config(config, run_dir)

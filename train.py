@@ -34,6 +34,7 @@ from autodrive.training.resume import config_hash, finished_metrics, resume_chec
 from autodrive.training.schedules import validation_interval
 from autodrive.training.show import show_run
 from autodrive.training.sweep import record_failure
+from autodrive.training.threads import share_cores
 
 
 def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
@@ -47,6 +48,7 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
     """
     began, cpu_began = time.monotonic(), cpu_seconds()
     quiet_libraries()
+    share_cores(config.num_workers)
     check_values(config)
     done = finished_metrics(run_dir, config)
     save_config(config, run_dir)
@@ -62,7 +64,7 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
     )
     loggers = [instantiate(logger, save_dir=str(run_dir)) for logger in (config.logger or {}).values()]
     checkpoint = resume_checkpoint(config, run_dir, data.selection.fingerprint)
-    callbacks = training_callbacks(run_dir)
+    callbacks = training_callbacks(run_dir, config.batch_size)
     trainer = instantiate(
         config.trainer,
         max_steps=config.num_steps,
@@ -80,7 +82,8 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         logger.log_metrics(metrics, step=trainer.global_step)
         logger.finalize("success")
     seconds = {"fit_s": fitted - began, "total_s": time.monotonic() - began, "cpu_s": cpu_seconds() - cpu_began}
-    write_provenance(run_dir, _facts(config, data, student, seconds))
+    facts = _facts(config, data, student, seconds) | {"throughput": callbacks.throughput.summary()}
+    write_provenance(run_dir, facts)
     show_run(config, run_dir, data, module.reader, metrics)
     return metrics
 
@@ -92,7 +95,11 @@ def _facts(config: DictConfig, data: RunData, student: nn.Module, seconds: dict[
         "data_fingerprint": data.selection.fingerprint,
         "clips_by_split_and_class": data.selection.counts(),
         "clips_dropped": len(data.selection.dropped),
-        "mixture": {"unique_clips": plan.unique_clips, "visits_per_epoch": plan.visits_per_class},
+        "mixture": {
+            "unique_clips": plan.unique_clips,
+            "visits_per_epoch": plan.visits_per_class,
+            "annotations_per_visit": data.mixture.annotations_per_visit(data.clips["train"], plan.visits),
+        },
         "num_parameters": sum(parameter.numel() for parameter in student.parameters()),
         "num_steps": config.num_steps,
         "time": {name: round(value, 1) for name, value in seconds.items()},

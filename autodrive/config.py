@@ -11,7 +11,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from autodrive.errors import InputError
 from autodrive.schema import Mode, Split
 
-POSITIVE_KEYS = ("fps", "duration_s", "tokens_per_clip", "lr", "batch_size", "num_steps")
+POSITIVE_KEYS = ("fps", "duration_s", "tokens_per_clip", "lr", "batch_size", "tokens_per_row", "num_steps")
 NON_NEGATIVE_KEYS = ("seed", "num_workers")
 MAX_FOLDER_NAME = 200
 LEADING_FOLDERS = re.compile(r"(?<=-)/?(?:[^/_]+/)+(?=[^/_]+/[^/])")  # of a path, all but its last two parts
@@ -31,6 +31,7 @@ class TrainConfig:
         tokens_per_clip: budget of visual tokens that `resolution=auto` solves for.
         lr: peak learning rate.
         batch_size: clip visits per optimiser step (and clips per evaluation batch).
+        tokens_per_row: most tokens of a packed row; a step packs its clip visits into as few rows as fit them.
         num_steps: optimiser steps.
         num_workers: loader processes.
         resume: a run folder to continue, in a new folder and with its configuration.
@@ -47,6 +48,7 @@ class TrainConfig:
     tokens_per_clip: int = MISSING
     lr: float = MISSING
     batch_size: int = MISSING
+    tokens_per_row: int = MISSING
     num_steps: int = MISSING
     num_workers: int = MISSING
     resume: str | None = None

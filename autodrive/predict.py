@@ -29,6 +29,7 @@ from autodrive.students.qwen2_5_vl import QwenStudent
 from autodrive.training.assembly import device_of, saved_student
 from autodrive.training.quiet import quiet_libraries
 from autodrive.training.resume import run_config
+from autodrive.training.threads import share_cores
 from autodrive.video.chunker import sliding_windows
 from autodrive.video.decoder import DecodedFrames
 from autodrive.video.preflight import UnusableVideo, VideoInfo, scan
@@ -102,13 +103,14 @@ def predict_timeline(
     """Ask the multiple-choice question of every window."""
     questions = {c.id: module.mixture.questions(c.id, labels, seed, num_orders) for c in clips}
     asked: list[AskedClip] = [(c, [(f"{c.id}/{i}", q) for i, q in enumerate(questions[c.id])]) for c in clips]
-    loader = module.asking(asked, "direct")
+    loader = module.asking(asked, ("direct",))
     student.to(device).eval()
     scores: dict[str, tuple[float, ...]] = {}
     with torch.inference_mode():
-        for batch in track(loader, "windows", total=len(loader), transient=True):
-            found = student.score_options(batch.to(device))
-            scores |= {span.annotation_id: values for span, values in zip(batch.spans, found, strict=True)}
+        for rows in track(loader, "windows", total=len(loader), transient=True):
+            for row in rows:
+                found = student.prefill(row.to(device)).score_options()
+                scores |= {span.annotation_id: values for span, values in zip(row.spans, found, strict=True)}
     rows = [
         mean_probabilities(qs, [scores[f"{clip_id}/{i}"] for i in range(len(qs))], labels.names)
         for clip_id, qs in questions.items()
@@ -145,6 +147,7 @@ def main(config: DictConfig) -> dict[str, Any]:
     """Predict one video and write `timeline.json` and `timeline.png` into `out`."""
     video, ckpt, out = Path(config.video), Path(config.ckpt), Path(config.out)
     quiet_libraries()
+    share_cores(config.num_workers)
     run = run_config(ckpt)
     run.fps = config.fps or run.fps
     try:
@@ -162,6 +165,7 @@ def main(config: DictConfig) -> dict[str, Any]:
         reader=reader,
         writer=BranchWriter(prompts, labels),
         batch_size=config.batch_size,
+        tokens_per_row=run.tokens_per_row,
         num_steps=0,
         num_workers=config.num_workers,
         seed=run.seed,

@@ -71,11 +71,19 @@ def evaluate_frozen(config: DictConfig, data: RunData, run: Path, condition: str
     reader = FreezingReader(instantiate(config.decoder), student.processor, config.fps, condition=condition)
     clips = [replace(c, annotations=tuple(a for a in c.annotations if a.task == "mcq")) for c in data.clips["test"]]
     module = ClipTreeDataModule(
-        {"test": clips}, data.mixture, reader, data.writer, config.batch_size, 0, num_workers=0, seed=config.seed
+        {"test": clips},
+        data.mixture,
+        reader,
+        data.writer,
+        config.batch_size,
+        config.tokens_per_row,
+        0,
+        num_workers=0,
+        seed=config.seed,
     )
     provenance = Provenance(student.name, None, data.selection.fingerprint, data.writer.prompts.hash)
-    loader = module.questions("test", "direct")
-    predictions = answer_questions(student, loader, clips, data.labels, "direct", 4, provenance)
+    loader = module.questions("test", ("direct",))
+    predictions = answer_questions(student, loader, clips, data.labels, {"direct": 4}, provenance)
     return metrics_from_predictions(predictions, data.labels, "test")
 
 

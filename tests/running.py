@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 import eval as evaluation
 import train as training
-from autodrive import predict, prepare
+from autodrive import bench, predict, prepare
 from autodrive.config import register
 from autodrive.entry_point import CONFIG_FOLDER, run_with_hydra
 
@@ -21,6 +21,7 @@ VERBS: dict[str, Callable[[DictConfig], Any]] = {
     "eval": evaluation.main,
     "predict": predict.main,
     "prepare": prepare.task,
+    "bench": bench.bench,
 }
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from autodrive.mixture.clip_tree import Branch, ClipSample, ClipTree, TokenBranch
+from autodrive.mixture.clip_tree import Branch, ClipSample, ClipTree, TokenBranch, TreeRow
+from autodrive.mixture.packing import pack_trees
 from autodrive.schema import Clip, Views
 from autodrive.students.preprocessing import Resolution
 from autodrive.students.qwen2_5_vl import QwenStudent
@@ -21,8 +22,11 @@ BRANCHES = (
     Branch("weather", WEATHER, "heavy rain", ("clear", "heavy rain", "fog")),
     Branch("caption", "Describe the clip.", "The car ahead brakes hard and stops in time."),
 )
+THINK = Branch(
+    "think", MCQ, "<think>The car ahead brakes hard. The gap closes but stays open.</think><answer>B</answer>"
+)
 TEXTS = [SYSTEM] + [
-    text for branch in BRANCHES for text in (branch.prompt, branch.target or "", *branch.option_targets)
+    text for branch in (*BRANCHES, THINK) for text in (branch.prompt, branch.target or "", *branch.option_targets)
 ]
 
 
@@ -57,9 +61,25 @@ def make_student(fps: float = 2.0, seed: int = 0, **changes) -> QwenStudent:
     return spec.build(TEXTS * 3, fps, Resolution(16, 1), seed)
 
 
+FAMILIES = {"qwen2_5_vl": make_student}
+
+
+def make_trees(student: QwenStudent, case: dict) -> list[ClipTree]:
+    """Two clips with another number of branches, so that their trees differ in length."""
+    two = make_sample(**case, branches=BRANCHES[1:], seed=1)
+    return [student.processor.encode(sample) for sample in (make_sample(**case), two)]
+
+
+def pack_one(student: QwenStudent, *samples: ClipSample) -> TreeRow:
+    """All samples in one row."""
+    (row,) = pack_trees([student.processor.encode(sample) for sample in samples], 10**6)
+    return row
+
+
 def stock_model(student: QwenStudent) -> Qwen2_5_VLForConditionalGeneration:
     """transformers' own model, untouched, with the student's weights."""
     model = Qwen2_5_VLForConditionalGeneration(copy.deepcopy(student.model.config))
+    model.set_attn_implementation("sdpa")
     model.load_state_dict(student.model.state_dict())
     return model.eval()
 

@@ -176,9 +176,10 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     }
 
 
-def test_the_worked_example_in_contributing_is_true(example: dict[str, object]):
-    [text] = [block for block in blocks((REPOSITORY / "CONTRIBUTING.md").read_text(), "python") if ">>>" in block]
-    parsed = doctest.DocTestParser().get_doctest(text, dict(example), "CONTRIBUTING.md", "CONTRIBUTING.md", 0)
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/clip_trees.md"])
+def test_worked_examples_are_true(document: str, example: dict[str, object]):
+    text = "\n".join(blocks((REPOSITORY / document).read_text(encoding="utf-8"), "python"))
+    parsed = doctest.DocTestParser().get_doctest(text, dict(example), document, document, 0)
     assert len(parsed.examples) > 10
     report: list[str] = []
     outcome = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(parsed, out=report.append)

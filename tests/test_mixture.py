@@ -10,7 +10,7 @@ from records import make_clip
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.mixture.balancing import Balance
-from autodrive.mixture.mixture import Mixture, VisitSchedule, sibling_blocks
+from autodrive.mixture.mixture import Mixture, Visit, VisitSchedule, sibling_blocks
 from autodrive.mixture.selection import select_clips
 
 PAPER = ["normal"] * 430 + ["near_collision"] * 90 + ["collision"] * 10
@@ -144,17 +144,46 @@ def test_fingerprint_follows_clips_labels_and_splits():
     assert select_clips(manifest(end_s=5.0), TWO, 15, ("train",)).fingerprint != base
 
 
-def test_a_visit_takes_a_fresh_draw_of_annotations():
+def visit(ordinal: int, clip_index: int = 0, seed: int = 0) -> Visit:
+    return Visit(clip_index, position=ordinal, ordinal=ordinal, phase=0.0, seed=seed)
+
+
+def test_the_visits_of_a_clip_take_different_annotations_until_all_had_their_turn():
     mixture = Mixture(mcq_orders=6, closed_questions=["when", "ego_brakes"], per_visit={"mcq": 2, "closed_qa": 1})
     clip = make_clip(metadata={"ego_brakes": True})
     three = labels("normal", "near_collision", "collision")
-    annotations = mixture.annotate(clip, "collision", three, 0, training=True).annotations
-    assert Counter(a.task for a in annotations) == {"mcq": 6, "closed_qa": 2}
-    draws = [mixture.for_visit(annotations, np.random.default_rng(i)) for i in range(200)]
+    labelled = mixture.annotate(clip, "collision", three, 0, training=True)
+    assert Counter(a.task for a in labelled.annotations) == {"mcq": 6, "closed_qa": 2}
+    draws = [mixture.for_visit(labelled, visit(i)) for i in range(60)]
     assert all(Counter(a.task for a in draw) == {"mcq": 2, "closed_qa": 1} for draw in draws)
-    visited = Counter(a.id for draw in draws for a in draw)
-    assert set(visited) == {a.id for a in annotations}
-    assert draws[3] == mixture.for_visit(annotations, np.random.default_rng(3))
+    assert all(len({a.id for a in draw}) == 3 for draw in draws)
+    for task, visits_a_round in (("mcq", 3), ("closed_qa", 2)):
+        for start in range(0, 60, visits_a_round):
+            dealt = [a.id for draw in draws[start : start + visits_a_round] for a in draw if a.task == task]
+            assert sorted(dealt) == sorted(a.id for a in labelled.annotations if a.task == task)
+    assert draws[3] == mixture.for_visit(labelled, visit(3))
+    assert [mixture.for_visit(labelled, visit(i, seed=1)) for i in range(60)] != draws
+    assert [mixture.for_visit(labelled, visit(i, clip_index=1)) for i in range(60)] != draws
+    assert mixture.annotations_per_visit([labelled], [0, 0]) == 3
+
+
+def test_what_makes_no_full_hand_waits_for_the_next_shuffle():
+    mixture = Mixture(mcq_orders=5, per_visit={"mcq": 3})
+    labelled = mixture.annotate(make_clip(), "collision", labels("normal", "near_collision", "collision"), 0, True)
+    draws = [mixture.for_visit(labelled, visit(i)) for i in range(200)]
+    assert all(len({a.id for a in draw}) == 3 for draw in draws)
+    counts = Counter(a.id for draw in draws for a in draw)
+    assert len(counts) == 5
+    assert min(counts.values()) > 90  # 120 each on average
+
+
+def test_ordinals_count_the_visits_of_a_clip_across_epochs():
+    schedule = VisitSchedule(((0, 1), (0,), (0,), (2,)), batch_size=2, seed=3)
+    stream = [v for step in range(15) for v in schedule.batch(step)]
+    seen: Counter[int] = Counter()
+    for v in stream:
+        assert v.ordinal == seen[v.clip_index]
+        seen[v.clip_index] += 1
 
 
 def test_evaluation_asks_the_multiple_choice_question_once():

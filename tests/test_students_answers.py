@@ -7,7 +7,7 @@ import torch
 from student_samples import BRANCHES, make_sample, make_student, plain_logits, stock_model
 
 from autodrive.mixture.clip_tree import Branch
-from autodrive.students.tokenizer import END_OF_TURN
+from autodrive.mixture.packing import pack_trees
 
 NESTED = Branch("nested", "Near?", None, ("near", "near collision"))
 
@@ -23,6 +23,11 @@ def trees(student):
     return [student.processor.encode(sample) for sample in samples]
 
 
+@pytest.fixture(scope="module")
+def row(trees):
+    return pack_trees(trees, 10**6)[0]
+
+
 def plain_scores(student, tree, branch) -> list[float]:
     """One forward pass per option over the whole sequence."""
     model = stock_model(student)
@@ -33,8 +38,8 @@ def plain_scores(student, tree, branch) -> list[float]:
     return scores
 
 
-def test_option_scores_equal_one_forward_per_option(student, trees):
-    scores = student.score_options(student.processor.collate(trees))
+def test_option_scores_equal_one_forward_per_option(student, trees, row):
+    scores = student.prefill(row).score_options()
     branches = [(tree, branch) for tree in trees for branch in tree.branches]
     assert [len(score) for score in scores] == [3, 3, 0, 2, 3]
     for ours, (tree, branch) in zip(scores, branches, strict=True):
@@ -45,12 +50,38 @@ def test_several_tokens_are_really_scored(trees):
     assert max(len(option) for option in trees[0].branches[1].option_ids) > 1
 
 
-def test_options_take_one_forward_pass_for_the_batch(student, trees):
-    calls = []
-    handle = student.model.model.register_forward_hook(lambda *_: calls.append(1))
-    student.score_options(student.processor.collate(trees))
-    handle.remove()
-    assert len(calls) == 1
+def test_everything_comes_from_one_pass_over_the_clip(student, row):
+    """One vision pass, one pass over the row, one for the options' further tokens, one for each generated token."""
+    passes, visual = [], []
+    handles = [
+        student.model.model.register_forward_hook(lambda *_: passes.append(1)),
+        student.model.model.visual.register_forward_hook(lambda *_: visual.append(1)),
+    ]
+    prefilled = student.prefill(row)
+    assert (len(passes), len(visual)) == (1, 1)
+    prefilled.score_options()
+    assert len(passes) == 2
+    prefilled.generate([4] * len(row.spans))
+    assert len(passes) <= 2 + 3
+    assert len(visual) == 1
+    for handle in handles:
+        handle.remove()
+
+
+def test_scoring_and_generating_do_not_disturb_each_other(student, row):
+    prefilled, other = student.prefill(row), student.prefill(row)
+    limits = [6] * len(row.spans)
+    first = (prefilled.score_options(), prefilled.generate(limits), prefilled.score_options())
+    second = (other.generate(limits), other.score_options(), other.generate(limits))
+    assert first[0] == first[2] == second[1]
+    assert first[1] == second[0] == second[2]
+
+
+def test_every_answer_has_its_own_limit(student, row):
+    longest = student.prefill(row).generate([6] * 5)
+    assert max(map(len, longest)) > 2
+    limited = student.prefill(row).generate([6, 2, 0, 1, 6])
+    assert limited == [ids[:limit] for ids, limit in zip(longest, [6, 2, 0, 1, 6], strict=True)]
 
 
 def test_an_option_that_begins_another_is_scored_with_its_end(student, trees):
@@ -63,18 +94,17 @@ def test_scores_do_not_depend_on_the_answer_in_the_batch(student, trees):
     unanswered = [
         replace(tree, branches=tuple(replace(branch, target_ids=[]) for branch in tree.branches)) for tree in trees
     ]
-    with_answers = student.score_options(student.processor.collate(trees))
-    without = student.score_options(student.processor.collate(unanswered))
+    with_answers = student.prefill(pack_trees(trees, 10**6)[0]).score_options()
+    without = student.prefill(pack_trees(unanswered, 10**6)[0]).score_options()
     for one, other in zip(with_answers, without, strict=True):
         assert one == pytest.approx(other, abs=1e-4)
 
 
-def test_next_token_log_probs_agree_with_single_token_options(student, trees):
-    batch = student.processor.collate(trees)
-    log_probs = student.next_token_log_probs(batch)
-    assert log_probs.shape[0] == len(batch.spans)
-    letters = [option[0] for option in batch.spans[0].option_ids]
-    assert log_probs[0, letters].tolist() == pytest.approx(student.score_options(batch)[0], abs=1e-4)
+def test_first_token_log_probs_agree_with_single_token_options(student, row):
+    prefilled = student.prefill(row)
+    assert prefilled.log_probs.shape[0] == len(row.spans)
+    letters = [option[0] for option in row.spans[0].option_ids]
+    assert prefilled.log_probs[0, letters].tolist() == pytest.approx(prefilled.score_options()[0], abs=1e-4)
 
 
 def plain_generation(student, tree, branch, max_new_tokens) -> list[int]:
@@ -99,15 +129,15 @@ def test_every_branch_generates_what_it_would_alone(mode):
         make_sample(num_frames=5, branches=BRANCHES[1:], seed=2),
     ]
     trees = [student.processor.encode(sample) for sample in samples]
-    answers = student.generate(student.processor.collate(trees), max_new_tokens=8)
+    (row,) = pack_trees(trees, 10**6)
+    answers = student.prefill(row).generate([8] * len(row.spans))
     branches = [(tree, branch) for tree in trees for branch in tree.branches]
-    expected = [student.processor.decode(plain_generation(student, tree, branch, 8)) for tree, branch in branches]
-    assert answers == expected
-    assert len(set(answers)) > 1
+    assert answers == [plain_generation(student, tree, branch, 8) for tree, branch in branches]
+    assert len(set(map(tuple, answers))) > 1
 
 
 @torch.no_grad()
-def test_generation_stops_at_the_end_of_the_turn(student, trees):
+def test_generation_stops_at_the_end_of_the_turn(row):
     """A head that prefers the end token by far ends every answer at once."""
     ending = make_student()
     ending.model.lm_head.register_forward_hook(
@@ -117,14 +147,12 @@ def test_generation_stops_at_the_end_of_the_turn(student, trees):
     )
     calls = []
     ending.model.model.register_forward_hook(lambda *_: calls.append(1))
-    assert ending.generate(ending.processor.collate(trees), max_new_tokens=50) == [""] * 5
+    assert ending.prefill(row).generate([50] * 5) == [[]] * 5
     assert len(calls) == 1
-    assert END_OF_TURN not in "".join(student.generate(student.processor.collate(trees), 3))
 
 
-@torch.no_grad()
-def test_the_first_generated_token_is_the_most_probable_one(student, trees):
-    batch = student.processor.collate(trees)
-    first = student.next_token_log_probs(batch).argmax(-1).tolist()
-    expected = ["" if token == student.processor.end_id else student.processor.decode([token]) for token in first]
-    assert student.generate(batch, max_new_tokens=1) == expected
+def test_the_first_generated_token_is_the_most_probable_one(student, row):
+    prefilled = student.prefill(row)
+    first = prefilled.log_probs.argmax(-1).tolist()
+    end = student.processor.end_id
+    assert prefilled.generate([1] * 5) == [[] if token == end else [token] for token in first]

@@ -1,150 +1,236 @@
-"""A clip tree computes what separate sequences through transformers' own model compute, gradients included."""
+"""A packed row of clip trees computes what separate sequences through transformers' own model compute, gradients too.
 
+The conformance suite of every student family: one enters by its name in `student_samples.FAMILIES`.
+"""
+
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from student_samples import BRANCHES, make_sample, make_student, plain_target_logits, stock_model
+from peft import LoraConfig, inject_adapter_in_model
+from student_samples import BRANCHES, FAMILIES, THINK, make_sample, make_trees, plain_target_logits, stock_model
 
-from autodrive.students.collation import collate_trees
+import autodrive.students.tree_attention as tree_attention
+from autodrive.mixture.clip_tree import TreeRow
+from autodrive.mixture.packing import pack_trees
+from autodrive.students.tree_attention import TreeLayout, tree_mask
 
 CASES = {
     "space dominates": {"num_frames": 4, "height": 84, "width": 112, "fps": 2.0},
     "time dominates": {"num_frames": 30, "height": 28, "width": 28, "fps": 2.0},
     "odd frame count": {"num_frames": 7, "height": 56, "width": 56, "fps": 4.0},
 }
+ONE_ROW = 10**6
 
 
 def gradients(model) -> dict[str, torch.Tensor]:
-    return {name: parameter.grad for name, parameter in model.named_parameters()}
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad and p.grad is not None}
 
 
 def worst_difference(ours, theirs) -> float:
     """Largest per-tensor gradient difference, relative to the tensor's norm."""
     assert ours.keys() == theirs.keys()
-    return max(((ours[name] - theirs[name]).norm() / theirs[name].norm()).item() for name in ours)
+    return max(((ours[name] - theirs[name]).norm() / theirs[name].norm().clamp_min(1e-12)).item() for name in ours)
 
 
-def separate_run(student, trees):
-    """Logits and gradients of every branch alone: mean over annotations of the mean over target tokens."""
+def separate_run(student, trees, loss_mean="annotations", prepare=lambda model: None):
+    """Logits and gradients of every branch alone."""
     model = stock_model(student)
+    prepare(model)
     branches = [(tree, branch) for tree in trees for branch in tree.branches]
     logits, losses = [], []
     for tree, branch in branches:
         logits.append(plain_target_logits(model, student, tree, branch))
-        losses.append(F.cross_entropy(logits[-1], torch.tensor(branch.target_ids)))
-    loss = torch.stack(losses).mean()
+        losses.append(F.cross_entropy(logits[-1], torch.tensor(branch.target_ids), reduction="none"))
+    loss = torch.cat(losses).mean() if loss_mean == "tokens" else torch.stack([x.mean() for x in losses]).mean()
     loss.backward()
     return torch.cat(logits).detach(), loss.item(), gradients(model)
 
 
-def tree_run(student, batch):
+def packed_run(student, rows: tuple[TreeRow, ...]):
+    """Logits, loss and gradients of rows, in the order in which their branches were given."""
     student.zero_grad()
-    logits = student.supervised_logits(batch)
-    loss = (F.cross_entropy(logits, batch.target_ids, reduction="none") * batch.target_weights).sum()
-    loss.backward()
-    return logits.detach(), loss.item(), gradients(student.model)
+    logits, total = {}, 0.0
+    for row in rows:
+        found = student.supervised_logits(row)
+        loss = (F.cross_entropy(found, row.target_ids, reduction="none") * row.target_weights).sum()
+        loss.backward()
+        total += loss.item()
+        start = 0
+        for span in row.spans:
+            count = span.end - span.target_start
+            logits[row.trees[span.tree].clip_id, span.annotation_id] = found[start : start + count].detach()
+            start += count
+    return logits, total, gradients(student.model)
 
 
-def make_trees(student, case):
-    """Two clips with another number of branches, so that rows are padded."""
-    two = make_sample(**CASES[case], branches=BRANCHES[1:], seed=1)
-    return [student.processor.encode(sample) for sample in (make_sample(**CASES[case]), two)]
+def in_order(logits, trees) -> torch.Tensor:
+    return torch.cat([logits[tree.clip_id, branch.annotation_id] for tree in trees for branch in tree.branches])
 
 
 @pytest.mark.parametrize("mode", ["reference", "real_time"])
 @pytest.mark.parametrize("case", CASES)
-def test_a_tree_equals_separate_sequences(case, mode):
-    student = make_student(fps=CASES[case]["fps"], position_mode=mode)
-    trees = make_trees(student, case)
-    logits, loss, grads = tree_run(student, student.processor.collate(trees))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_packed_row_equals_separate_sequences(family, case, mode):
+    student = FAMILIES[family](fps=CASES[case]["fps"], position_mode=mode)
+    trees = make_trees(student, CASES[case])
+    logits, loss, grads = packed_run(student, pack_trees(trees, ONE_ROW))
     expected_logits, expected_loss, expected_grads = separate_run(student, trees)
-    assert logits.shape == expected_logits.shape
-    assert torch.allclose(logits, expected_logits, atol=1e-4)
+    assert torch.allclose(in_order(logits, trees), expected_logits, atol=1e-4)
     assert loss == pytest.approx(expected_loss, abs=1e-5)
     assert worst_difference(grads, expected_grads) < 1e-4
 
 
-def branches_see_each_other(batch):
-    length = batch.input_ids.shape[1]
-    return replace(
-        batch, attention_mask=torch.ones(length, length, dtype=torch.bool).tril().expand_as(batch.attention_mask)
-    )
+@pytest.mark.parametrize("loss_mean", ["annotations", "tokens"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_rows_of_a_step_add_up_to_the_same_step(family, loss_mean):
+    """One row, a row a tree, and rows so short that a tree is split over two."""
+    student = FAMILIES[family]()
+    trees = make_trees(student, CASES["space dominates"])
+    lengths = [row.num_tokens for tree in trees for row in pack_trees([tree], ONE_ROW)]
+    split = lengths[0] - 1
+    assert [len(pack_trees(trees, budget)) for budget in (sum(lengths), max(lengths), split)] == [1, 2, 3]
+    _, expected_loss, expected_grads = separate_run(student, trees, loss_mean)
+    for budget in (sum(lengths), max(lengths), split):
+        _, loss, grads = packed_run(student, pack_trees(trees, budget, loss_mean))
+        assert loss == pytest.approx(expected_loss, abs=1e-5)
+        assert worst_difference(grads, expected_grads) < 1e-4
 
 
-def positions_run_on(batch):
+def freeze_vision(model) -> None:
+    model.model.visual.requires_grad_(False)
+
+
+def checkpoint_activations(model) -> None:
+    model.train()
+    model.gradient_checkpointing_enable()
+
+
+def add_lora(model, **how) -> None:
+    """Random adapters in place (peft begins with a zero matrix, whose partner would have no gradient)."""
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "up_proj"], **how)
+    inject_adapter_in_model(config, model)
+    generator = torch.Generator().manual_seed(5)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora" in name)
+        if "lora_A" in name or "lora_B" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+
+
+def add_dora(model) -> None:
+    add_lora(model, use_dora=True)
+
+
+@pytest.mark.parametrize("prepare", [freeze_vision, checkpoint_activations, add_lora, add_dora])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_exact_with(family, prepare: Callable):
+    student = FAMILIES[family]()
+    trees = make_trees(student, CASES["time dominates"])
+    expected_logits, _, expected_grads = separate_run(student, trees, prepare=prepare)
+    prepare(student.model)
+    logits, _, grads = packed_run(student, pack_trees(trees, ONE_ROW))
+    assert torch.allclose(in_order(logits, trees), expected_logits, atol=1e-4)
+    assert worst_difference(grads, expected_grads) < 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16_differs_by_rounding_alone(family):
+    """Both sides in bfloat16: as far from float32 as each other, within 2 % of every logit's spread."""
+    student = FAMILIES[family]()
+    trees = make_trees(student, CASES["space dominates"])
+    exact, _, _ = separate_run(student, trees)
+    rows = pack_trees(trees, ONE_ROW)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, _, _ = packed_run(student, rows)
+        theirs, _, _ = separate_run(student, trees)
+    ours = in_order(logits, trees).float()
+    rounding = (theirs.float() - exact).abs().max().item()
+    assert 0 < (ours - exact).abs().max().item() < 2 * rounding
+    assert (ours - exact).abs().mean() < 0.02 * exact.std()
+
+
+def branches_see_each_other(row, monkeypatch):
+    def causal(tree, spans):
+        length = tree.end - tree.start
+        return torch.ones(length, length, dtype=torch.bool).tril()[tree.prefix_end - tree.start :]
+
+    monkeypatch.setattr(tree_attention, "_branch_visibility", causal)
+    return row
+
+
+def positions_run_on(row, monkeypatch):
     """Every branch continues where the one before it ended."""
-    positions = batch.position_ids.clone()
-    for row, prefix in enumerate(batch.prefix_lengths):
-        start = positions[0, row, prefix]
-        positions[:, row, prefix:] = start + torch.arange(positions.shape[2] - prefix)
-    return replace(batch, position_ids=positions)
+    positions = row.position_ids.clone()
+    for tree in row.trees:
+        start = positions[0, tree.prefix_end].clone()
+        positions[:, tree.prefix_end : tree.end] = start + torch.arange(tree.end - tree.prefix_end)
+    return replace(row, position_ids=positions)
 
 
 @pytest.mark.parametrize("mistake", [branches_see_each_other, positions_run_on])
-def test_the_comparison_notices_a_wrong_tree(mistake):
-    student = make_student()
-    trees = make_trees(student, "space dominates")
-    logits, _, grads = tree_run(student, mistake(student.processor.collate(trees)))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_comparison_notices_a_wrong_row(family, mistake, monkeypatch):
+    student = FAMILIES[family]()
+    trees = make_trees(student, CASES["space dominates"])
+    (row,) = pack_trees(trees, ONE_ROW)
+    assert_noticed(student, trees, (mistake(row, monkeypatch),))
+
+
+# transformers 5.23 advances by the image axes alone, which shows only where time is the longer axis
+@pytest.mark.parametrize("shift", [-29, 1], ids=["inside the video's time", "one late"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_comparison_notices_a_wrong_branch_start(family, shift):
+    student = FAMILIES[family](fps=2.0)
+    trees = make_trees(student, CASES["time dominates"])
+    shifted = [replace(tree, branch_start=tree.branch_start + shift) for tree in trees]
+    assert_noticed(student, trees, pack_trees(shifted, ONE_ROW))
+
+
+def assert_noticed(student, trees, rows):
+    logits, _, grads = packed_run(student, rows)
     expected_logits, _, expected_grads = separate_run(student, trees)
-    assert (logits - expected_logits).abs().max() > 1e-2
-    assert worst_difference(grads, expected_grads) > 1e-2
+    assert (in_order(logits, trees) - expected_logits).abs().max() > 3e-3
+    assert worst_difference(grads, expected_grads) > 3e-3
 
 
-def test_the_comparison_notices_text_that_starts_inside_the_videos_time():
-    """transformers 5.23 advances by the image axes alone; it shows only where time is the longer axis."""
-    student = make_student(fps=2.0)
-    trees = make_trees(student, "time dominates")
-    early = [replace(tree, branch_start=tree.branch_start - 29) for tree in trees]
-    logits, _, grads = tree_run(student, student.processor.collate(early))
-    expected_logits, _, expected_grads = separate_run(student, trees)
-    assert (logits - expected_logits).abs().max() > 1e-2
-    assert worst_difference(grads, expected_grads) > 1e-2
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2)], ids=["multi-head", "grouped"])
+def test_tree_attention_is_attention_under_the_tree_mask(heads):
+    student = FAMILIES["qwen2_5_vl"]()
+    (row,) = pack_trees(make_trees(student, CASES["odd frame count"]), ONE_ROW)
+    layout = TreeLayout.of(row)
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(1, count, row.num_tokens, 16, generator=generator, dtype=torch.float64)
+        for count in (heads[0], heads[1], heads[1])
+    )
+    ours, _ = tree_attention.clip_tree_attention(student, query, key, value, None, scaling=0.3, tree_layout=layout)
+    dense = F.scaled_dot_product_attention(query, key, value, tree_mask(layout), scale=0.3, enable_gqa=True)
+    assert torch.allclose(ours, dense.transpose(1, 2), atol=1e-12)
 
 
-def test_loss_weights_are_a_mean_over_annotations_of_means_over_tokens():
-    student = make_student()
-    batch = student.processor.collate([student.processor.encode(make_sample())])
-    assert batch.target_weights.sum().item() == pytest.approx(1)
-    start = 0
-    for span in batch.spans:
-        count = span.end - span.target_start
-        assert batch.target_weights[start : start + count].sum().item() == pytest.approx(1 / 3)
-        start += count
+def test_a_token_sees_its_prefix_and_its_own_branch_alone():
+    student = FAMILIES["qwen2_5_vl"]()
+    (row,) = pack_trees(make_trees(student, CASES["space dominates"]), ONE_ROW)
+    mask = tree_mask(TreeLayout.of(row))
+    tree_of = [number for number, tree in enumerate(row.trees) for _ in range(tree.end - tree.start)]
+    branch_of = [-1] * row.num_tokens  # -1 in a prefix
+    for number, span in enumerate(row.spans):
+        branch_of[span.start : span.end] = [number] * (span.end - span.start)
+    for query in range(0, row.num_tokens, 3):
+        for key in range(row.num_tokens):
+            same_tree = tree_of[query] == tree_of[key]
+            expected = key <= query and same_tree and branch_of[key] in (-1, branch_of[query])
+            assert mask[query, key] == expected, (query, key)
 
 
-def test_branches_without_a_target_are_not_supervised():
-    student = make_student()
-    unanswered = tuple(replace(branch, target=None) for branch in BRANCHES)
-    batch = student.processor.collate([student.processor.encode(make_sample(branches=unanswered))])
-    assert batch.source_positions.shape == (0, 2)
-    assert batch.target_weights.numel() == 0
-    assert len(batch.spans) == 3
-
-
-def test_every_source_position_is_followed_by_its_target():
-    student = make_student()
-    batch = student.processor.collate(make_trees(student, "space dominates"))
-    rows, columns = batch.source_positions.T
-    assert torch.equal(batch.input_ids[rows, columns + 1], batch.target_ids)
-
-
-def test_padding_changes_nothing():
-    student = make_student()
-    long, short = make_trees(student, "space dominates")
-    alone = student.supervised_logits(student.processor.collate([short]))
-    together = student.supervised_logits(student.processor.collate([long, short]))[-len(alone) :]
-    assert torch.allclose(alone, together, atol=1e-4)
-    batch = student.processor.collate([long, short])
-    assert batch.attention_mask.any(-1).all()  # an empty row of the softmax is NaN in some attention kernels
-    assert torch.isfinite(student.hidden_states(batch)).all()
-
-
-def test_num_tokens_counts_no_padding():
-    student = make_student()
-    trees = make_trees(student, "space dominates")
-    batch = collate_trees(trees, pad_id=0)
-    lengths = [len(t.prefix_ids) + sum(len(b.prompt_ids) + len(b.target_ids) for b in t.branches) for t in trees]
-    assert batch.num_tokens == sum(lengths)
-    assert batch.input_ids.shape[1] == max(lengths)
+def test_think_traces_live_in_branches():
+    """A long answer with its reasoning is supervised like any other and leaves the other branches alone."""
+    student = FAMILIES["qwen2_5_vl"]()
+    with_trace = student.processor.encode(make_sample(branches=(*BRANCHES, THINK)))
+    without = student.processor.encode(make_sample())
+    logits, _, _ = packed_run(student, pack_trees([with_trace], ONE_ROW))
+    expected, _, _ = packed_run(student, pack_trees([without], ONE_ROW))
+    assert all(torch.allclose(logits[key], expected[key], atol=1e-5) for key in expected)
+    assert len(logits[with_trace.clip_id, "think"]) > 20

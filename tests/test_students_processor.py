@@ -7,6 +7,7 @@ from student_samples import BRANCHES, MCQ, SYSTEM, make_sample, make_student
 
 from autodrive.errors import InputError
 from autodrive.mixture.clip_tree import Branch
+from autodrive.mixture.packing import pack_trees
 from autodrive.students.preprocessing import Resolution
 from autodrive.students.processor import QwenProcessor
 from autodrive.students.tokenizer import SPECIAL_TOKENS, VIDEO_PAD
@@ -58,14 +59,14 @@ def test_placeholders_equal_visual_tokens(processor):
         assert tree.prefix_positions.shape == (3, len(tree.prefix_ids))
 
 
-def test_a_stray_placeholder_is_caught_when_the_batch_is_built(processor):
-    tree = processor.encode(make_sample())
-    pad_id = processor.tokenizer.convert_tokens_to_ids(VIDEO_PAD)
-    with pytest.raises(ValueError, match="placeholders"):
-        processor.collate([replace(tree, prefix_ids=[*tree.prefix_ids, pad_id])])
+def test_a_stray_placeholder_is_caught_by_the_model():
+    """Text cannot spell one; a tree that was put together wrongly must not train."""
+    student = make_student()
+    tree = student.processor.encode(make_sample())
+    pad_id = student.processor.tokenizer.convert_tokens_to_ids(VIDEO_PAD)
     stray = replace(tree.branches[0], prompt_ids=[pad_id, *tree.branches[0].prompt_ids])
-    with pytest.raises(ValueError, match="placeholders"):
-        processor.collate([replace(tree, branches=(stray,))])
+    with pytest.raises(ValueError, match="do not match"):
+        student.supervised_logits(pack_trees([replace(tree, branches=(stray,))], 10**6)[0])
 
 
 def test_frames_of_another_size_are_refused(processor):
@@ -76,9 +77,9 @@ def test_frames_of_another_size_are_refused(processor):
 def test_it_travels_to_loader_workers(processor):
     sample = make_sample()
     copy = pickle.loads(pickle.dumps(processor))
-    first, second = processor.collate([processor.encode(sample)]), copy.collate([copy.encode(sample)])
-    assert torch.equal(first.input_ids, second.input_ids)
-    assert torch.equal(first.position_ids, second.position_ids)
+    first, second = processor.encode(sample), copy.encode(sample)
+    assert (first.prefix_ids, first.branches) == (second.prefix_ids, second.branches)
+    assert torch.equal(first.prefix_positions, second.prefix_positions)
 
 
 def test_settings_read_back(processor):

@@ -9,15 +9,16 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
-from student_samples import TEXTS, make_sample, make_student, plain_target_logits, stock_model
+from student_samples import TEXTS, make_sample, make_student, pack_one, plain_target_logits, stock_model
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from autodrive.errors import InputError
 from autodrive.students.initialisation import motion_filters
 from autodrive.students.loading import PretrainedQwen2_5_VL
-from autodrive.students.preprocessing import Resolution
+from autodrive.students.preprocessing import Resolution, normalise
 from autodrive.students.protocol import Student
 from autodrive.students.qwen2_5_vl import SETTINGS_FILE, QwenStudent
+from autodrive.students.vision import CHUNK_PATCHES
 
 RESOLUTION = Resolution(16, 1)
 
@@ -37,14 +38,17 @@ def tower_outputs(visual, pixels, grid):
         [[1, 12, 10], [2, 4, 4]],  # larger than a window: windows of several sizes
     ],
 )
-def test_the_fast_vision_tower_equals_the_stock_one(grid):
+def test_the_fast_vision_tower_equals_the_stock_one(grid, monkeypatch):
     student = make_student()
     visual, stock = student.model.model.visual, stock_model(student).model.visual
     visual.fullatt_block_indexes = stock.fullatt_block_indexes = [1]  # block 0 attends in windows
     grid = torch.tensor(grid)
-    pixels = torch.randn(int(grid.prod(1).sum()), 1176, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setitem(CHUNK_PATCHES, "cpu", 20)  # the last chunk is a short one
+    pixels = torch.randint(0, 256, (int(grid.prod(1).sum()), 1176), generator=torch.Generator().manual_seed(0)).byte()
+    vision = student.processor.vision
+    floats = normalise(pixels, torch.tensor(vision.image_mean), torch.tensor(vision.image_std))
     ours, our_grads = tower_outputs(visual, pixels, grid)
-    theirs, their_grads = tower_outputs(stock, pixels, grid)
+    theirs, their_grads = tower_outputs(stock, floats, grid)
     assert torch.allclose(ours, theirs, atol=1e-4, rtol=1e-4)
     for name, gradient in their_grads.items():
         assert torch.allclose(our_grads[name], gradient, atol=1e-4 * gradient.norm().item()), name
@@ -57,7 +61,7 @@ def test_the_fast_vision_tower_makes_one_attention_call_for_equal_frames(monkeyp
     monkeypatch.setattr(
         torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: (calls.append(1), real(*a, **k))[1]
     )
-    student.model.model.visual(torch.randn(5 * 24, 1176), grid_thw=torch.tensor([[5, 4, 6]]))
+    student.model.model.visual(torch.zeros(5 * 24, 1176, dtype=torch.uint8), grid_thw=torch.tensor([[5, 4, 6]]))
     assert len(calls) == 2  # one a block
 
 
@@ -112,15 +116,15 @@ def test_half_of_the_patch_filters_answer_to_motion_alone():
 
 def test_a_saved_student_comes_back(tmp_path):
     student = make_student(position_mode="real_time")
-    batch = student.processor.collate([student.processor.encode(make_sample())])
+    row = pack_one(student, make_sample())
     student.save(tmp_path / "student")
     loaded = QwenStudent.load(tmp_path / "student")
     assert loaded.name == student.name
     assert loaded.processor.settings() == student.processor.settings()
-    again = loaded.processor.collate([loaded.processor.encode(make_sample())])
-    assert torch.equal(again.input_ids, batch.input_ids)
-    assert torch.equal(loaded.supervised_logits(again), student.supervised_logits(batch))
-    assert loaded.generate(again, 4) == student.generate(batch, 4)
+    again = pack_one(loaded, make_sample())
+    assert torch.equal(again.input_ids, row.input_ids)
+    assert torch.equal(loaded.supervised_logits(again), student.supervised_logits(row))
+    assert loaded.prefill(again).generate([4] * 3) == student.prefill(row).generate([4] * 3)
 
 
 def test_a_folder_without_a_student_is_refused(tmp_path):
@@ -144,7 +148,7 @@ def test_a_released_layout_loads_and_gives_transformers_own_logits(released):
     assert student.processor.vision.tokens_per_second == 2
     assert student.processor.vision.image_mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
     tree = student.processor.encode(make_sample())
-    logits = student.supervised_logits(student.processor.collate([tree]))
+    logits = student.supervised_logits(pack_one(student, make_sample()))
     own = Qwen2_5_VLForConditionalGeneration.from_pretrained(released, dtype=torch.float32)
     expected = torch.cat([plain_target_logits(own, student, tree, branch) for branch in tree.branches])
     assert torch.allclose(logits, expected, atol=1e-4)
@@ -153,8 +157,8 @@ def test_a_released_layout_loads_and_gives_transformers_own_logits(released):
 def test_a_released_layout_loads_in_bfloat16(released):
     student = PretrainedQwen2_5_VL("released", str(released)).build([], 2.0, RESOLUTION, 0)
     assert {parameter.dtype for parameter in student.parameters()} == {torch.bfloat16}
-    batch = student.processor.collate([student.processor.encode(make_sample())])
-    assert torch.isfinite(student.supervised_logits(batch)).all()
+    row = pack_one(student, make_sample())
+    assert torch.isfinite(student.supervised_logits(row)).all()
 
 
 def broken(released, tmp_path, what: str):

@@ -91,11 +91,9 @@ def test_the_table_shows_published_rows_ours_and_the_failure(sweep: tuple[Path, 
 
 
 def test_wandb_works_without_account_or_network(sweep: tuple[Path, subprocess.CompletedProcess[str]]):
-    """One offline run a job that trained, and one for the table; nothing asked, nothing advertised."""
+    """One offline run a job that trained, and one for the table; nothing asked, nothing printed."""
     folder, ended = sweep
-    # Some W&B releases warn of an argument that Lightning passes; that is theirs to settle.
-    said = [line for line in ended.stderr.lower().splitlines() if "wandb" in line and "wandb: warn" not in line]
-    assert said == []
+    assert "wandb" not in ended.stderr.lower()
     trained = [path for path in job_folders(folder).values() if (path / "metrics.json").is_file()]
     for place in (*trained, folder):
         assert len(list(place.glob("wandb/offline-run-*/*.wandb"))) == 1, place

@@ -99,6 +99,10 @@ def test_provenance_says_what_the_run_was_made_of(smoke_run: Path, repository: P
     assert 0 < facts["time"]["fit_s"] <= facts["time"]["total_s"]
     assert facts["peak_memory_mb"] > 100
     assert str(repository) not in json.dumps(facts)
+    rates, per_visit = facts["throughput"], facts["mixture"]["annotations_per_visit"]
+    assert rates["annotations_per_s"] == pytest.approx(rates["clips_per_s"] * per_visit, rel=0.01)
+    assert rates["tokens_per_s"] > 100 * rates["clips_per_s"]
+    assert 0 <= rates["share_waiting_for_data"] < 1
 
 
 def test_losses_fall_and_the_test_metrics_reach_the_loggers(smoke_run: Path):
@@ -133,6 +137,27 @@ def test_train_can_be_called_and_takes_other_labels_and_resolutions(
     assert "resolution=auto: 6x" in caplog.text
     saved = json.loads((tmp_path / "checkpoints" / "student" / "student.json").read_text())
     assert saved["processor"]["resolution"].startswith("6x")
+
+
+def losses_of(run_dir: Path) -> list[float]:
+    with (run_dir / "metrics.csv").open() as lines:
+        return [float(row["train/loss"]) for row in csv.DictReader(lines) if row["train/loss"]]
+
+
+def test_packing_and_checkpointed_activations_change_no_step(world_dir: Path, tmp_path: Path):
+    """One row a step, and rows so short that a step takes several: the same losses, step by step."""
+    shared = {"num_steps": 4, "evaluation.modes": "[direct]", "trainer.val_check_interval": 4}
+    cheap = {"tokens_per_row": 260, "method.gradient_checkpointing": "true"}
+    for name, changes in (("one_row", {}), ("many_rows", cheap)):
+        assert run("train", *tiny(world_dir, **shared, **changes), f"hydra.run.dir={tmp_path / name}") == 0
+    rows = [
+        json.loads((tmp_path / name / "provenance.json").read_text())["throughput"]["rows_per_step"]
+        for name in ("one_row", "many_rows")
+    ]
+    assert rows[0] == 1
+    assert rows[1] >= 2
+    assert losses_of(tmp_path / "many_rows") == pytest.approx(losses_of(tmp_path / "one_row"), rel=1e-4)
+    assert len(set(losses_of(tmp_path / "one_row"))) == 4
 
 
 def test_clips_below_the_frame_rate_are_dropped_with_the_reason(manifest: Path, tmp_path: Path):

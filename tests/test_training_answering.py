@@ -7,6 +7,7 @@ from student_samples import make_sample, make_student
 from autodrive.annotation.rules import mcq_annotations, mcq_questions
 from autodrive.mixture.clip_tree import Branch, ClipSample
 from autodrive.mixture.mixture import LabelledClip
+from autodrive.mixture.packing import pack_trees
 from autodrive.schema import Annotation
 from autodrive.students.qwen2_5_vl import QwenStudent
 from autodrive.training.answering import Provenance, answer_questions
@@ -34,13 +35,15 @@ def batches(student: QwenStudent, clips: list[LabelledClip]):
         )
         sample = make_sample(seed=seed, branches=branches)
         sample = ClipSample(member.clip, sample.frames, sample.system, branches)
-        yield student.processor.collate([student.processor.encode(sample)])
+        yield pack_trees([student.processor.encode(sample)], 10**6)
 
 
 def test_every_annotation_is_answered_once(student: QwenStudent):
     clips = [labelled("normal", 0), labelled("collision", 1)]
     done: list[int] = []
-    found = answer_questions(student, batches(student, clips), clips, label_set(), "direct", 3, PROVENANCE, done.append)
+    found = answer_questions(
+        student, batches(student, clips), clips, label_set(), {"direct": 3}, PROVENANCE, done.append
+    )
     assert [p.annotation_id for p in found] == [a.id for c in clips for a in c.annotations]
     assert done == [1, 1]
     for p, (member, annotation) in zip(found, [(c, a) for c in clips for a in c.annotations], strict=True):
@@ -54,7 +57,7 @@ def test_every_annotation_is_answered_once(student: QwenStudent):
 
 def test_questions_without_options_have_no_scores(student: QwenStudent):
     clips = [labelled("normal", 0)]
-    found = answer_questions(student, batches(student, clips), clips, label_set(), "direct", 3, PROVENANCE)
+    found = answer_questions(student, batches(student, clips), clips, label_set(), {"direct": 3}, PROVENANCE)
     scores = {p.task: p.option_log_probs for p in found}
     assert scores["caption"] is None
     assert scores["mcq"] is not None

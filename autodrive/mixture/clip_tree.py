@@ -1,21 +1,20 @@
 """The clip tree: one video prefix and the annotations that branch from it.
 
 A *prefix* (system prompt + video) is seen by every branch; a *branch* (question + answer) sees the prefix and itself,
-never another branch. A row of a batch is one clip: prefix tokens first, then the branches one after the other.
+never another branch. A packed row holds whole trees: of each the prefix first, then its branches one after the other.
 Positions of every branch restart right after the prefix, so the row computes exactly what separate sequences would.
+`docs/clip_trees.md` works an example by hand.
 
-Shape letters: B rows (clips), L padded row length, P vision patches over the whole batch, D values in a patch,
-S supervised positions over the whole batch.
+Shape letters: N tokens of a row, P vision patches of a row, D values in a patch, S supervised positions of a row.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from autodrive.schema import Clip
+from autodrive.schema import Clip, Mode
 from autodrive.video.decoder import DecodedFrames
 
 
@@ -24,7 +23,7 @@ class Branch:
     """One annotation as text. `prompt` never contains the answer; `target` is None at inference.
 
     `option_targets` are the answer texts of the options, in the order shown, for scoring. `weight` is the annotation's
-    share of the loss, relative to the other annotations of its batch.
+    share of the loss, relative to the other annotations of its step. `mode` is the inference mode the prompt asks for.
     """
 
     annotation_id: str
@@ -32,6 +31,7 @@ class Branch:
     target: str | None = None
     option_targets: tuple[str, ...] = ()
     weight: float = 1.0
+    mode: Mode = "direct"
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class TokenBranch:
     target_ids: list[int]
     option_ids: tuple[tuple[int, ...], ...] = ()
     weight: float = 1.0
+    mode: Mode = "direct"
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,14 @@ class ClipTree:
 
 @dataclass(frozen=True)
 class BranchSpan:
-    """Where a branch lies in its row: prompt at [start, target_start), target at [target_start, end)."""
+    """Where a branch lies in its row: prompt at [start, target_start), target at [target_start, end).
 
-    row: int
+    `tree` is the number of its tree in the row.
+    """
+
+    tree: int
     annotation_id: str
+    mode: Mode
     start: int
     target_start: int
     end: int
@@ -89,38 +94,48 @@ class BranchSpan:
 
 
 @dataclass(frozen=True)
-class TreeBatch:
-    """Rows of clip trees, ready for a student.
+class TreeSpan:
+    """Where a tree lies in its row: prefix at [start, prefix_end), its branches at [prefix_end, end)."""
+
+    clip_id: str
+    start: int
+    prefix_end: int
+    end: int
+
+
+@dataclass(frozen=True)
+class TreeRow:
+    """A packed row: whole clip trees one after the other, without padding, ready for a student.
 
     Attributes:
-        input_ids: (B, L).
-        position_ids: (3, B, L).
-        attention_mask: (B, 1, L, L) bool, True where the query (row of the last two axes) may attend.
-        patches_PD: (P, D) uint8.
-        grid_thw: (B, 3).
-        source_positions: (S, 2) row and column of the positions whose next token is supervised.
+        input_ids: (N,).
+        position_ids: (3, N).
+        patches_PD: (P, D) uint8, the patches of all trees.
+        grid_thw: (trees, 3).
+        source_positions: (S,) the positions whose next token is supervised.
         target_ids: (S,) those next tokens.
-        target_weights: (S,) loss weights; they sum to 1 over the batch (or are empty).
+        target_weights: (S,) loss weights; over all rows of a step they sum to 1.
+        trees: in row order.
         spans: one per branch, in row order.
-        prefix_lengths: one per row.
-        num_tokens: tokens that are not padding.
     """
 
-    clip_ids: tuple[str, ...]
     input_ids: Tensor
     position_ids: Tensor
-    attention_mask: Tensor
     patches_PD: Tensor
     grid_thw: Tensor
     source_positions: Tensor
     target_ids: Tensor
     target_weights: Tensor
+    trees: tuple[TreeSpan, ...]
     spans: tuple[BranchSpan, ...]
-    prefix_lengths: tuple[int, ...]
-    num_tokens: int
 
-    def to(self, device: torch.device | str) -> "TreeBatch":
-        """The same batch with its tensors on `device`."""
+    @property
+    def num_tokens(self) -> int:
+        """N; every token is a real one."""
+        return len(self.input_ids)
+
+    def to(self, device: torch.device | str) -> "TreeRow":
+        """The same row with its tensors on `device`."""
         tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **tensors)
 
@@ -134,8 +149,4 @@ class ClipProcessor(Protocol):
 
     def encode(self, sample: ClipSample) -> ClipTree:
         """Turn pixels and text into a clip tree."""
-        ...
-
-    def collate(self, trees: Sequence[ClipTree]) -> TreeBatch:
-        """Put clip trees into one padded batch."""
         ...

@@ -1,17 +1,18 @@
-"""Loaders: from labelled clips to batches of clip trees."""
+"""Loaders: from labelled clips to packed rows of clip trees."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import lightning as L
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from autodrive.labels import LabelSet
 from autodrive.mixture.clip_tree import Branch, ClipProcessor, ClipSample, ClipTree
 from autodrive.mixture.mixture import LabelledClip, Mixture, Visit, VisitSchedule
+from autodrive.mixture.packing import pack_trees
 from autodrive.prompts import PromptBook, render_target
 from autodrive.schema import Annotation, Clip, Mode, Question, Split
 from autodrive.video.decoder import DecodedFrames, Decoder
@@ -52,14 +53,13 @@ class BranchWriter:
     def ask(self, annotation_id: str, question: Question, mode: Mode) -> Branch:
         """A branch without an answer."""
         prompt = self.prompts.render(question, mode, self.labels)
-        return Branch(annotation_id, prompt.text, None, prompt.option_targets)
+        return Branch(annotation_id, prompt.text, None, prompt.option_targets, mode=mode)
 
     def teach(self, annotation: Annotation, mode: Mode, weight: float = 1.0) -> Branch:
         """A branch with its answer, for training only; `weight` is its relative share of the loss."""
         prompt = self.prompts.render(annotation.without_answer(), mode, self.labels)
-        return Branch(
-            annotation.id, prompt.text, render_target(annotation, prompt, mode), prompt.option_targets, weight
-        )
+        target = render_target(annotation, prompt, mode)
+        return Branch(annotation.id, prompt.text, target, prompt.option_targets, weight, mode)
 
 
 def training_texts(clips: Sequence[LabelledClip], writer: BranchWriter) -> list[str]:
@@ -79,7 +79,7 @@ class TrainingTrees(Dataset[ClipTree]):
     def __getitem__(self, visit: Visit) -> ClipTree:
         labelled = self.clips[visit.clip_index]
         frames = self.reader.read(labelled.clip, visit.phase)
-        annotations = self.mixture.for_visit(labelled.annotations, np.random.default_rng(visit.seed))
+        annotations = self.mixture.for_visit(labelled, visit)
         branches = tuple(
             self.writer.teach(a, "direct", self.mixture.task_weights.get(a.task, 1.0)) for a in annotations
         )
@@ -96,19 +96,20 @@ class QuestionTrees(Dataset[ClipTree]):
         clips: each clip with its questions by id; nothing here can see an answer.
         reader: decodes the clips.
         writer: renders the prompts.
-        mode: inference mode of the prompts.
+        modes: inference modes in which every question is asked.
     """
 
-    def __init__(self, clips: Sequence[AskedClip], reader: ClipReader, writer: BranchWriter, mode: Mode) -> None:
-        self.clips, self.reader, self.writer = clips, reader, writer
-        self.mode: Mode = mode
+    def __init__(
+        self, clips: Sequence[AskedClip], reader: ClipReader, writer: BranchWriter, modes: Sequence[Mode]
+    ) -> None:
+        self.clips, self.reader, self.writer, self.modes = clips, reader, writer, tuple(modes)
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> ClipTree:
         clip, questions = self.clips[index]
-        branches = tuple(self.writer.ask(id_, question, self.mode) for id_, question in questions)
+        branches = tuple(self.writer.ask(id_, question, mode) for mode in self.modes for id_, question in questions)
         sample = ClipSample(clip, self.reader.read(clip), self.writer.prompts.system, branches)
         return self.reader.processor.encode(sample)
 
@@ -133,6 +134,7 @@ class ClipTreeDataModule(L.LightningDataModule):
         reader: decodes clips for the student.
         writer: renders prompts and targets.
         batch_size: clip visits per optimiser step.
+        tokens_per_row: most tokens of a packed row.
         num_steps: optimiser steps of the whole training.
         num_workers: loader processes.
         seed: of balancing, visit order, frame phase and the draws of annotations.
@@ -145,6 +147,7 @@ class ClipTreeDataModule(L.LightningDataModule):
         reader: ClipReader,
         writer: BranchWriter,
         batch_size: int,
+        tokens_per_row: int,
         num_steps: int,
         num_workers: int,
         seed: int,
@@ -154,6 +157,7 @@ class ClipTreeDataModule(L.LightningDataModule):
         self.num_steps, self.num_workers, self.batch_size = num_steps, num_workers, batch_size
         self.clips, self.mixture = clips, mixture
         self.seed = seed
+        self.pack = partial(pack_trees, tokens_per_row=tokens_per_row, loss_mean=mixture.loss_mean)
 
     def train_dataloader(self) -> DataLoader:
         """Batches from the trainer's current step on, so that a resumed run continues where it stopped.
@@ -169,19 +173,19 @@ class ClipTreeDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """Validation clips with the multiple-choice question, direct: all that choosing a checkpoint needs."""
-        return self.questions("val", "direct", tasks=("mcq",))
+        return self.questions("val", ("direct",), tasks=("mcq",))
 
-    def questions(self, split: Split, mode: Mode, tasks: Collection[str] | None = None) -> DataLoader:
-        """All clips of a split, in order, with the questions of some tasks (None: all) in one inference mode."""
+    def questions(self, split: Split, modes: Sequence[Mode], tasks: Collection[str] | None = None) -> DataLoader:
+        """All clips of a split, in order, with the questions of some tasks (None: all) in some inference modes."""
         asked = [
             (c.clip, [(a.id, a.without_answer()) for a in c.annotations if tasks is None or a.task in tasks])
             for c in self.clips[split]
         ]
-        return self.asking(asked, mode)
+        return self.asking(asked, modes)
 
-    def asking(self, clips: Sequence[AskedClip], mode: Mode) -> DataLoader:
+    def asking(self, clips: Sequence[AskedClip], modes: Sequence[Mode]) -> DataLoader:
         """Any clips with any questions, in order."""
-        dataset = QuestionTrees(clips, self.reader, self.writer, mode)
+        dataset = QuestionTrees(clips, self.reader, self.writer, modes)
         return self._loader(dataset, batch_size=self.batch_size, shuffle=False)
 
     def _loader(self, dataset: Dataset, **how) -> DataLoader:
@@ -189,7 +193,7 @@ class ClipTreeDataModule(L.LightningDataModule):
         return DataLoader(
             dataset,
             num_workers=self.num_workers,
-            collate_fn=self.reader.processor.collate,
+            collate_fn=self.pack,
             worker_init_fn=_one_thread,
             multiprocessing_context="spawn" if self.num_workers else None,
             persistent_workers=self.num_workers > 0,  # a fresh worker imports for seconds at every validation

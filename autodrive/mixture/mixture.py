@@ -19,6 +19,7 @@ from autodrive.annotation.rules import (
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.mixture.balancing import Balance, VisitPlan
+from autodrive.mixture.packing import LossMean
 from autodrive.mixture.selection import Selection
 from autodrive.schema import Annotation, Clip, Question, Split
 
@@ -41,9 +42,11 @@ class Mixture:
             for a class; `per_run` draws one order for a whole run, for a student too small to look letters up.
         mcq_orders: option orders in which training asks the multiple-choice question; evaluation asks one.
         closed_questions: keys of the closed questions asked where a clip's metadata hold the answer.
-        per_visit: most annotations of each task that one training visit takes, a fresh draw each time; a task that is
-            not named is taken whole.
+        per_visit: most annotations of each task that one training visit takes; the visits of a clip take different
+            ones until all had their turn. A task that is not named is taken whole at every visit.
         task_weights: share of the loss of one annotation of a task, relative to the others; 1 where not named.
+        loss_mean: what the loss of a step is a mean over: `annotations` (a caption counts no more than a letter) or
+            `tokens`.
         siblings_together: visit the clips of one source video next to each other, so that a batch holds the same scene
             with different outcomes and what they share cannot explain the answers.
         balance: visits per class.
@@ -54,6 +57,7 @@ class Mixture:
     closed_questions: Sequence[str] = ()
     per_visit: Mapping[str, int] = field(default_factory=dict)
     task_weights: Mapping[str, float] = field(default_factory=dict)
+    loss_mean: LossMean = "annotations"
     siblings_together: bool = False
     balance: Balance = field(default_factory=Balance)
 
@@ -78,16 +82,28 @@ class Mixture:
         annotations += closed_annotations(clip, label, self.closed_questions)
         return LabelledClip(clip, label, tuple(annotations))
 
-    def for_visit(self, annotations: Sequence[Annotation], random: np.random.Generator) -> list[Annotation]:
-        """The annotations that one training visit takes, in their own order."""
-        by_task: dict[str, list[int]] = {}
-        for index, annotation in enumerate(annotations):
-            by_task.setdefault(annotation.task, []).append(index)
+    def for_visit(self, labelled: LabelledClip, visit: Visit) -> list[Annotation]:
+        """The annotations that one training visit takes, in their own order.
+
+        The annotations of a task are shuffled and dealt to the clip's visits; what does not make a full hand waits for
+        the next shuffle. So a visit never holds one twice, and repeated visits of a clip do not repeat themselves.
+        """
         chosen: list[int] = []
-        for task, indices in by_task.items():
-            limit = min(self.per_visit.get(task, len(indices)), len(indices))
-            chosen += random.choice(indices, size=limit, replace=False).tolist()
-        return [annotations[index] for index in sorted(chosen)]
+        for number, indices in enumerate(_indices_by_task(labelled.annotations).values()):
+            hand = min(self.per_visit.get(labelled.annotations[indices[0]].task, len(indices)), len(indices))
+            if hand:
+                shuffle, place = divmod(visit.ordinal, len(indices) // hand)
+                random = np.random.default_rng([visit.seed, visit.clip_index, number, shuffle])
+                chosen += random.permutation(indices)[place * hand : (place + 1) * hand].tolist()
+        return [labelled.annotations[index] for index in sorted(chosen)]
+
+    def annotations_per_visit(self, clips: Sequence[LabelledClip], visits: Sequence[int]) -> float:
+        """Mean number of annotations that a visit takes."""
+        sizes = [
+            sum(min(self.per_visit.get(task, count), count) for task, count in counts.items())
+            for counts in (Counter(a.task for a in labelled.annotations) for labelled in clips)
+        ]
+        return float(np.mean([sizes[index] for index in visits]))
 
     def plan_visits(self, clips: Sequence[LabelledClip], seed: int) -> VisitPlan:
         """Visits of one epoch over the training clips."""
@@ -108,12 +124,14 @@ class Visit:
     Attributes:
         clip_index: which training clip.
         position: place in the stream, counted from the start of training.
+        ordinal: how many times the stream visited this clip before.
         phase: shift of the sampling grid as a fraction of the frame interval, in [0, 1).
-        seed: of the draw of annotations.
+        seed: of the run; the draw of annotations follows from it, the clip and `ordinal`.
     """
 
     clip_index: int
     position: int
+    ordinal: int
     phase: float
     seed: int
 
@@ -133,21 +151,38 @@ class VisitSchedule:
     blocks: tuple[tuple[int, ...], ...]
     batch_size: int
     seed: int
+    _epochs: dict[int, list[tuple[int, int]]] = field(default_factory=dict, repr=False, compare=False)
 
     def batch(self, step: int) -> list[Visit]:
         """The visits of optimiser step `step` (from 0)."""
-        length = sum(map(len, self.blocks))
-        first, last = step * self.batch_size, (step + 1) * self.batch_size
-        epochs = {epoch: self._order(epoch) for epoch in range(first // length, (last - 1) // length + 1)}
-        return [self._visit(epochs[p // length][p % length], p) for p in range(first, last)]
+        return [self._visit(position) for position in range(step * self.batch_size, (step + 1) * self.batch_size)]
 
-    def _order(self, epoch: int) -> list[int]:
-        order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.blocks))
-        return [clip_index for block in order for clip_index in self.blocks[block]]
+    def _visit(self, position: int) -> Visit:
+        epoch, place = divmod(position, sum(map(len, self.blocks)))
+        clip_index, ordinal = self._epoch(epoch)[place]
+        phase = float(np.random.default_rng([self.seed, 1, position]).random())
+        return Visit(clip_index, position, ordinal, phase, self.seed)
 
-    def _visit(self, clip_index: int, position: int) -> Visit:
-        random = np.random.default_rng([self.seed, 1, position])
-        return Visit(clip_index, position, phase=float(random.random()), seed=int(random.integers(2**31)))
+    def _epoch(self, epoch: int) -> list[tuple[int, int]]:
+        """The clips of an epoch in order, each with how often it was visited before; the last two epochs are kept."""
+        if epoch not in self._epochs:
+            order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.blocks))
+            clips = [clip_index for block in order for clip_index in self.blocks[block]]
+            each_epoch, seen = Counter(clips), Counter[int]()
+            visits = []
+            for clip_index in clips:
+                visits.append((clip_index, epoch * each_epoch[clip_index] + seen[clip_index]))
+                seen[clip_index] += 1
+            self._epochs.pop(epoch - 2, None)
+            self._epochs[epoch] = visits
+        return self._epochs[epoch]
+
+
+def _indices_by_task(annotations: Sequence[Annotation]) -> dict[str, list[int]]:
+    by_task: dict[str, list[int]] = {}
+    for index, annotation in enumerate(annotations):
+        by_task.setdefault(annotation.task, []).append(index)
+    return by_task
 
 
 def sibling_blocks(visits: Sequence[int], sources: Sequence[str]) -> tuple[tuple[int, ...], ...]:

@@ -36,10 +36,12 @@ def make_wandb_logger(project: str, save_dir: str) -> WandbLogger:
     wandb.setup(settings=wandb.Settings(silent=True))
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
     sweep = hydra is not None and hydra.mode == RunMode.MULTIRUN
-    return WandbLogger(
+    logger = WandbLogger(
         project=project,
         save_dir=save_dir,
         name=os.path.basename(save_dir),
         group=os.path.basename(os.path.dirname(save_dir)) if sweep else None,
         mode=wandb_mode(),
     )
+    logger._wandb_init.pop("anonymous")  # Lightning always passes it; W&B dropped the setting and warns of it
+    return logger

@@ -9,12 +9,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from autodrive.errors import InputError
-from autodrive.mixture.clip_tree import Branch, ClipSample, ClipTree, TokenBranch, TreeBatch
-from autodrive.students.collation import collate_trees
+from autodrive.mixture.clip_tree import Branch, ClipSample, ClipTree, TokenBranch
 from autodrive.students.positions import PositionMode, prefix_positions, real_times, reference_times
 from autodrive.students.preprocessing import Resolution, patchify, smart_frame_size
 from autodrive.students.tokenizer import (
-    END_OF_TEXT,
     END_OF_TURN,
     SPECIAL_TOKENS,
     START_OF_TURN,
@@ -47,7 +45,7 @@ class VisionFormat:
 
 @dataclass(frozen=True)
 class QwenProcessor:
-    """Turns clip samples into clip trees and batches (`ClipProcessor`); small enough to pickle to loader workers.
+    """Turns clip samples into clip trees (`ClipProcessor`); small enough to pickle to loader workers.
 
     Attributes:
         tokenizer: with Qwen's special tokens.
@@ -104,22 +102,6 @@ class QwenProcessor:
             branches=tuple(self._branch(branch) for branch in sample.branches),
         )
 
-    def collate(self, trees: Sequence[ClipTree]) -> TreeBatch:
-        """Put clip trees into one padded batch.
-
-        Raises:
-            ValueError: a row's video placeholders do not match its patches.
-        """
-        pad_id = self._special(VIDEO_PAD)[0]
-        for tree in trees:
-            num_visual = len(tree.patches_PD) // self.vision.merge_size**2
-            placeholders = tree.prefix_ids.count(pad_id)
-            if placeholders != num_visual or any(
-                pad_id in branch.prompt_ids or pad_id in branch.target_ids for branch in tree.branches
-            ):
-                raise ValueError(f"{tree.clip_id}: {placeholders} video placeholders for {num_visual} visual tokens")
-        return collate_trees(trees, self._special(END_OF_TEXT)[0])
-
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
@@ -165,7 +147,8 @@ class QwenProcessor:
         # The user's turn began in the prefix, before the video.
         prompt = self._text(branch.prompt) + self._turn_end() + self._turn_start("assistant")
         target = [] if branch.target is None else self._text(branch.target) + self._special(END_OF_TURN)
-        return TokenBranch(branch.annotation_id, prompt, target, self._options(branch.option_targets), branch.weight)
+        options = self._options(branch.option_targets)
+        return TokenBranch(branch.annotation_id, prompt, target, options, branch.weight, branch.mode)
 
     def _options(self, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         options = [tuple(self._text(text)) for text in texts]

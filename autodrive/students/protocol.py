@@ -1,13 +1,31 @@
 """What the rest of the house knows about a student."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from autodrive.mixture.clip_tree import ClipProcessor, TreeBatch
+from autodrive.mixture.clip_tree import ClipProcessor, TreeRow
 from autodrive.students.preprocessing import Resolution
+
+
+class Prefilled(Protocol):
+    """A row that was read once.
+
+    Attributes:
+        log_probs: (spans, vocabulary) of the first token of every branch's answer.
+    """
+
+    log_probs: Tensor
+
+    def score_options(self) -> list[tuple[float, ...]]:
+        """For every branch, the log-probability (natural, summed over tokens) of each of its options."""
+        ...
+
+    def generate(self, max_new_tokens: Sequence[int]) -> list[list[int]]:
+        """For every branch, the greedy answer to its prompt in tokens, as if it were alone with the prefix."""
+        ...
 
 
 @runtime_checkable
@@ -17,20 +35,12 @@ class Student(Protocol):
     name: str
     processor: ClipProcessor
 
-    def supervised_logits(self, batch: TreeBatch) -> Tensor:
-        """Logits (S, vocabulary) of the tokens that follow the batch's `source_positions`."""
+    def supervised_logits(self, row: TreeRow) -> Tensor:
+        """Logits (S, vocabulary) of the tokens that follow the row's `source_positions`."""
         ...
 
-    def next_token_log_probs(self, batch: TreeBatch) -> Tensor:
-        """Log-probabilities (spans, vocabulary) of the first token of every branch's answer."""
-        ...
-
-    def score_options(self, batch: TreeBatch) -> list[tuple[float, ...]]:
-        """For every branch, the log-probability (natural, summed over tokens) of each of its options."""
-        ...
-
-    def generate(self, batch: TreeBatch, max_new_tokens: int) -> list[str]:
-        """For every branch, the greedy answer to its prompt, as if it were alone with the prefix."""
+    def prefill(self, row: TreeRow) -> Prefilled:
+        """Read a row once, to score options and to generate from it."""
         ...
 
     def save(self, folder: Path) -> None:

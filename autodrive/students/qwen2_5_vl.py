@@ -2,25 +2,26 @@
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import Cache, Qwen2_5_VLForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from autodrive.errors import InputError
-from autodrive.mixture.clip_tree import TreeBatch
+from autodrive.mixture.clip_tree import TreeRow
 from autodrive.students.checkpoint import read_checkpoint
-from autodrive.students.generation import generate_branches
-from autodrive.students.preprocessing import normalise
+from autodrive.students.prefill import PrefilledRow
 from autodrive.students.processor import QwenProcessor
-from autodrive.students.scoring import option_log_probs
+from autodrive.students.tree_attention import TreeLayout, use_tree_attention
 from autodrive.students.vision import use_fast_vision
 
 SETTINGS_FILE = "student.json"
 
 
 class QwenStudent(nn.Module):
-    """A `Qwen2_5_VLForConditionalGeneration` with explicit positions, tree masks and logits only where needed.
+    """A `Qwen2_5_VLForConditionalGeneration` with explicit positions, tree attention and logits only where needed.
 
     Attributes:
         name: of the recipe, kept in records.
@@ -28,59 +29,39 @@ class QwenStudent(nn.Module):
         processor: makes its batches.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, name: str, model: Qwen2_5_VLForConditionalGeneration, processor: QwenProcessor) -> None:
-        """Wrap a model; its vision tower gets the fast exact parts of `vision`."""
+        """Wrap a model: its vision tower gets the fast exact parts of `vision`, its text layers tree attention."""
         super().__init__()
         self.name = name
         self.model = model
         self.processor = processor
-        self.register_buffer("mean", torch.tensor(processor.vision.image_mean), persistent=False)
-        self.register_buffer("std", torch.tensor(processor.vision.image_std), persistent=False)
-        use_fast_vision(model)
+        use_fast_vision(model, processor.vision.image_mean, processor.vision.image_std)
+        use_tree_attention(model)
 
-    def hidden_states(self, batch: TreeBatch) -> Tensor:
-        """Last hidden states (B, L, width) of a batch."""
+    def hidden_states(self, row: TreeRow, cache: Cache | None = None) -> Tensor:
+        """Last hidden states (N, width) of a row; keys and values go into `cache`, if one is given."""
+        visual = self.model.model.visual(row.patches_PD, grid_thw=row.grid_thw).pooler_output
         return self.model.model(
-            input_ids=batch.input_ids,
-            position_ids=batch.position_ids,
-            attention_mask=batch.attention_mask,
-            pixel_values_videos=normalise(batch.patches_PD, self.mean, self.std),
-            video_grid_thw=batch.grid_thw,
-            use_cache=False,
-        ).last_hidden_state
+            input_ids=row.input_ids[None],
+            position_ids=row.position_ids[:, None],
+            mm_encoder_outputs={"video": BaseModelOutputWithPooling(pooler_output=cast(Any, (visual,)))},
+            past_key_values=cache,
+            use_cache=cache is not None,
+            tree_layout=TreeLayout.of(row),
+        ).last_hidden_state[0]
 
-    def logits_at(self, hidden_BLC: Tensor, positions: Tensor) -> Tensor:
-        """Logits (N, vocabulary) after the tokens at `positions` (N, 2), row and column."""
-        return self.model.lm_head(hidden_BLC[positions[:, 0], positions[:, 1]])
+    def forward(self, row: TreeRow) -> Tensor:
+        """Logits (S, vocabulary) of the tokens that follow the row's `source_positions`."""
+        return self.model.lm_head(self.hidden_states(row)[row.source_positions])
 
-    def forward(self, batch: TreeBatch) -> Tensor:
-        """Logits (S, vocabulary) of the tokens that follow the batch's `source_positions`."""
-        return self.logits_at(self.hidden_states(batch), batch.source_positions)
-
-    def supervised_logits(self, batch: TreeBatch) -> Tensor:
+    def supervised_logits(self, row: TreeRow) -> Tensor:
         """The forward pass by its protocol name; it goes through `forward` so that FSDP's hooks run."""
-        return self(batch)
+        return self(row)
 
     @torch.no_grad()
-    def next_token_log_probs(self, batch: TreeBatch) -> Tensor:
-        """Log-probabilities (spans, vocabulary), float32, of the first token of every branch's answer."""
-        ends = [(span.row, span.target_start - 1) for span in batch.spans]
-        positions = torch.tensor(ends, device=batch.input_ids.device)
-        return self.logits_at(self.hidden_states(batch), positions).float().log_softmax(-1)
-
-    @torch.no_grad()
-    def score_options(self, batch: TreeBatch) -> list[tuple[float, ...]]:
-        """For every branch, the log-probability of each of its options, in one forward pass for the batch."""
-        return option_log_probs(self, batch)
-
-    @torch.no_grad()
-    def generate(self, batch: TreeBatch, max_new_tokens: int) -> list[str]:
-        """For every branch, the greedy answer to its prompt; targets in the batch are not seen."""
-        ids = generate_branches(self, batch, max_new_tokens, self.processor.end_id)
-        return [self.processor.decode(answer) for answer in ids]
+    def prefill(self, row: TreeRow) -> PrefilledRow:
+        """Read a row once, to score options and to generate from it."""
+        return PrefilledRow(self, row)
 
     def save(self, folder: Path) -> None:
         """Write the model in Hugging Face layout (safetensors), its tokenizer, and `student.json`."""

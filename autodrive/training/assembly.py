@@ -153,6 +153,7 @@ def build_data_module(config: DictConfig, data: RunData, student: QwenStudent) -
         reader,
         data.writer,
         batch_size=config.batch_size,
+        tokens_per_row=config.tokens_per_row,
         num_steps=config.get("num_steps", 0),
         num_workers=config.num_workers,
         seed=config.seed,

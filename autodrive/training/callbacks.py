@@ -1,12 +1,16 @@
-"""Lightning callbacks of a training run: progress with an estimate, the best and the last checkpoint."""
+"""Lightning callbacks of a training run: progress with an estimate, checkpoints, throughput."""
 
 import shutil
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+
+from autodrive.mixture.clip_tree import TreeRow
 
 
 class StepProgress(RichProgressBar):
@@ -54,13 +58,68 @@ class Checkpoints(ModelCheckpoint):
         module.load_state_dict(state["state_dict"])
 
 
+class Throughput(L.Callback):
+    """Counts what training works through, and the time that takes; validation is left out.
+
+    Args:
+        batch_size: clip visits per optimiser step.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.clips = self.annotations = self.tokens = self.rows = self.steps = 0
+        self.working_s = self.waiting_s = 0.0
+        self._since: float | None = None
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """What went by since the last step was waiting for the loader."""
+        now = time.monotonic()
+        if self._since is not None:
+            self.waiting_s += now - self._since
+        self._since = now
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Sequence[TreeRow], batch_idx: int
+    ) -> None:
+        """Count a step; its loss is read here, so that a GPU has finished it."""
+        torch.as_tensor(outputs["loss"]).item()
+        now = time.monotonic()
+        self.working_s += now - (self._since or now)
+        self._since = now
+        self.steps += 1
+        self.rows += len(batch)
+        self.clips += self.batch_size
+        self.annotations += sum(len(row.spans) for row in batch)
+        self.tokens += sum(row.num_tokens for row in batch)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Validation is no waiting."""
+        self._since = None
+
+    def summary(self) -> dict[str, float]:
+        """Rates over the whole training, for `provenance.json`."""
+        total_s = self.working_s + self.waiting_s
+        if not self.steps or not total_s:
+            return {}
+        rates = {name: getattr(self, name) / total_s for name in ("clips", "annotations", "tokens")}
+        return {
+            **{f"{name}_per_s": round(rate, 2) for name, rate in rates.items()},
+            "rows_per_step": round(self.rows / self.steps, 3),
+            "tokens_per_row": round(self.tokens / self.rows, 1),
+            "share_waiting_for_data": round(self.waiting_s / total_s, 4),
+        }
+
+
 class TrainingCallbacks(NamedTuple):
     """What `train.py` hands to the trainer."""
 
     checkpoints: Checkpoints
     progress: StepProgress
+    throughput: Throughput
 
 
-def training_callbacks(run_dir: Path) -> TrainingCallbacks:
-    """Callbacks that write into a run folder."""
-    return TrainingCallbacks(Checkpoints(run_dir / "checkpoints"), StepProgress(leave=True))
+def training_callbacks(run_dir: Path, batch_size: int) -> TrainingCallbacks:
+    """Callbacks that write into a run folder; `batch_size` is in clip visits."""
+    return TrainingCallbacks(Checkpoints(run_dir / "checkpoints"), StepProgress(leave=True), Throughput(batch_size))

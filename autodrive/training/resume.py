@@ -30,10 +30,7 @@ def config_hash(config: DictConfig) -> str:
 
 
 def lossy_codec(config: DictConfig) -> Any:
-    """What the frame cache does to pixels: its codec; None where frames stay as they were decoded.
-
-    Runs of versions that had no frame cache have none in their configuration.
-    """
+    """What the frame cache does to pixels: its codec; None where frames stay as they were decoded."""
     node = OmegaConf.select(config, "frame_cache.codec")
     if node is None or node["_target_"].endswith(".RawCodec"):
         return None
@@ -92,8 +89,6 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], choices: Mappin
                 raise InputError(f"resume={run}: {key} differs from that run's; leave it out, or start a new run")
             continue
         OmegaConf.update(resumed, key, OmegaConf.select(config, key), merge=False)
-    if "frame_cache" not in resumed:  # a run of a version that had none
-        resumed.frame_cache = config.frame_cache
     resumed.resume = str(run)
     return resumed
 

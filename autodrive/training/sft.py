@@ -1,13 +1,16 @@
 """Supervised fine-tuning of a student on clip trees."""
 
+from collections.abc import Sequence
 from functools import partial
+from typing import cast
 
 import lightning as L
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from autodrive.mixture.clip_tree import TreeBatch
+from autodrive.mixture.clip_tree import TreeRow
 from autodrive.students.qwen2_5_vl import QwenStudent
 from autodrive.training.losses import weighted_cross_entropy
 from autodrive.training.schedules import warmup_cosine
@@ -24,6 +27,8 @@ class SupervisedFineTuning(L.LightningModule):
         betas: AdamW moment decays.
         warmup_fraction: share of the steps with linear warm-up.
         final_lr_fraction: learning rate of the last step as a share of the peak.
+        max_grad_norm: gradients of a step are scaled down to this norm.
+        gradient_checkpointing: keep only every layer's input and compute the rest again on the way back.
         answers: canonical answer by validation annotation id, for `val/accuracy`.
     """
 
@@ -36,38 +41,55 @@ class SupervisedFineTuning(L.LightningModule):
         betas: tuple[float, float],
         warmup_fraction: float,
         final_lr_fraction: float,
+        max_grad_norm: float,
+        gradient_checkpointing: bool,
         answers: dict[str, int] | None = None,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False  # a step has as many backward passes as packed rows
         self.student = student
+        if gradient_checkpointing:
+            student.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.lr, self.num_steps, self.weight_decay, self.betas = lr, num_steps, weight_decay, (betas[0], betas[1])
         self.factor = partial(
             warmup_cosine, num_steps=num_steps, warmup_fraction=warmup_fraction, final_fraction=final_lr_fraction
         )
+        self.max_grad_norm = max_grad_norm
         self.answers = answers or {}
 
-    def training_step(self, batch: TreeBatch, batch_index: int) -> Tensor:
-        """One optimiser step's loss."""
-        logits_SV = self.student.supervised_logits(batch)
-        loss = weighted_cross_entropy(logits_SV, batch.target_ids, batch.target_weights)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.clip_ids))
-        self.log("train/annotations_per_step", float(len(batch.spans)), batch_size=len(batch.clip_ids))
-        return loss
+    def training_step(self, rows: Sequence[TreeRow], batch_index: int) -> Tensor:
+        """One optimiser step: the gradients of its packed rows add up."""
+        optimizer, scheduler = cast(Optimizer, self.optimizers()), cast(LambdaLR, self.lr_schedulers())
+        optimizer.zero_grad()
+        total = torch.zeros((), device=self.device)
+        for row in rows:
+            loss = weighted_cross_entropy(self.student.supervised_logits(row), row.target_ids, row.target_weights)
+            self.manual_backward(loss)
+            total += loss.detach()
+        self.clip_gradients(optimizer, self.max_grad_norm, gradient_clip_algorithm="norm")
+        optimizer.step()
+        scheduler.step()
+        num_annotations = sum(len(row.spans) for row in rows)
+        self.log("train/loss", total, prog_bar=True, batch_size=1)
+        self.log("train/annotations_per_step", float(num_annotations), batch_size=1)
+        return total
 
-    def validation_step(self, batch: TreeBatch, batch_index: int) -> None:
-        """Accuracy of the multiple-choice question by option scores: one forward pass per batch."""
-        scores = self.student.score_options(batch)
+    def validation_step(self, rows: Sequence[TreeRow], batch_index: int) -> None:
+        """Accuracy of the multiple-choice question by option scores."""
         correct = [
             float(max(range(len(log_probs)), key=log_probs.__getitem__) == self.answers[span.annotation_id])
-            for span, log_probs in zip(batch.spans, scores, strict=True)
+            for row in rows
+            for span, log_probs in zip(row.spans, self.student.prefill(row).score_options(), strict=True)
             if span.annotation_id in self.answers
         ]
         value = torch.tensor(correct).mean()
         self.log("val/accuracy", value, prog_bar=True, batch_size=len(correct), on_epoch=True, on_step=False)
 
-    def transfer_batch_to_device(self, batch: TreeBatch, device: torch.device, dataloader_idx: int) -> TreeBatch:
-        """Clip trees move as one record."""
-        return batch.to(device)
+    def transfer_batch_to_device(
+        self, batch: Sequence[TreeRow], device: torch.device, dataloader_idx: int
+    ) -> tuple[TreeRow, ...]:
+        """Packed rows move as one record each."""
+        return tuple(row.to(device) for row in batch)
 
     def configure_optimizers(self):
         """AdamW; vectors (norms, biases) and embeddings are not decayed."""
@@ -76,5 +98,4 @@ class SupervisedFineTuning(L.LightningModule):
         rest = [p for name, p in trained if p.ndim < 2 or "embed_tokens" in name]
         groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": rest, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas)
-        scheduler = {"scheduler": LambdaLR(optimizer, self.factor), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, self.factor)}

@@ -1,0 +1,97 @@
+"""Measures our own parts against what one would run instead, in the same process on the same work.
+
+python -m autodrive.bench name=tree                 clip trees against a sequence per annotation
+python -m autodrive.bench name=loader video=a.mp4   the frame cache against decoding every window
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from autodrive.benchmarks.mixture import evaluation_benchmark, mixture_benchmark
+from autodrive.benchmarks.trees import tree_benchmark
+from autodrive.benchmarks.video import decode_benchmark, loader_benchmark
+from autodrive.entry_point import run_with_hydra
+from autodrive.errors import InputError
+from autodrive.training.assembly import device_of
+from autodrive.training.quiet import quiet_libraries
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def bench(config: DictConfig) -> dict[str, Any]:
+    """Run one benchmark, print its ratios, and write everything it measured to `out`.
+
+    Raises:
+        InputError: there is no such benchmark or dtype, or the video is missing.
+    """
+    quiet_libraries()
+    if config.dtype not in DTYPES:
+        raise InputError(f"dtype={config.dtype}: choose {' or '.join(DTYPES)}")
+    if config.repeats < 1:
+        raise InputError(f"repeats={config.repeats}: must be at least 1")
+    video = Path(config.video) if config.video else None
+    if video is not None and not video.is_file():
+        raise InputError(f"video={video}: no such file")
+    recipe: Any = OmegaConf.to_container(config.student, resolve=True)
+    model = {"recipe": recipe, "repeats": config.repeats, "device": device_of(config.accelerator)}
+    model["dtype"] = DTYPES[config.dtype]
+    prefixes = list(config.prefix_tokens)
+    benchmarks = {
+        "tree": lambda: tree_benchmark(prefix_tokens=prefixes, annotations=list(config.annotations), **model),
+        "train": lambda: mixture_benchmark(
+            prefix_tokens=prefixes[-1],
+            tokens_per_row=config.tokens_per_row,
+            padded_batch_size=config.padded_batch_size,
+            **model,
+        ),
+        "evaluate": lambda: evaluation_benchmark(prefix_tokens=prefixes[-1], **model),
+        "decode": lambda: decode_benchmark(video, config.repeats),
+        "loader": lambda: loader_benchmark(video, config.repeats),
+    }
+    if config.name not in benchmarks:
+        raise InputError(f"name={config.name}: choose one of {', '.join(benchmarks)}")
+    found = {"name": config.name, "repeats": config.repeats} | benchmarks[config.name]()
+    _show(found)
+    if config.out is not None:
+        out = Path(config.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(found, indent=2) + "\n")
+    else:
+        print(json.dumps(found, indent=2))
+    return found
+
+
+def ratios(found: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """All ratios against a competitor, at any depth, by their path."""
+    collected: dict[str, float] = {}
+    for key, value in found.items():
+        if isinstance(value, Mapping):
+            collected |= ratios(value, f"{prefix}{key}.")
+        elif key.endswith("_speedup") and isinstance(value, int | float):
+            collected[f"{prefix}{key}"] = float(value)
+    return collected
+
+
+def _show(found: Mapping[str, Any]) -> None:
+    table = Table(title=f"{found['name']}: how many times faster, medians of {found['repeats']}")
+    table.add_column("ratio")
+    table.add_column("times", justify="right")
+    for name, value in ratios(found).items():
+        table.add_row(name, f"{value:.2f}")
+    for point in found.get("curve", []):
+        name = f"{point['annotations']} annotations on {point['prefix_tokens']} tokens"
+        table.add_row(
+            f"{name} (token counts: {point['predicted_speedup']:.2f})", f"{point['train_vs_one_by_one_speedup']:.2f}"
+        )
+    Console(stderr=True).print(table)
+
+
+if __name__ == "__main__":
+    run_with_hydra(bench, "bench")

@@ -1,0 +1,187 @@
+"""Everything asked of a row of clip trees, from one forward pass over it: option scores and greedy answers.
+
+The row is read once with a key-value cache. The options' log-probabilities and the first token of every answer are read
+off the ends of the prompts. Further tokens, of options or of answers, are branches of their branch: they see what their
+prompt's end saw and the earlier tokens of their own continuation, never another branch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from autodrive.mixture.clip_tree import TreeRow
+
+if TYPE_CHECKING:
+    from autodrive.students.qwen2_5_vl import QwenStudent
+
+Continuation = tuple[int, tuple[int, ...]]  # number of its span, tokens
+
+
+class PrefilledRow:
+    """A row that was read once, ready to score options and to continue its branches.
+
+    Shape letters: T trees, K most tokens of a tree, Q most new tokens of a tree.
+
+    Attributes:
+        row: what was read.
+        log_probs: (spans, vocabulary) float32, of the first token of every branch's answer.
+    """
+
+    def __init__(self, student: QwenStudent, row: TreeRow) -> None:
+        """Read the row."""
+        self.student, self.row = student, row
+        self._end_id = student.processor.end_id
+        self._cache = DynamicCache(config=student.model.config.get_text_config())
+        self._layers = cast(list[DynamicLayer], self._cache.layers)
+        ends = torch.tensor(
+            [span.target_start - 1 for span in row.spans], dtype=torch.long, device=row.input_ids.device
+        )
+        hidden_NC = student.hidden_states(row, self._cache)
+        self.log_probs = student.model.lm_head(hidden_NC[ends]).float().log_softmax(-1)
+        self._end_positions = row.position_ids[0, ends]
+        self._trees_to_rows()
+        self._visible = self._prompt_visibility()
+
+    def score_options(self) -> list[tuple[float, ...]]:
+        """For every span, the summed log-probability of each of its options; empty for a span without options."""
+        flat = [(number, option) for number, span in enumerate(self.row.spans) for option in span.option_ids]
+        if not flat:
+            return [() for _ in self.row.spans]
+        device = self.log_probs.device
+        firsts = torch.tensor([(number, option[0]) for number, option in flat], device=device)
+        totals = self.log_probs[firsts[:, 0], firsts[:, 1]]
+        totals = totals + self._rest_of_options(flat)
+        values = iter(totals.tolist())
+        return [tuple(next(values) for _ in span.option_ids) for span in self.row.spans]
+
+    def generate(self, max_new_tokens: Sequence[int]) -> list[list[int]]:
+        """Greedy token ids of every span's answer, without the token that ends it.
+
+        Args:
+            max_new_tokens: most tokens of each span's answer.
+        """
+        answers: list[list[int]] = [[] for _ in self.row.spans]
+        tokens = self.log_probs.argmax(-1)
+        layers = self._snapshot()
+        going = [number for number, limit in enumerate(max_new_tokens) if limit > 0]
+        visible, positions = self._visible, self._end_positions
+        while True:
+            for number, token in zip(list(going), tokens[going].tolist(), strict=True):
+                answers[number].append(token)
+                if token == self._end_id or len(answers[number]) == max_new_tokens[number]:
+                    going.remove(number)
+            if not going:
+                break
+            positions = positions + 1
+            hidden_SC, visible = self._step(tokens, positions, visible)
+            tokens = self.student.model.lm_head(hidden_SC).argmax(-1)
+        self._restore(layers)
+        return [ids[:-1] if ids and ids[-1] == self._end_id else ids for ids in answers]
+
+    def _step(self, tokens: Tensor, positions: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        """Read one more token of every span; its hidden state (spans, width), and what the next token will see."""
+        width = self._slots.shape[1]
+        own = torch.eye(width, dtype=torch.bool, device=visible.device).expand(len(self._slots), -1, -1)
+        visible = torch.cat([visible, own], dim=-1)
+        hidden_TQC = self._extend(tokens[self._slots], positions[self._slots], visible)
+        return hidden_TQC[self._tree_of_span, self._slot_of_span], visible
+
+    def _rest_of_options(self, flat: Sequence[Continuation]) -> Tensor:
+        """(options,) log-probability of all tokens of each option but its first."""
+        device = self.log_probs.device
+        total = torch.zeros(len(flat), device=device)
+        long = [(place, number, option) for place, (number, option) in enumerate(flat) if len(option) > 1]
+        if not long:
+            return total
+        used = [0] * len(self.row.trees)
+        queries: list[tuple[int, int]] = []  # tree and slot of every token that predicts another
+        predicted: list[tuple[int, int]] = []  # place of its option, and that other token
+        starts: list[tuple[int, int]] = []
+        for place, number, option in long:
+            tree = self.row.spans[number].tree
+            starts.append((tree, used[tree]))
+            queries += [(tree, used[tree] + step) for step in range(len(option) - 1)]
+            predicted += [(place, token) for token in option[1:]]
+            used[tree] += len(option) - 1
+        hidden_TQC = self._read_options([(number, option[:-1]) for _, number, option in long], starts, max(used))
+        trees, slots = torch.tensor(queries, device=device).T
+        places, tokens = torch.tensor(predicted, device=device).T
+        log_probs = self.student.model.lm_head(hidden_TQC[trees, slots]).float().log_softmax(-1)
+        return total.index_add(0, places, log_probs.gather(1, tokens[:, None]).squeeze(1))
+
+    def _read_options(self, options: Sequence[Continuation], starts: Sequence[tuple[int, int]], width: int) -> Tensor:
+        """Hidden states (T, Q, width) of the options' tokens, each option seeing its prompt and itself."""
+        num_trees, _, length = self._visible.shape
+        device = self.log_probs.device
+        ids = torch.zeros((num_trees, width), dtype=torch.long, device=device)
+        positions = torch.zeros((num_trees, width), dtype=self._end_positions.dtype, device=device)
+        visible = torch.zeros((num_trees, width, length + width), dtype=torch.bool, device=device)
+        visible[:, :, length:] = torch.eye(width, dtype=torch.bool, device=device)
+        for (number, tokens), (tree, start) in zip(options, starts, strict=True):
+            own = slice(start, start + len(tokens))
+            steps = torch.arange(1, len(tokens) + 1, device=device)
+            ids[tree, own] = torch.tensor(tokens, device=device)
+            positions[tree, own] = self._end_positions[number] + steps.to(positions)
+            visible[tree, own, :length] = self._visible[tree, self._slot_of_span[number]]
+            visible[tree, own, length + own.start : length + own.stop] = (steps[:, None] >= steps[None]).bool()
+        layers = self._snapshot()
+        hidden_TQC = self._extend(ids, positions, visible)
+        self._restore(layers)
+        return hidden_TQC
+
+    def _extend(self, ids_TQ: Tensor, positions_TQ: Tensor, visible_TQK: Tensor) -> Tensor:
+        """Read new tokens behind the cache; their hidden states (T, Q, width)."""
+        return self.student.model.model(
+            input_ids=ids_TQ,
+            position_ids=positions_TQ.expand(3, -1, -1),
+            attention_mask=visible_TQK[:, None],
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
+
+    def _trees_to_rows(self) -> None:
+        """Turn the cache of one packed row into one row a tree, padded behind: (T, heads, K, head size)."""
+        bounds = [(tree.start, tree.end) for tree in self.row.trees]
+        if len(bounds) == 1:
+            return
+        for layer in self._layers:
+            for name in ("keys", "values"):
+                packed = getattr(layer, name)[0].transpose(0, 1)
+                padded = pad_sequence([packed[start:end] for start, end in bounds], batch_first=True)
+                setattr(layer, name, padded.transpose(1, 2))
+
+    def _prompt_visibility(self) -> Tensor:
+        """(T, slots, K) bool: what the end of each branch's prompt sees; a slot is a branch of its tree.
+
+        Trees with fewer branches repeat their first one, whose answer is not read from there.
+        """
+        trees, spans, device = self.row.trees, self.row.spans, self.log_probs.device
+        by_tree = [[n for n, span in enumerate(spans) if span.tree == tree] for tree in range(len(trees))]
+        width = max(map(len, by_tree), default=0)
+        filled = [numbers + (numbers[:1] or [0]) * (width - len(numbers)) for numbers in by_tree]
+        self._slots = torch.tensor(filled, dtype=torch.long, device=device).reshape(len(trees), width)
+        self._tree_of_span = torch.tensor([span.tree for span in spans], dtype=torch.long, device=device)
+        slot_of_span = [by_tree[span.tree].index(number) for number, span in enumerate(spans)]
+        self._slot_of_span = torch.tensor(slot_of_span, dtype=torch.long, device=device)
+        longest = max(tree.end - tree.start for tree in trees)
+        visible = torch.zeros((len(trees), width, longest), dtype=torch.bool)
+        for number, tree in enumerate(trees):
+            visible[number, :, : tree.prefix_end - tree.start] = True
+            for slot, span in enumerate(filled[number] if by_tree[number] else ()):
+                visible[number, slot, spans[span].start - tree.start : spans[span].target_start - tree.start] = True
+        return visible.to(device)
+
+    def _snapshot(self) -> list[tuple[Tensor, Tensor]]:
+        return [(layer.keys, layer.values) for layer in self._layers]  # pyright: ignore[reportReturnType]
+
+    def _restore(self, layers: list[tuple[Tensor, Tensor]]) -> None:
+        """Forget what was read since the snapshot; the cache grows by copies, so the old tensors are whole."""
+        for layer, (keys, values) in zip(self._layers, layers, strict=True):
+            layer.keys, layer.values = keys, values

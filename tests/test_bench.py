@@ -1,0 +1,87 @@
+"""`python -m autodrive.bench`: the keys that outsiders read, variants that did the same work, and wrong input."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from running import run
+
+from autodrive.bench import ratios
+from autodrive.benchmarks.measure import peak_memory_mb, time_alternately
+from autodrive.benchmarks.trees import packed_training, padded_training
+from autodrive.benchmarks.workload import TreeSize
+
+CPU = torch.device("cpu")
+SMALL = {"vision_layers": 1, "vision_width": 64, "vision_heads": 2, "vision_mlp": 64, "text_layers": 1}
+SMALL |= {"text_width": 64, "text_heads": 2, "text_kv_heads": 1, "text_mlp": 128}
+OVERRIDES = [*(f"student.{key}={value}" for key, value in SMALL.items()), "accelerator=cpu", "repeats=1"]
+
+
+def bench(out: Path, *arguments: str) -> dict:
+    assert run("bench", *OVERRIDES, f"out={out / 'bench.json'}", *arguments) == 0
+    return json.loads((out / "bench.json").read_text())
+
+
+def test_the_tree_benchmark_has_the_keys_that_outsiders_read(tmp_path: Path):
+    """Ratios of so small a model say little; that seven annotations on a long prefix gain is beyond doubt."""
+    found = bench(tmp_path, "name=tree", "prefix_tokens=[310]", "annotations=[1,4]")
+    main = ("train_vs_one_by_one", "train_vs_padded", "evaluate_options", "evaluate_questions")
+    assert {f"{name}_speedup" for name in main} <= set(ratios(found))
+    assert found["train_vs_one_by_one_speedup"] > 1.5
+    assert found["evaluate_options_speedup"] > 3
+    assert [point["annotations"] for point in found["curve"]] == [1, 4]
+    assert found["predicted_speedup"] == pytest.approx(7 * 390 / (310 + 560))
+    assert found["floor"]["measured_over_floor"] > 1
+    assert found["machine"]["device"] == "CPU"
+
+
+def test_a_step_over_a_mixture_and_an_evaluation(tmp_path: Path):
+    train = bench(tmp_path, "name=train", "prefix_tokens=[210]", "tokens_per_row=1500")
+    assert (train["visits"], train["annotations"]) == (8, 41)
+    assert train["rows"] > 1
+    assert train["train_vs_one_by_one_speedup"] > 1.2
+    evaluate = bench(tmp_path, "name=evaluate", "prefix_tokens=[210]")
+    assert evaluate["evaluate_all_speedup"] > 3
+
+
+def test_variants_that_differ_are_no_benchmark():
+    with pytest.raises(RuntimeError, match="disagree"):
+        time_alternately({"one": lambda: 1.0, "other": lambda: 1.1}, 1, CPU)
+
+
+def test_the_median_is_of_every_step_in_turn():
+    calls: list[str] = []
+
+    def step(name: str) -> float:
+        calls.append(name)
+        return 1.0
+
+    time_alternately({"a": lambda: step("a"), "b": lambda: step("b")}, 3, CPU)
+    assert calls == ["a", "b"] * 4
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process its peak memory")
+def test_padding_takes_more_memory_than_a_packed_row():
+    size = TreeSize(prefix_tokens=510, annotations=7)
+    packed, padded = (
+        peak_memory_mb(build, SMALL, size, False, CPU, torch.float32, device=CPU)
+        for build in (packed_training, padded_training)
+    )
+    assert packed is not None
+    assert padded is not None
+    assert packed < 0.6 * padded
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["name=trees"], "name=trees: choose one of tree, train, evaluate, decode, loader"),
+        (["name=tree", "dtype=float8"], "dtype=float8: choose float32 or bfloat16"),
+        (["name=tree", "repeats=0"], "repeats=0: must be at least 1"),
+        (["name=loader", "video=/nowhere.mp4"], "video=/nowhere.mp4: no such file"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+    assert run("bench", *arguments) == 2
+    assert message in capsys.readouterr().err
