@@ -35,7 +35,7 @@ NUM_VIDEOS, VIDEO_S, WINDOW_S, FPS = 60, 4.0, 2.0, 15
 SIZE = (56, 112)
 # Of what all videos need; the rest has to be evicted and decoded again.
 CACHE_SHARE = 0.6
-BATCH_SIZE = 8
+BATCH_SIZE, TOKENS_PER_ROW = 8, 8192
 MAX_GROWTH_MB = 10.0
 # glibc raises this bound by itself and then keeps freed tensors: workers gain 100 MB within their first 500 clips, with
 # or without a cache, and then no more. Held at its first value, what grows is what is not freed.
@@ -111,7 +111,17 @@ def build_module(folder: Path, num_videos: int, num_workers: int) -> ClipTreeDat
     cache = DiskFrameCache(folder / "frames", RawCodec(), max_gb=CACHE_SHARE * needed / 1e9)
     reader = ClipReader(PyAVDecoder(), student.processor, FPS, cache=cache)
     mixture = instantiate(OmegaConf.load(CONF / "mixture" / "uniform.yaml"))
-    return ClipTreeDataModule({}, mixture, reader, writer, BATCH_SIZE, 0, num_workers, seed=0)
+    return ClipTreeDataModule(
+        {},
+        mixture,
+        reader,
+        writer,
+        batch_size=BATCH_SIZE,
+        tokens_per_row=TOKENS_PER_ROW,
+        num_steps=0,
+        num_workers=num_workers,
+        seed=0,
+    )
 
 
 def soak(num_clips: int, num_workers: int, num_videos: int, seed: int = 0) -> Memory:
@@ -126,8 +136,8 @@ def soak(num_clips: int, num_workers: int, num_videos: int, seed: int = 0) -> Me
         asked = [(clips[i], [("q", question)]) for i in random.integers(0, len(clips), num_clips)]
         every = max(1, num_clips // BATCH_SIZE // 100)
         began = time.monotonic()
-        for number, batch in enumerate(module.asking(asked, "direct"), 1):
-            assert batch.patches_PD.shape[0] > 0
+        for number, rows in enumerate(module.asking(asked, ("direct",)), 1):
+            assert all(row.patches_PD.shape[0] > 0 for row in rows)
             if number % every == 0:
                 memory.look(number * BATCH_SIZE)
         seconds = time.monotonic() - began

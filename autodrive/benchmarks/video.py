@@ -4,6 +4,7 @@ All times are CPU seconds of this process on one thread (wall time says little o
 repeats. A key that ends in `_speedup` is how many times less CPU our way takes.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,6 +93,8 @@ def decode_benchmark(video: Path | None = None, repeats: int = 3) -> dict[str, A
 
             per_window_s = _cpu_s(lambda _, d=decoder: source.read_windows(d, native_fps), repeats)
             once_s = _cpu_s(once, repeats)
+            for folder in Path(scratch).iterdir():  # half a gigabyte each
+                shutil.rmtree(folder)
             result["decoders"][name] = {
                 "per_window_cpu_s": per_window_s,
                 "decode_once_cpu_s": once_s,

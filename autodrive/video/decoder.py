@@ -65,10 +65,12 @@ class Decoder(Protocol):
     def stream(self, path: Path, size: tuple[int, int]) -> Iterator[DecodedFrames]:
         """Decode every frame of the file once, from the first to the last, a chunk at a time.
 
-        The pixels and times are those that `read` gives for the same frames.
+        The pixels and times are those that `read` gives for the same frames. (Where bytes inside a frame are damaged,
+        FFmpeg fills in from frames before it, and those depend on where decoding began: there `read` itself gives one
+        frame different pixels in different windows.)
 
         Raises:
-            UnusableVideo: the file is missing or damaged anywhere, which `read` notices only inside its window.
+            UnusableVideo: the file is missing or lacks frames anywhere, which `read` notices only inside its window.
             InputError: the decoder's package is not installed.
         """
         ...

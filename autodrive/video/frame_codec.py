@@ -53,7 +53,7 @@ class RawCodec:
 
 @dataclass(frozen=True)
 class JpegCodec:
-    """JPEG without chroma subsampling: a tenth of the bytes, pixels that are close but not equal.
+    """JPEG without chroma subsampling: a fifth of the bytes or less, pixels that are close but not equal.
 
     Attributes:
         quality: Pillow's, 1 to 95.

@@ -81,8 +81,6 @@ def whole_file(
     Raises:
         UnusableVideo: frames are missing, surplus or not of one size.
     """
-    # FFmpeg hides damage with pixels of other frames, and which ones depends on where decoding began.
-    stream.codec_context.options = {"err_detect": "explode"}
     decoded = 0
     for chunk in _chunks(path, _timed_frames(container, stream)):
         chunk_s = np.array([time_s for time_s, _ in chunk])
