@@ -16,7 +16,7 @@ from rich.table import Table
 
 from autodrive.benchmarks.mixture import evaluation_benchmark, mixture_benchmark
 from autodrive.benchmarks.trees import tree_benchmark
-from autodrive.benchmarks.video import decode_benchmark, loader_benchmark
+from autodrive.benchmarks.video import decode_benchmark, loader_benchmark, patchify_benchmark
 from autodrive.entry_point import run_with_hydra
 from autodrive.errors import InputError
 from autodrive.training.assembly import device_of
@@ -54,6 +54,7 @@ def bench(config: DictConfig) -> dict[str, Any]:
         "evaluate": lambda: evaluation_benchmark(prefix_tokens=prefixes[-1], **model),
         "decode": lambda: decode_benchmark(video, config.repeats),
         "loader": lambda: loader_benchmark(video, config.repeats),
+        "patchify": lambda: patchify_benchmark(config.repeats),
     }
     if config.name not in benchmarks:
         raise InputError(f"name={config.name}: choose one of {', '.join(benchmarks)}")

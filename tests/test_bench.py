@@ -76,7 +76,7 @@ def test_padding_takes_more_memory_than_a_packed_row():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["name=trees"], "name=trees: choose one of tree, train, evaluate, decode, loader"),
+        (["name=trees"], "name=trees: choose one of tree, train, evaluate, decode, loader, patchify"),
         (["name=tree", "dtype=float8"], "dtype=float8: choose float32 or bfloat16"),
         (["name=tree", "repeats=0"], "repeats=0: must be at least 1"),
         (["name=loader", "video=/nowhere.mp4"], "video=/nowhere.mp4: no such file"),
