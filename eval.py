@@ -22,7 +22,7 @@ from autodrive.training.quiet import quiet_libraries
 from autodrive.training.resume import config_hash, finished_metrics, save_config, with_run_config
 from autodrive.training.show import show_run
 from autodrive.training.sweep import record_failure
-from autodrive.training.threads import share_cores
+from autodrive.training.process import share_cores
 
 
 def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:

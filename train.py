@@ -34,7 +34,7 @@ from autodrive.training.resume import config_hash, finished_metrics, resume_chec
 from autodrive.training.schedules import validation_interval
 from autodrive.training.show import show_run
 from autodrive.training.sweep import record_failure
-from autodrive.training.threads import share_cores
+from autodrive.training.process import keep_freed_memory, share_cores
 
 
 def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
@@ -49,6 +49,7 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
     began, cpu_began = time.monotonic(), cpu_seconds()
     quiet_libraries()
     share_cores(config.num_workers)
+    keep_freed_memory()
     check_values(config)
     done = finished_metrics(run_dir, config)
     save_config(config, run_dir)
