@@ -17,12 +17,12 @@ from autodrive.config import check_values, register
 from autodrive.entry_point import run_with_hydra
 from autodrive.training.assembly import build_data_module, build_student, load_run_data, saved_student
 from autodrive.training.evaluate import evaluate_student
+from autodrive.training.process import share_cores
 from autodrive.training.provenance import write_provenance
 from autodrive.training.quiet import quiet_libraries
 from autodrive.training.resume import config_hash, finished_metrics, save_config, with_run_config
 from autodrive.training.show import show_run
 from autodrive.training.sweep import record_failure
-from autodrive.training.process import share_cores
 
 
 def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:

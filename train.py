@@ -28,13 +28,13 @@ from autodrive.training.assembly import (
 )
 from autodrive.training.callbacks import training_callbacks
 from autodrive.training.evaluate import evaluate_student
+from autodrive.training.process import keep_freed_memory, share_cores
 from autodrive.training.provenance import cpu_seconds, write_provenance
 from autodrive.training.quiet import quiet_libraries
 from autodrive.training.resume import config_hash, finished_metrics, resume_checkpoint, resumed_config, save_config
 from autodrive.training.schedules import validation_interval
 from autodrive.training.show import show_run
 from autodrive.training.sweep import record_failure
-from autodrive.training.process import keep_freed_memory, share_cores
 
 
 def train(config: DictConfig, run_dir: Path) -> dict[str, float]:

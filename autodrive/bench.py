@@ -81,11 +81,12 @@ def ratios(found: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def _show(found: Mapping[str, Any]) -> None:
-    table = Table(title=f"{found['name']}: how many times faster, medians of {found['repeats']}")
-    table.add_column("ratio")
-    table.add_column("times", justify="right")
-    for name, value in ratios(found).items():
-        table.add_row(name, f"{value:.2f}")
+    figures = ratios(found) or {name: value for name, value in found.items() if isinstance(value, float)}
+    table = Table(title=f"{found['name']}, medians of {found['repeats']}", caption="_speedup: how many times faster")
+    table.add_column("what", no_wrap=True)
+    table.add_column("figure", justify="right")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:.4g}")
     for point in found.get("curve", []):
         name = f"{point['annotations']} annotations on {point['prefix_tokens']} tokens"
         table.add_row(

@@ -27,9 +27,9 @@ from autodrive.reporting.timeline import draw_timeline
 from autodrive.schema import Clip, Question, Views
 from autodrive.students.qwen2_5_vl import QwenStudent
 from autodrive.training.assembly import device_of, saved_student
+from autodrive.training.process import share_cores
 from autodrive.training.quiet import quiet_libraries
 from autodrive.training.resume import run_config
-from autodrive.training.process import share_cores
 from autodrive.video.chunker import sliding_windows
 from autodrive.video.decoder import DecodedFrames
 from autodrive.video.preflight import UnusableVideo, VideoInfo, scan

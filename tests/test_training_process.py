@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from autodrive.training.process import TORCH_THREADS, keep_freed_memory, share_cores
+from autodrive.training.process import TORCH_THREADS, share_cores
 
 
 @pytest.fixture(autouse=True)

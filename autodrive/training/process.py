@@ -27,8 +27,8 @@ def share_cores(num_workers: int) -> None:
 def keep_freed_memory() -> bool:
     """Keep the memory of one step for the next one; false where the C library cannot be told (it is not glibc).
 
-    By default glibc returns large blocks to the system as soon as they are free, and every step pays for getting tens of
-    megabytes of activations back page by page: 3 to 8 % of the tiny student's step.
+    By default glibc returns large blocks to the system as soon as they are free, and every step pays for getting tens
+    of megabytes of activations back page by page: 3 to 8 % of the tiny student's step.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
