@@ -10,7 +10,6 @@ from pathlib import Path
 
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from autodrive.config import check_values, register
@@ -22,7 +21,7 @@ from autodrive.training.provenance import write_provenance
 from autodrive.training.quiet import quiet_libraries
 from autodrive.training.resume import config_hash, finished_metrics, save_config, with_run_config
 from autodrive.training.show import show_run
-from autodrive.training.sweep import record_failure
+from autodrive.training.sweep import run_job
 
 
 def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
@@ -62,13 +61,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
 
 def main(config: DictConfig) -> dict[str, float] | None:
     """Evaluate once, or as one job of a sweep."""
-    hydra = HydraConfig.get()
-    run_dir = Path(hydra.runtime.output_dir)
-    config = with_run_config(config, hydra.overrides.task)
-    if hydra.mode != RunMode.MULTIRUN:
-        return evaluate(config, run_dir)
-    with record_failure(run_dir):
-        return evaluate(config, run_dir)
+    return run_job(evaluate, with_run_config(config, HydraConfig.get().overrides.task))
 
 
 if __name__ == "__main__":

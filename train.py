@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
@@ -34,7 +33,7 @@ from autodrive.training.quiet import quiet_libraries
 from autodrive.training.resume import config_hash, finished_metrics, resume_checkpoint, resumed_config, save_config
 from autodrive.training.schedules import validation_interval
 from autodrive.training.show import show_run
-from autodrive.training.sweep import record_failure
+from autodrive.training.sweep import run_job
 
 
 def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
@@ -110,12 +109,7 @@ def _facts(config: DictConfig, data: RunData, student: nn.Module, seconds: dict[
 def main(config: DictConfig) -> dict[str, float] | None:
     """Train once, or as one job of a sweep: there, finished jobs are skipped and failures are recorded."""
     hydra = HydraConfig.get()
-    run_dir = Path(hydra.runtime.output_dir)
-    config = resumed_config(config, hydra.overrides.task, hydra.runtime.choices)
-    if hydra.mode != RunMode.MULTIRUN:
-        return train(config, run_dir)
-    with record_failure(run_dir):
-        return train(config, run_dir)
+    return run_job(train, resumed_config(config, hydra.overrides.task, hydra.runtime.choices))
 
 
 if __name__ == "__main__":

@@ -1,28 +1,43 @@
-"""A job of a sweep must not stop the others: its failure becomes a file."""
+"""One job of a run or a sweep: in a sweep it must not stop the others, so its failure becomes a file."""
 
 import json
 import logging
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from autodrive.entry_point import WRONG_CONFIGURATION, explain
 from autodrive.errors import InputError
 
 log = logging.getLogger(__name__)
 
+Metrics = dict[str, float]
 
-@contextmanager
-def record_failure(run_dir: Path) -> Iterator[None]:
-    """Write `error.json` if the body raises, and swallow the exception; remove a stale one if it does not."""
+
+def run_job(task: Callable[[DictConfig, Path], Metrics], config: DictConfig) -> Metrics | None:
+    """Do a task in Hydra's run folder.
+
+    As a job of a sweep, an exception is written to `error.json` and swallowed; success removes a stale one.
+
+    Returns:
+        What the task returns; None after a swallowed failure.
+    """
+    hydra = HydraConfig.get()
+    run_dir = Path(hydra.runtime.output_dir)
+    if hydra.mode != RunMode.MULTIRUN:
+        return task(config, run_dir)
     path = run_dir / "error.json"
     try:
-        yield
+        metrics = task(config, run_dir)
     except Exception as error:
         log.error("%s failed: %s", run_dir.name, explain(error))
         kind = InputError if isinstance(error, WRONG_CONFIGURATION) else type(error)
         facts = {"type": kind.__name__, "message": explain(error), "traceback": traceback.format_exc()}
         path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    else:
-        path.unlink(missing_ok=True)
+        return None
+    path.unlink(missing_ok=True)
+    return metrics
