@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from autodrive.datasets.adapter import Adapter
+from autodrive.datasets.exclusive import exclusive
 from autodrive.datasets.splits import SPLITS, assign_splits, check_fractions
 from autodrive.datasets.windows import cut_video
 from autodrive.entry_point import run_with_hydra
@@ -79,6 +80,8 @@ def prepare(
 ) -> PrepareReport:
     """Scan, split and cut all videos of a source and write the manifest.
 
+    Processes that prepare the same folder take turns; the second finds what the first has scanned and rendered.
+
     Args:
         adapter: the source.
         out: folder for the manifest and its companions.
@@ -95,11 +98,25 @@ def prepare(
     check_fractions(split_fractions)
     stride_s = default_stride_s(duration_s) if stride_s is None else stride_s
     out = Path(os.path.abspath(out))
+    num_workers = num_workers or min(MAX_SCAN_THREADS, os.cpu_count() or 1)
+    with exclusive(out):
+        return _prepare(adapter, out, duration_s, stride_s, split_fractions, seed, num_workers)
+
+
+def _prepare(
+    adapter: Adapter,
+    out: Path,
+    duration_s: float,
+    stride_s: float,
+    split_fractions: Mapping[str, float],
+    seed: int,
+    num_workers: int,
+) -> PrepareReport:
     videos, aside = adapter.videos()
     num_items = len(videos) + len(aside)
     _check_unique(videos)
     cache = ScanCache(out / "scan_cache.jsonl")
-    scans = _scan(cache, videos, num_workers or min(MAX_SCAN_THREADS, os.cpu_count() or 1))
+    scans = _scan(cache, videos, num_workers)
     checked = [(video, _check_views(video, scans)) for video in videos]
     aside += [outcome for _, outcome in checked if isinstance(outcome, SetAside)]
     usable = [(video, outcome) for video, outcome in checked if not isinstance(outcome, SetAside)]

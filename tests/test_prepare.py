@@ -149,6 +149,20 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     assert prepare(VideoFolderAdapter(str(source)), out, 6.0).num_scans_reused == 500
 
 
+def test_two_runs_may_prepare_the_same_data_at_once(tmp_path):
+    """As two trainings that are started together do: both succeed, every video is scanned once."""
+    source, out = tmp_path / "set", tmp_path / "out"
+    first = write_video(source / "000.mp4", num_frames=300, fps=30, size=(96, 160))
+    for number in range(1, 200):
+        shutil.copy(first, source / f"{number:03}.mp4")
+    command = [*MODULE, f"source={source}", f"out={out}", "num_workers=1"]
+    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(3)]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], errors
+    assert (out / "scan_cache.jsonl").read_bytes().count(b"\n") == 200
+    assert len(load_clips(out / "clips.jsonl")) == 400
+
+
 class TwoCameras:
     name = "two_cameras"
 
@@ -181,7 +195,7 @@ def test_the_command_prints_the_counts(mixed, tmp_path):
     assert "1 truncated" in run.stdout
     assert "clips per video: 1.7 (1 to 3)" in run.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"set", "out"}
-    names = {"clips.jsonl", "quarantine.jsonl", "prepare.json", "scan_cache.jsonl"}
+    names = {"clips.jsonl", "quarantine.jsonl", "prepare.json", "scan_cache.jsonl", ".lock"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from autodrive.datasets.exclusive import exclusive
 from autodrive.errors import InputError
 from autodrive.schema import SetAside, SourceVideo, Split
 from autodrive.world.film import film_scene
@@ -87,8 +88,10 @@ class SyntheticDataset:
         """
         scenes = self._scenes()
         self._make_folders()
-        missing = [scene for scene in scenes if not self._record_path(*scene).is_file()]
-        failures = {f.item: f for f in self._render(missing)}
+        failures: dict[str, SetAside] = {}
+        if self._missing(scenes):
+            with exclusive(self.folder):  # who comes second finds them rendered
+                failures = {f.item: f for f in self._render(self._missing(scenes))}
         videos, set_aside = [], []
         for split, index in scenes:
             key = f"{split}_scene_{index:05d}"
@@ -109,6 +112,9 @@ class SyntheticDataset:
             if count < 0:
                 raise InputError(f"dataset.num_{split}_scenes: {count} is negative; give 0 or more")
         return [(split, index) for split, count in counts for index in range(count)]
+
+    def _missing(self, scenes: list[tuple[Split, int]]) -> list[tuple[Split, int]]:
+        return [scene for scene in scenes if not self._record_path(*scene).is_file()]
 
     def _record_path(self, split: str, index: int) -> Path:
         return self.folder / "scenes" / f"{split}_{index:05d}.json"
