@@ -92,7 +92,13 @@ def _show(found: Mapping[str, Any]) -> None:
         table.add_row(
             f"{name} (token counts: {point['predicted_speedup']:.2f})", f"{point['train_vs_one_by_one_speedup']:.2f}"
         )
-    Console(stderr=True).print(table)
+    console = Console(stderr=True)
+    console.print(table)
+    if floor := found.get("floor"):
+        console.print(
+            f"packed training takes {floor['measured_over_floor']:.2f} times its floor, {floor['gflop']:.1f} GFLOP "
+            f"at the {floor['matmul_gflop_per_s']:.0f} GFLOP/s of a large matrix product"
+        )
 
 
 if __name__ == "__main__":
