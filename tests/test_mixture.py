@@ -65,6 +65,11 @@ def test_unknown_closed_question_is_refused():
         Mixture(closed_questions=["wether"])
 
 
+def test_an_unknown_mean_is_refused():
+    with pytest.raises(InputError, match=r"mixture\.loss_mean=clips: choose annotations or tokens"):
+        Mixture(loss_mean="clips")  # type: ignore[arg-type]
+
+
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 5), st.integers(1, 30))
 def test_every_epoch_visits_each_place_of_the_plan_once(num_visits: int, batch_size: int, seed: int, steps: int):
     schedule = VisitSchedule(tuple((i,) for i in range(num_visits)), batch_size, seed)

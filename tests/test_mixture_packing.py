@@ -81,8 +81,3 @@ def test_the_mean_is_over_annotations_or_over_tokens():
 def test_a_clip_that_fits_no_row_is_named_with_the_mend():
     with pytest.raises(InputError, match=r"tokens_per_row=20: clip long needs 33 tokens .* raise tokens_per_row"):
         pack_trees([tree("long", 30, [(2, 1)])], 20)
-
-
-def test_an_unknown_mean_is_refused():
-    with pytest.raises(InputError, match=r"mixture\.loss_mean=clips"):
-        pack_trees([tree("clip", 5, [(2, 1)])], 100, "clips")  # type: ignore[arg-type]

@@ -54,6 +54,16 @@ def test_the_fast_vision_tower_equals_the_stock_one(grid, monkeypatch):
         assert torch.allclose(our_grads[name], gradient, atol=1e-4 * gradient.norm().item()), name
 
 
+def test_pixel_statistics_are_not_rounded_with_the_weights():
+    embed = make_student().model.model.visual.patch_embed
+    pixels = torch.randint(0, 256, (8, 1176), generator=torch.Generator().manual_seed(0)).byte()
+    weight = embed.proj.weight.detach().clone()
+    exact = embed(pixels)
+    embed.bfloat16().float()
+    embed.proj.weight.data = weight
+    assert torch.equal(embed(pixels), exact)
+
+
 def test_the_fast_vision_tower_makes_one_attention_call_for_equal_frames(monkeypatch):
     student = make_student()
     calls = []

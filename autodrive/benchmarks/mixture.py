@@ -9,6 +9,8 @@ import torch
 from autodrive.benchmarks.measure import Step, describe_machine, time_alternately
 from autodrive.benchmarks.workload import (
     TreeSize,
+    backward_packed,
+    backward_plain,
     build_student,
     make_tree,
     padded_batch,
@@ -20,7 +22,6 @@ from autodrive.mixture.clip_tree import ClipTree
 from autodrive.mixture.packing import pack_trees
 from autodrive.students.qwen2_5_vl import QwenStudent
 from autodrive.students.tokenizer import VIDEO_PAD
-from autodrive.training.losses import weighted_cross_entropy
 
 # VLM-AutoDrive's upsampled mixture: 349k annotations over 68k visits of clips are 5.1 a visit, not the 6.6 a clip has.
 ANNOTATIONS_OF_VISITS = (6, 5, 4, 6, 5, 5, 5, 5)
@@ -88,13 +89,9 @@ def _packed_step(student: QwenStudent, trees: Sequence[ClipTree], tokens_per_row
 
     def step() -> float:
         optimizer.zero_grad()
-        total = 0.0
-        for row in rows:
-            loss = weighted_cross_entropy(student.supervised_logits(row), row.target_ids, row.target_weights)
-            loss.backward()
-            total += loss.item()
+        loss = backward_packed(student, rows)
         optimizer.step()
-        return total
+        return loss
 
     return step
 
@@ -108,13 +105,9 @@ def _plain_step(student: QwenStudent, trees: Sequence[ClipTree], batch_size: int
 
     def step() -> float:
         optimizer.zero_grad()
-        total = 0.0
-        for batch in batches:
-            loss = model(**batch, use_cache=False).loss / len(batches)
-            loss.backward()
-            total += loss.item()
+        loss = backward_plain(model, batches)
         optimizer.step()
-        return total
+        return loss
 
     return step
 

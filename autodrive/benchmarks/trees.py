@@ -15,6 +15,8 @@ from autodrive.benchmarks.measure import (
 )
 from autodrive.benchmarks.workload import (
     TreeSize,
+    backward_packed,
+    backward_plain,
     build_student,
     make_tree,
     padded_batch,
@@ -25,7 +27,6 @@ from autodrive.benchmarks.workload import (
 from autodrive.mixture.clip_tree import TreeRow
 from autodrive.mixture.packing import pack_trees
 from autodrive.students.qwen2_5_vl import QwenStudent
-from autodrive.training.losses import weighted_cross_entropy
 
 ONE_ROW = 10**9
 Recipe = Mapping[str, Any]
@@ -39,9 +40,7 @@ def packed_training(recipe: Recipe, size: TreeSize, frozen: bool, device: torch.
 
     def step() -> float:
         student.zero_grad()
-        loss = weighted_cross_entropy(student.supervised_logits(row), row.target_ids, row.target_weights)
-        loss.backward()
-        return loss.item()
+        return backward_packed(student, [row])
 
     return step
 
@@ -55,12 +54,7 @@ def one_by_one_training(recipe: Recipe, size: TreeSize, frozen: bool, device: to
 
     def step() -> float:
         model.zero_grad()
-        total = 0.0
-        for sequence in sequences:
-            loss = model(**sequence, use_cache=False).loss / len(sequences)
-            loss.backward()
-            total += loss.item()
-        return total
+        return backward_plain(model, sequences)
 
     return step
 
@@ -74,9 +68,7 @@ def padded_training(recipe: Recipe, size: TreeSize, frozen: bool, device: torch.
 
     def step() -> float:
         model.zero_grad()
-        loss = model(**batch, use_cache=False).loss
-        loss.backward()
-        return loss.item()
+        return backward_plain(model, [batch])
 
     return step
 

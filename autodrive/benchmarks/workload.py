@@ -1,7 +1,7 @@
 """Made-up clip trees of a wanted size, and the plain sequences that one would train and ask without trees."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from autodrive.mixture.clip_tree import ClipTree, TokenBranch
+from autodrive.mixture.clip_tree import ClipTree, TokenBranch, TreeRow
 from autodrive.students.positions import prefix_positions, reference_times
 from autodrive.students.preprocessing import Resolution, normalise
 from autodrive.students.qwen2_5_vl import QwenStudent
 from autodrive.students.tiny import TinyQwen2_5_VL
 from autodrive.students.tokenizer import VIDEO_PAD
+from autodrive.training.losses import weighted_cross_entropy
 
 TOKENS_PER_PATCH = (10, 10)  # rows and columns of visual tokens: frames of 280 x 280 pixels
 ORDINARY_IDS = (50, 250)  # byte tokens of the tiny tokenizer, none of them special
@@ -132,6 +133,26 @@ def padded_batch(sequences: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         "pixel_values_videos": torch.cat([s["pixel_values_videos"] for s in sequences]),
         "video_grid_thw": torch.cat([s["video_grid_thw"] for s in sequences]),
     }
+
+
+def backward_packed(student: QwenStudent, rows: Sequence[TreeRow]) -> float:
+    """Forward and backward of packed rows; the loss of the step."""
+    total = 0.0
+    for row in rows:
+        loss = weighted_cross_entropy(student.supervised_logits(row), row.target_ids, row.target_weights)
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def backward_plain(model: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> float:
+    """Forward and backward of plain batches, gradients accumulated; the mean of their losses."""
+    total = 0.0
+    for batch in batches:
+        loss = model(**batch, use_cache=False).loss / len(batches)
+        loss.backward()
+        total += loss.item()
+    return total
 
 
 def without_answers(tree: ClipTree) -> ClipTree:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -68,6 +69,8 @@ class Mixture:
             raise InputError(f"mixture.closed_questions: unknown {', '.join(unknown)}; choose from {known}")
         if self.option_order not in ("per_clip", "per_run"):
             raise InputError(f"mixture.option_order={self.option_order}: choose per_clip or per_run")
+        if self.loss_mean not in get_args(LossMean):
+            raise InputError(f"mixture.loss_mean={self.loss_mean}: choose {' or '.join(get_args(LossMean))}")
 
     def questions(self, clip_id: str, labels: LabelSet, seed: int, num_orders: int) -> list[Question]:
         """The multiple-choice question about a clip in up to `num_orders` option orders (one if drawn per run)."""
@@ -158,10 +161,14 @@ class VisitSchedule:
         return [self._visit(position) for position in range(step * self.batch_size, (step + 1) * self.batch_size)]
 
     def _visit(self, position: int) -> Visit:
-        epoch, place = divmod(position, sum(map(len, self.blocks)))
+        epoch, place = divmod(position, self._visits_per_epoch)
         clip_index, ordinal = self._epoch(epoch)[place]
         phase = float(np.random.default_rng([self.seed, 1, position]).random())
         return Visit(clip_index, position, ordinal, phase, self.seed)
+
+    @cached_property
+    def _visits_per_epoch(self) -> int:
+        return sum(map(len, self.blocks))
 
     def _epoch(self, epoch: int) -> list[tuple[int, int]]:
         """The clips of an epoch in order, each with how often it was visited before; the last two epochs are kept."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,10 +35,8 @@ def pack_trees(
         Rows on the CPU; all of them together are one step.
 
     Raises:
-        InputError: a prefix with a single branch is longer than a row, or `loss_mean` is unknown.
+        InputError: a prefix with a single branch is longer than a row.
     """
-    if loss_mean not in get_args(LossMean):
-        raise InputError(f"mixture.loss_mean={loss_mean}: choose {' or '.join(get_args(LossMean))}")
     parts = [part for tree in trees for part in _split(tree, tokens_per_row)]
     rows: list[list[int]] = []
     room: list[int] = []

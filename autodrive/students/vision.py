@@ -24,25 +24,22 @@ class PixelPatchEmbed(nn.Module):
     """Patch embedding from uint8 pixels as one matrix product; the kernel is as large as the stride.
 
     Pixels become floats chunk by chunk, and again in the backward pass: a float copy of all patches would be the
-    largest tensor of a step.
+    largest tensor of a step. Mean and deviation are no buffers: those would be rounded with the weights.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, stock: Qwen2_5_VisionPatchEmbed, mean: Sequence[float], std: Sequence[float]) -> None:
         """Take over the convolution of `stock`, whose weight keeps its name and shape."""
         super().__init__()
         self.proj = stock.proj
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
+        self.mean, self.std = tuple(mean), tuple(std)
 
     def forward(self, patches_PD: Tensor) -> Tensor:
         """Embed (P, D) uint8 patches as (P, width)."""
         kernel = self.proj.weight.flatten(1)
         if torch.is_autocast_enabled(kernel.device.type):
             kernel = kernel.to(torch.get_autocast_dtype(kernel.device.type))
-        return cast(Tensor, _EmbedPixels.apply(patches_PD, kernel, self.mean.float(), self.std.float()))
+        mean, std = (torch.tensor(values, device=kernel.device) for values in (self.mean, self.std))
+        return cast(Tensor, _EmbedPixels.apply(patches_PD, kernel, mean, std))
 
 
 class _EmbedPixels(Function):
