@@ -5,20 +5,16 @@ python train.py -m fps=1,15,30                       a sweep, with an ablation t
 python train.py clips=my/clips.jsonl labels=event2   your own manifest
 """
 
-import time
 from pathlib import Path
-from typing import Any
 
-import lightning as L
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from torch import nn
 
-from autodrive.config import check_values, register
 from autodrive.entry_point import run_with_hydra
+from autodrive.runs.frame import open_run
+from autodrive.runs.job import run_job
+from autodrive.runs.resume import resume_checkpoint, resumed_config
 from autodrive.training.assembly import (
-    RunData,
     build_data_module,
     build_student,
     check_student,
@@ -27,13 +23,8 @@ from autodrive.training.assembly import (
 )
 from autodrive.training.callbacks import training_callbacks
 from autodrive.training.evaluate import evaluate_student
-from autodrive.training.process import keep_freed_memory, share_cores
-from autodrive.training.provenance import cpu_seconds, write_provenance
-from autodrive.training.quiet import quiet_libraries
-from autodrive.training.resume import config_hash, finished_metrics, resume_checkpoint, resumed_config, save_config
 from autodrive.training.schedules import validation_interval
 from autodrive.training.show import show_run
-from autodrive.training.sweep import run_job
 
 
 def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
@@ -45,73 +36,65 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
     Raises:
         InputError: the configuration or an input is wrong, or the folder holds another finished run.
     """
-    began, cpu_began = time.monotonic(), cpu_seconds()
-    quiet_libraries()
-    share_cores(config.num_workers)
-    keep_freed_memory()
-    check_values(config)
-    done = finished_metrics(run_dir, config)
-    save_config(config, run_dir)
-    if done is not None:
-        return done
-    check_student(config)  # before anything is rendered or prepared
-    L.seed_everything(config.seed, verbose=False)
-    data = load_run_data(config, needed=("train", "val", "test"))
-    student = build_student(config, data)
-    module = build_data_module(config, data, student)
-    method = instantiate(config.method)(
-        student=student, lr=config.lr, num_steps=config.num_steps, answers=mcq_answers(data.clips["val"])
-    )
-    loggers = [instantiate(logger, save_dir=str(run_dir)) for logger in (config.logger or {}).values()]
-    checkpoint = resume_checkpoint(config, run_dir, data.selection.fingerprint)
-    callbacks = training_callbacks(run_dir, config.batch_size)
-    trainer = instantiate(
-        config.trainer,
-        max_steps=config.num_steps,
-        val_check_interval=validation_interval(config.num_steps, config.trainer.val_check_interval),
-        callbacks=list(callbacks),
-        logger=loggers,
-        default_root_dir=str(run_dir),
-    )
-    trainer.fit(method, module, ckpt_path=checkpoint)
-    fitted = time.monotonic()
-    callbacks.checkpoints.restore(method)
-    student.save(run_dir / "checkpoints" / "student")
-    metrics = evaluate_student(config, student, data, module, "test", run_dir)
-    for logger in loggers:
-        logger.log_metrics(metrics, step=trainer.global_step)
-        logger.finalize("success")
-    seconds = {"fit_s": fitted - began, "total_s": time.monotonic() - began, "cpu_s": cpu_seconds() - cpu_began}
-    facts = _facts(config, data, student, seconds) | {"throughput": callbacks.throughput.summary()}
-    write_provenance(run_dir, facts)
+    with open_run(config, run_dir) as run:
+        if run.finished is not None:
+            return run.finished
+        check_student(config)  # before anything is rendered or prepared
+        data = load_run_data(config, needed=("train", "val", "test"))
+        student = build_student(config, data)
+        module = build_data_module(config, data, student)
+        method = instantiate(config.method)(
+            student=student,
+            optimizer=instantiate(config.optimizer),
+            schedule=instantiate(config.schedule),
+            answers=mcq_answers(data.clips["val"]),
+        )
+        loggers = [instantiate(logger, save_dir=str(run_dir)) for logger in (config.logger or {}).values()]
+        checkpoint = resume_checkpoint(config.resume, run_dir, data.selection.fingerprint)
+        callbacks = training_callbacks(run_dir, config.batch_size)
+        trainer = instantiate(
+            config.trainer,
+            max_steps=config.num_steps,
+            val_check_interval=validation_interval(config.num_steps, config.trainer.val_check_interval),
+            callbacks=list(callbacks),
+            logger=loggers,
+            default_root_dir=str(run_dir),
+        )
+        trainer.fit(method, module, ckpt_path=checkpoint and str(checkpoint))
+        run.lap("fit_s")
+        callbacks.checkpoints.restore(method)
+        student.save(run.files.student)
+        metrics = evaluate_student(config, student, data, module, "test", run_dir)
+        for logger in loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+            logger.finalize("success")
+        plan = data.mixture.plan_visits(data.clips["train"], config.seed)
+        run.facts = {
+            "data_fingerprint": data.selection.fingerprint,
+            "clips_by_split_and_class": data.selection.counts(),
+            "clips_dropped": len(data.selection.dropped),
+            "mixture": {
+                "unique_clips": plan.unique_clips,
+                "visits_per_epoch": plan.visits_per_class,
+                "annotations_per_visit": data.mixture.annotations_per_visit(data.clips["train"], plan.visits),
+            },
+            "num_parameters": sum(parameter.numel() for parameter in student.parameters()),
+            "num_steps": config.num_steps,
+            "throughput": callbacks.throughput.summary(),
+        }
     show_run(config, run_dir, data, module.reader, metrics)
     return metrics
 
 
-def _facts(config: DictConfig, data: RunData, student: nn.Module, seconds: dict[str, float]) -> dict[str, Any]:
-    plan = data.mixture.plan_visits(data.clips["train"], config.seed)
-    return {
-        "config_hash": config_hash(config),
-        "data_fingerprint": data.selection.fingerprint,
-        "clips_by_split_and_class": data.selection.counts(),
-        "clips_dropped": len(data.selection.dropped),
-        "mixture": {
-            "unique_clips": plan.unique_clips,
-            "visits_per_epoch": plan.visits_per_class,
-            "annotations_per_visit": data.mixture.annotations_per_visit(data.clips["train"], plan.visits),
-        },
-        "num_parameters": sum(parameter.numel() for parameter in student.parameters()),
-        "num_steps": config.num_steps,
-        "time": {name: round(value, 1) for name, value in seconds.items()},
-    }
-
-
-def main(config: DictConfig) -> dict[str, float] | None:
+def job(config: DictConfig) -> dict[str, float] | None:
     """Train once, or as one job of a sweep: there, finished jobs are skipped and failures are recorded."""
-    hydra = HydraConfig.get()
-    return run_job(train, resumed_config(config, hydra.overrides.task, hydra.runtime.choices))
+    return run_job(train, config)
+
+
+def main() -> None:
+    """Read the command line and train."""
+    run_with_hydra(job, "train", resumed_config)
 
 
 if __name__ == "__main__":
-    register()
-    run_with_hydra(main, "train")
+    main()

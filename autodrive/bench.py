@@ -19,8 +19,8 @@ from autodrive.benchmarks.trees import tree_benchmark
 from autodrive.benchmarks.video import decode_benchmark, loader_benchmark, patchify_benchmark
 from autodrive.entry_point import run_with_hydra
 from autodrive.errors import InputError
+from autodrive.runs.machine import quiet_libraries
 from autodrive.training.assembly import device_of
-from autodrive.training.quiet import quiet_libraries
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -101,5 +101,10 @@ def _show(found: Mapping[str, Any]) -> None:
         )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Read the command line and bench."""
     run_with_hydra(bench, "bench")
+
+
+if __name__ == "__main__":
+    main()

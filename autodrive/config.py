@@ -1,6 +1,7 @@
 """The typed keys at the root of `conf/train.yaml` and `conf/eval.yaml`; groups are checked by their classes."""
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass, fields
 from typing import Any, get_args
@@ -13,7 +14,7 @@ from autodrive.schema import Mode, Split
 
 POSITIVE_KEYS = ("fps", "duration_s", "tokens_per_clip", "lr", "batch_size", "tokens_per_row", "num_steps")
 NON_NEGATIVE_KEYS = ("seed", "num_workers")
-# Where and how a run was made rather than what it computes.
+# Where, how fast and by what way a run is made rather than what it computes: they may differ when it is continued.
 MACHINE_KEYS = frozenset({"resume", "num_workers", "paths", "logger"})
 MAX_FOLDER_NAME = 200
 LEADING_FOLDERS = re.compile(r"(?<=-)/?(?:[^/_]+/)+(?=[^/_]+/[^/])")  # of a path, all but its last two parts
@@ -65,6 +66,8 @@ class TrainConfig:
     decoder: Any = MISSING
     frame_cache: Any = MISSING
     method: Any = MISSING
+    optimizer: Any = MISSING
+    schedule: Any = MISSING
     evaluation: Any = MISSING
     prepare: Any = MISSING
     trainer: Any = MISSING
@@ -105,6 +108,24 @@ def check_values(config: DictConfig) -> None:
     modes = list(config.evaluation.modes)
     if not modes or not set(modes) <= set(get_args(Mode)):
         raise InputError(f"evaluation.modes=[{','.join(modes)}]: choose from {', '.join(get_args(Mode))}")
+
+
+def config_hash(config: DictConfig) -> str:
+    """Identifies what a configuration computes: 16 hexadecimal digits."""
+    content = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(content, dict)
+    kept = {str(key): value for key, value in content.items() if key not in MACHINE_KEYS | {"frame_cache"}}
+    if (codec := lossy_codec(config)) is not None:
+        kept["frame_cache"] = codec
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def lossy_codec(config: DictConfig) -> Any:
+    """What the frame cache does to pixels: its codec; None where frames stay as they were decoded."""
+    node = OmegaConf.select(config, "frame_cache.codec")
+    if node is None or node["_target_"].endswith(".RawCodec"):
+        return None
+    return OmegaConf.to_container(node, resolve=True)
 
 
 def _axis_values(key: str, *, _root_: DictConfig) -> str:

@@ -1,53 +1,123 @@
 """Runs a Hydra task the way every verb of this project is run: one line and exit code 2 for wrong input."""
 
+import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
 from antlr4.error.Errors import ParseCancellationException
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from autodrive.config import register
 from autodrive.errors import InputError
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "conf"
 WRONG_CONFIGURATION = (InputError, HydraException, OmegaConfBaseException, ParseCancellationException)
 MULTIRUN_FLAGS = ("-m", "--multirun")
+SCRIPTS = ("train", "eval")  # verbs at the top of the repository; the others are modules of the package
 
 
-def run_with_hydra(task: Callable[[DictConfig], Any], config_name: str) -> None:
+@dataclass(frozen=True)
+class CommandLine:
+    """What the user typed, beside the configuration that Hydra composed from it.
+
+    Attributes:
+        overrides: The overrides as they were typed, those of Hydra's own keys left out.
+        choices: The option taken of each configuration group.
+    """
+
+    overrides: Sequence[str]
+    choices: Mapping[str, str | None]
+
+    def overridden_keys(self) -> list[str]:
+        """Keys and groups that were set, in order, with dots as separators."""
+        parsed = OverridesParser.create().parse_overrides(list(self.overrides))
+        return [override.key_or_group.replace("/", ".") for override in parsed]
+
+
+Completion = Callable[[DictConfig, CommandLine], DictConfig]
+
+
+def as_composed(config: DictConfig, command_line: CommandLine) -> DictConfig:
+    """The completion of a verb whose configuration is what the command line composes."""
+    return config
+
+
+def run_with_hydra(task: Callable[[DictConfig], Any], verb: str, complete: Completion = as_composed) -> None:
     """Compose the configuration from the command line, run the task, and exit with the project's codes.
 
     0: done. 2: the configuration or an input is wrong (one line on standard error). 1: a job of a sweep failed, or
     anything unforeseen (with its traceback). In a sweep a failing job does not stop the others: the task must turn its
-    own exceptions into results there (see `train.py`).
+    own exceptions into results there (see `autodrive/runs/job.py`).
+
+    Args:
+        task: Does the verb's work.
+        verb: Name of the verb and of its file in `conf/`.
+        complete: Adds what the configuration takes from elsewhere, such as the run that `ckpt=` names. `--cfg job`
+            prints the completed configuration, which is the one that would run.
     """
+    register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises instead of printing and exiting with 1
     # Hydra's parser would take overrides on both sides of a flag for unknown arguments.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN_FLAGS)
 
     def guarded(config: DictConfig) -> Any:
         try:
-            return task(config)
+            settings = HydraConfig.get()
+            return task(complete(config, CommandLine(settings.overrides.task, settings.runtime.choices)))
         except WRONG_CONFIGURATION as error:  # here, since Hydra would print a line of its own first
-            exit_with_line(explain(error))
+            exit_with_line(explain(error, verb))
 
     guarded.__module__ = task.__module__
     guarded.__name__ = task.__name__
-    run = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)(guarded)
+    run = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=verb)(guarded)
     try:
-        run()
+        if not _print_job(verb, complete):
+            run()
     except WRONG_CONFIGURATION as error:
-        exit_with_line(explain(error))
+        exit_with_line(explain(error, verb))
 
 
-def explain(error: BaseException) -> str:
-    """What is wrong and how to mend it, in one line, from an error of ours, of Hydra or of OmegaConf."""
+def _print_job(verb: str, complete: Completion) -> bool:
+    """With `--cfg job`, print what would run; false without it. Hydra alone would print what is not completed yet."""
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    flags.add_argument("--cfg", "-c")
+    flags.add_argument("--package", "-p")
+    flags.add_argument("--resolve", action="store_true")
+    flags.add_argument("overrides", nargs="*")
+    asked, others = flags.parse_known_intermixed_args(sys.argv[1:])
+    if asked.cfg != "job" or others:  # also what Hydra refuses, and its rarer flags
+        return False
+    with hydra.initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
+        config = hydra.compose(verb, asked.overrides, return_hydra_config=True)
+    with open_dict(config):
+        settings = config.pop("hydra")
+    try:
+        completed = complete(config, CommandLine(settings.overrides.task, settings.runtime.choices))
+    except MissingMandatoryValue:  # what is missing shows as ???
+        completed = config
+    if asked.resolve:
+        OmegaConf.resolve(completed)
+    shown = completed
+    if asked.package not in (None, "_global_"):
+        shown = OmegaConf.select(completed, asked.package)
+        if shown is None:
+            raise InputError(f"--package {asked.package}: there is no such key; leave it out to see them all")
+        print(f"# @package {asked.package}")
+    print(OmegaConf.to_yaml(shown).rstrip() if OmegaConf.is_config(shown) else shown)
+    return True
+
+
+def explain(error: BaseException, verb: str) -> str:
+    """What is wrong with a verb's input and how to fix it, in one line: an error of ours, of Hydra or of OmegaConf."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, InputError):  # raised while Hydra called a constructor
@@ -59,8 +129,9 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OverrideParseException | ParseCancellationException):
         return f"{text.partition(' See https')[0]}; {_quoting(sys.argv[1:])}"
     if text.startswith("Could not override"):
-        known = "python train.py --cfg job prints every key"
-        return f"{text.partition(' To append')[0]} There is no such key; check the spelling ({known})"
+        command = f"python {verb}.py" if verb in SCRIPTS else f"python -m autodrive.{verb}"
+        hint = f"check the spelling ({command} --cfg job prints every key)"
+        return f"{text.partition(' To append')[0]} There is no such key; {hint}"
     if text.startswith("Error merging override"):
         return f"{text.removeprefix('Error merging override ')}: {_line(str(error.__cause__))}"
     return text.partition(" Config search path")[0].strip()

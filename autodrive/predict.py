@@ -17,19 +17,18 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from autodrive.entry_point import run_with_hydra
+from autodrive.entry_point import CommandLine, run_with_hydra
 from autodrive.errors import InputError
 from autodrive.evaluation.classification import option_probabilities
 from autodrive.labels import LabelSet
 from autodrive.mixture.datamodule import AskedClip, BranchWriter, ClipReader, ClipTreeDataModule
 from autodrive.prompts import PromptBook
 from autodrive.reporting.timeline import draw_timeline
+from autodrive.runs.folder import run_config
+from autodrive.runs.machine import quiet_libraries, share_cores
 from autodrive.schema import Clip, Question, Views
 from autodrive.students.qwen2_5_vl import QwenStudent
 from autodrive.training.assembly import device_of, saved_student
-from autodrive.training.process import share_cores
-from autodrive.training.quiet import quiet_libraries
-from autodrive.training.resume import run_config
 from autodrive.video.chunker import sliding_windows
 from autodrive.video.decoder import DecodedFrames
 from autodrive.video.preflight import UnusableVideo, VideoInfo, scan
@@ -143,13 +142,26 @@ def timeline_record(timeline: Timeline, video: Path, ckpt: Path, info: VideoInfo
     }
 
 
-def main(config: DictConfig) -> dict[str, Any]:
+def with_run_values(config: DictConfig, command_line: CommandLine) -> DictConfig:
+    """The run's frame rate and duration where the command line leaves them to it.
+
+    Raises:
+        InputError: `ckpt` is no run folder.
+    """
+    run = run_config(Path(config.ckpt))
+    for key, value in (("fps", run.fps), ("window_s", run.duration_s)):
+        if config[key] is None:
+            config[key] = value
+    return config
+
+
+def job(config: DictConfig) -> dict[str, Any]:
     """Predict one video and write `timeline.json` and `timeline.png` into `out`."""
     video, ckpt, out = Path(config.video), Path(config.ckpt), Path(config.out)
     quiet_libraries()
     share_cores(config.num_workers)
     run = run_config(ckpt)
-    run.fps = config.fps or run.fps
+    run.fps = config.fps
     try:
         info = scan(video)
     except UnusableVideo as error:
@@ -170,7 +182,7 @@ def main(config: DictConfig) -> dict[str, Any]:
         num_workers=config.num_workers,
         seed=run.seed,
     )
-    clips = window_clips(video, info, config.window_s or run.duration_s, config.stride_s)
+    clips = window_clips(video, info, config.window_s, config.stride_s)
     timeline = predict_timeline(student, module, clips, labels, config.num_orders, run.seed, device_of("auto"))
     record = timeline_record(timeline, video, ckpt, info, run.fps)
     out.mkdir(parents=True, exist_ok=True)
@@ -212,5 +224,10 @@ def _show(record: dict[str, Any], out: Path) -> None:
     console.print(f"* the window with the most probable incident; picture: {out / 'timeline.png'}")
 
 
+def main() -> None:
+    """Read the command line and predict."""
+    run_with_hydra(job, "predict", with_run_values)
+
+
 if __name__ == "__main__":
-    run_with_hydra(main, "predict")
+    main()

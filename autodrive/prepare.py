@@ -239,7 +239,7 @@ def print_report(report: PrepareReport, console: Console) -> None:
     console.print(f"{report.out}/clips.jsonl", soft_wrap=True)
 
 
-def task(config: DictConfig) -> PrepareReport:
+def job(config: DictConfig) -> PrepareReport:
     """The verb: prepare what the configuration names and show the counts."""
     fractions = OmegaConf.to_container(config.split_fractions)
     if not isinstance(fractions, dict):
@@ -257,5 +257,10 @@ def task(config: DictConfig) -> PrepareReport:
     return report
 
 
+def main() -> None:
+    """Read the command line and prepare."""
+    run_with_hydra(job, "prepare")
+
+
 if __name__ == "__main__":
-    run_with_hydra(task, "prepare")
+    main()

@@ -13,7 +13,7 @@ from autodrive.entry_point import run_with_hydra
 from autodrive.errors import InputError
 from autodrive.reporting.ablation import AblationSummary
 from autodrive.reporting.ablation_files import print_ablation, write_tables
-from autodrive.reporting.run_folder import find_runs
+from autodrive.runs.folder import find_runs
 
 
 def report(config: DictConfig) -> AblationSummary:
@@ -34,5 +34,10 @@ def report(config: DictConfig) -> AblationSummary:
     return summary
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Read the command line and report."""
     run_with_hydra(report, "report")
+
+
+if __name__ == "__main__":
+    main()

@@ -20,10 +20,10 @@ from omegaconf import DictConfig
 from autodrive.config import register
 from autodrive.evaluation.metrics import metrics_from_predictions
 from autodrive.mixture.datamodule import ClipReader, ClipTreeDataModule
+from autodrive.runs.folder import run_config
 from autodrive.schema import Clip
 from autodrive.training.answering import Provenance, answer_questions
 from autodrive.training.assembly import RunData, load_run_data, saved_student
-from autodrive.training.resume import run_config
 from autodrive.video.decoder import DecodedFrames
 
 BEFORE_S, AFTER_S = 0.1, 0.33

@@ -47,7 +47,7 @@ def smoke_run(world_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="session")
 def manifest(smoke_run: Path) -> Path:
     """The manifest that the smoke run was trained on."""
+    from autodrive.runs.folder import run_config
     from autodrive.training.assembly import prepared_manifest
-    from autodrive.training.resume import run_config
 
     return prepared_manifest(run_config(smoke_run))

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -12,28 +11,28 @@ from omegaconf import DictConfig
 
 import eval as evaluation
 import train as training
-from autodrive import bench, predict, prepare
+from autodrive import bench, predict, prepare, report
 from autodrive.config import register
-from autodrive.entry_point import CONFIG_FOLDER, run_with_hydra
+from autodrive.entry_point import CONFIG_FOLDER
 
-VERBS: dict[str, Callable[[DictConfig], Any]] = {
+VERBS: dict[str, Callable[[], None]] = {
     "train": training.main,
     "eval": evaluation.main,
     "predict": predict.main,
-    "prepare": prepare.task,
-    "bench": bench.bench,
+    "prepare": prepare.main,
+    "report": report.main,
+    "bench": bench.main,
 }
 
 
 def run(verb: str, *arguments: str) -> int:
     """Run a verb with command-line arguments; its exit code."""
-    register()
     GlobalHydra.instance().clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"{verb}.py", *arguments])
         patch.setenv("WANDB_MODE", "disabled")
         try:
-            run_with_hydra(VERBS[verb], verb)
+            VERBS[verb]()
         except SystemExit as exit_:
             return int(exit_.code or 0)
     return 0

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from running import run
 
+from autodrive.runs.folder import run_config
 from autodrive.schema import Prediction, read_jsonl
-from autodrive.training.resume import run_config
 
 
 def replies(folder: Path) -> list[dict]:

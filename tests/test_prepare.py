@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from running import run
 from video_files import write_sound_only, write_video
 
 from autodrive.datasets.manifest import load_clips
@@ -197,6 +198,16 @@ def test_the_command_prints_the_counts(mixed, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"set", "out"}
     names = {"clips.jsonl", "quarantine.jsonl", "prepare.json", "scan_cache.jsonl", ".lock"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
+
+
+def test_the_rendered_world_is_prepared_by_the_command_too(tmp_path):
+    """With the keys of train.py: `paths.data_dir` says where the videos are rendered."""
+    scenes = ["dataset.num_train_scenes=2", "dataset.num_val_scenes=1", "dataset.num_test_scenes=1"]
+    folders = [f"paths.data_dir={tmp_path / 'data'}", f"out={tmp_path / 'out'}"]
+    assert run("prepare", "dataset=synthetic", *scenes, "duration_s=2", "dataset.num_workers=1", *folders) == 0
+    clips = load_clips(tmp_path / "out" / "clips.jsonl")
+    assert len(clips) == 12
+    assert all(Path(clip.views.road).is_relative_to(tmp_path / "data") for clip in clips)
 
 
 @pytest.mark.parametrize(

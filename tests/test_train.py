@@ -12,8 +12,8 @@ import train as training
 from autodrive.evaluation.metrics import metrics_from_predictions
 from autodrive.labels import LabelSet
 from autodrive.prompts import LETTERS
+from autodrive.runs.folder import run_config
 from autodrive.schema import Annotation, Clip, Prediction, SetAside, read_jsonl, write_jsonl
-from autodrive.training.resume import run_config
 
 SCORES = ("accuracy", "binary_accuracy", "macro_f1", "parse_failures", "average_precision")
 CLASSES = ("normal", "near_collision", "collision")

@@ -16,8 +16,8 @@ from autodrive.labels import LabelSet
 from autodrive.reporting import sweep
 from autodrive.reporting.published import PublishedResults, PublishedTable
 from autodrive.reporting.rows import AblationRow, RowComparison, compare_rows, score_row
-from autodrive.reporting.run_folder import RunFolder, Value
 from autodrive.reporting.verdict import OrderingVerdict, judge_ordering
+from autodrive.runs.folder import RunFolder, Value
 from autodrive.schema import Prediction
 
 

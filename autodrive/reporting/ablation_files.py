@@ -13,7 +13,7 @@ from autodrive.reporting import figures, pages, terminal
 from autodrive.reporting.ablation import AblationSummary, summarise
 from autodrive.reporting.published import PublishedTable, load_published, same_value
 from autodrive.reporting.rows import AblationRow, format_value
-from autodrive.reporting.run_folder import RunFolder, find_runs
+from autodrive.runs.folder import RunFolder, find_runs
 
 CSV_SCORES = ("precision", "recall", "f1")
 DASH = "–"  # noqa: RUF001 - a dash for people: no value

@@ -14,8 +14,8 @@ from autodrive.evaluation import classification, intervals
 from autodrive.evaluation.metrics import SHARES_OF_ALL, confusion_by_video
 from autodrive.labels import LabelSet
 from autodrive.reporting.published import same_value
-from autodrive.reporting.run_folder import Value
 from autodrive.reporting.sweep import RowRuns
+from autodrive.runs.folder import Value
 from autodrive.schema import Prediction
 
 Answers = Mapping[Path, Sequence[Prediction]]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from autodrive.evaluation.metrics import HEADLINE_TASK, confusion_by_video
 from autodrive.labels import LabelSet
 from autodrive.reporting import figures, pages
-from autodrive.reporting.run_folder import RunFolder, read_run
 from autodrive.reporting.terminal import with_interval
+from autodrive.runs.folder import RunFolder, read_run
 from autodrive.schema import Prediction
 
 STRIP_FRAMES = 8

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from autodrive.config import MACHINE_KEYS
 from autodrive.reporting.published import same_value
-from autodrive.reporting.run_folder import RunFolder, Value
+from autodrive.runs.folder import RunFolder, Value
 
 REPLICATE_KEY = "seed"
 

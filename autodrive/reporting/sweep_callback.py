@@ -13,8 +13,8 @@ from autodrive.entry_point import exit_with_line
 from autodrive.errors import InputError
 from autodrive.reporting.ablation_files import print_ablation, write_tables
 from autodrive.reporting.published import load_published
-from autodrive.reporting.run_folder import find_runs
 from autodrive.reporting.wandb_table import log_ablation
+from autodrive.runs.folder import find_runs
 
 
 class AblationTable(Callback):

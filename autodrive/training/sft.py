@@ -1,7 +1,6 @@
 """Supervised fine-tuning of a student on clip trees."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import lightning as L
@@ -13,7 +12,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from autodrive.mixture.clip_tree import TreeRow
 from autodrive.students.qwen2_5_vl import QwenStudent
 from autodrive.training.losses import weighted_cross_entropy
-from autodrive.training.schedules import warmup_cosine
 
 
 class SupervisedFineTuning(L.LightningModule):
@@ -21,12 +19,8 @@ class SupervisedFineTuning(L.LightningModule):
 
     Args:
         student: the model; its parameters that require gradients are trained.
-        lr: peak learning rate.
-        num_steps: optimiser steps of the whole training.
-        weight_decay: AdamW weight decay, on matrices only.
-        betas: AdamW moment decays.
-        warmup_fraction: share of the steps with linear warm-up.
-        final_lr_fraction: learning rate of the last step as a share of the peak.
+        optimizer: Makes the optimiser from groups of parameters; its learning rate is the peak.
+        schedule: Factor on the peak learning rate at each optimiser step, from 0.
         max_grad_norm: gradients of a step are scaled down to this norm.
         gradient_checkpointing: keep only every layer's input and compute the rest again on the way back.
         answers: canonical answer by validation annotation id, for `val/accuracy`.
@@ -35,12 +29,8 @@ class SupervisedFineTuning(L.LightningModule):
     def __init__(
         self,
         student: QwenStudent,
-        lr: float,
-        num_steps: int,
-        weight_decay: float,
-        betas: tuple[float, float],
-        warmup_fraction: float,
-        final_lr_fraction: float,
+        optimizer: Callable[..., Optimizer],
+        schedule: Callable[[int], float],
         max_grad_norm: float,
         gradient_checkpointing: bool,
         answers: dict[str, int] | None = None,
@@ -50,10 +40,7 @@ class SupervisedFineTuning(L.LightningModule):
         self.student = student
         if gradient_checkpointing:
             student.model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.lr, self.num_steps, self.weight_decay, self.betas = lr, num_steps, weight_decay, (betas[0], betas[1])
-        self.factor = partial(
-            warmup_cosine, num_steps=num_steps, warmup_fraction=warmup_fraction, final_fraction=final_lr_fraction
-        )
+        self.make_optimizer, self.schedule = optimizer, schedule
         self.max_grad_norm = max_grad_norm
         self.answers = answers or {}
 
@@ -92,10 +79,9 @@ class SupervisedFineTuning(L.LightningModule):
         return tuple(row.to(device) for row in batch)
 
     def configure_optimizers(self):
-        """AdamW; vectors (norms, biases) and embeddings are not decayed."""
+        """The optimiser and its schedule; vectors (norms, biases) and embeddings are not decayed."""
         trained = [(name, p) for name, p in self.student.named_parameters() if p.requires_grad]
         decayed = [p for name, p in trained if p.ndim >= 2 and "embed_tokens" not in name]
         rest = [p for name, p in trained if p.ndim < 2 or "embed_tokens" in name]
-        groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas)
-        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, self.factor)}
+        optimizer = self.make_optimizer([{"params": decayed}, {"params": rest, "weight_decay": 0.0}])
+        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, self.schedule)}

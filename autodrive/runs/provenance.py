@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from autodrive.runs.folder import RunFiles
+
 PACKAGES = ("vlm-autodrive", "torch", "transformers", "lightning", "av", "numpy", "tokenizers", "hydra-core")
 
 
@@ -43,7 +45,7 @@ def git_commit(folder: Path) -> str | None:
 def write_provenance(run_dir: Path, facts: dict[str, Any]) -> None:
     """Write `provenance.json` with the collected facts and the run's own."""
     text = json.dumps(collect_provenance() | facts, indent=2, sort_keys=True)
-    (run_dir / "provenance.json").write_text(text + "\n")
+    RunFiles(run_dir).provenance.write_text(text + "\n")
 
 
 def _version(package: str) -> str | None:

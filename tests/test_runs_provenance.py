@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from autodrive.training.provenance import collect_provenance, git_commit, write_provenance
+from autodrive.runs.provenance import collect_provenance, git_commit, write_provenance
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -15,9 +15,10 @@ from omegaconf import OmegaConf
 from running import run, tiny
 from safetensors.torch import load_file
 
+from autodrive.config import MACHINE_KEYS, config_hash
+from autodrive.runs.folder import run_config
 from autodrive.students.qwen2_5_vl import QwenStudent
 from autodrive.training.callbacks import Checkpoints
-from autodrive.training.resume import MACHINE_KEYS, config_hash, run_config
 
 NUM_STEPS = 30
 VALIDATE_EVERY = 3
@@ -111,7 +112,7 @@ def test_the_killed_run_s_folder_is_left_as_it_was(killed: Path, resumed: Path):
         (["mixture=unbalanced"], "mixture differs"),
         (["experiment=autodrive/table3_fps"], "experiment differs"),
         (["scale=paper"], "scale differs"),
-        (["method.weight_decay=0.5"], "method.weight_decay differs"),
+        (["optimizer.weight_decay=0.5"], "optimizer.weight_decay differs"),
     ],
 )
 def test_other_keys_are_refused(

@@ -1,4 +1,4 @@
-"""Reads what a run left behind: a run folder, or a sweep folder that holds one run folder a job."""
+"""A run folder: where its files lie, and what a run left in them; a sweep folder holds one run folder per job."""
 
 import json
 import re
@@ -17,17 +17,58 @@ from autodrive.schema import Prediction, SetAside, read_jsonl
 Value = int | float | str | bool | None
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """One job's files.
+class RunFiles:
+    """The files of a run folder; nowhere else are they named.
 
     Attributes:
-        path: the folder.
-        overrides: what the command line set for this job: key to value, in order.
-        choices: which option of each configuration group was taken.
-        config: the composed configuration.
-        metrics: flat metric keys; empty for a job that did not finish.
-        error: why the job failed, in one line; None if it finished.
+        config: What the run computes with; Hydra's own files lie beside it.
+        overrides: What the command line set, one `key=value` each.
+        hydra: Hydra's settings, with the option taken of each group.
+        metrics: Flat metric keys and their values; there once the evaluation has ended.
+        predictions: One `Prediction` per line.
+        annotations: The `Annotation`s that were asked, one per line.
+        dropped: One `SetAside` per clip that the run could not use.
+        provenance: What the run was made of and what it cost; there once the run has ended.
+        error: Why a job of a sweep failed.
+        page: The run as a web page.
+        losses: What the CSV logger wrote: losses and validation scores by step.
+        checkpoints: Folder of everything that holds weights.
+        last_checkpoint: The newest state of training, to resume from.
+        best_checkpoint: The state of training with the best validation score.
+        student: Folder of the finished student, in Hugging Face's layout.
+        data_fingerprint: The fingerprint of the clips that the checkpoints have seen.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.config = folder / ".hydra" / "config.yaml"
+        self.overrides = folder / ".hydra" / "overrides.yaml"
+        self.hydra = folder / ".hydra" / "hydra.yaml"
+        self.metrics = folder / "metrics.json"
+        self.predictions = folder / "predictions.jsonl"
+        self.annotations = folder / "annotations.jsonl"
+        self.dropped = folder / "dropped.jsonl"
+        self.provenance = folder / "provenance.json"
+        self.error = folder / "error.json"
+        self.page = folder / "report.html"
+        self.losses = folder / "metrics.csv"
+        self.checkpoints = folder / "checkpoints"
+        self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.best_checkpoint = self.checkpoints / "best.ckpt"
+        self.student = self.checkpoints / "student"
+        self.data_fingerprint = self.checkpoints / "data_fingerprint.txt"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """What a run left behind.
+
+    Attributes:
+        path: The run folder.
+        overrides: What the command line set for this job: key to value, in order.
+        choices: The option taken of each configuration group.
+        config: The configuration that the run computed with.
+        metrics: Flat metric keys; empty for a job that did not finish.
+        error: Why the job failed, in one line; None if it finished.
     """
 
     path: Path
@@ -36,6 +77,11 @@ class RunFolder:
     config: DictConfig
     metrics: Mapping[str, float]
     error: str | None
+
+    @property
+    def files(self) -> RunFiles:
+        """Where the run's files lie."""
+        return RunFiles(self.path)
 
     def value(self, key: str) -> Value:
         """The value of a configuration key or the chosen option of a group; None if this run has neither."""
@@ -62,23 +108,46 @@ class RunFolder:
         """
         node = self.select("labels")
         if not isinstance(node, Mapping) or "classes" not in node:
-            raise InputError(
-                f"{self.path / '.hydra' / 'config.yaml'}: no `labels`; give a folder written by train or eval"
-            )
+            raise InputError(f"{self.files.config}: no `labels`; give a folder written by train or eval")
         return LabelSet(str(node.get("name", "labels")), node["classes"])
 
     def predictions(self) -> list[Prediction]:
         """The run's predictions; raises InputError if there are none or a line is broken."""
-        return read_jsonl(self.path / "predictions.jsonl", Prediction)
+        return read_jsonl(self.files.predictions, Prediction)
 
     def dropped(self) -> list[SetAside]:
         """What the run set aside; empty if it wrote no such file."""
-        path = self.path / "dropped.jsonl"
+        path = self.files.dropped
         return read_jsonl(path, SetAside) if path.is_file() else []
 
     def provenance(self) -> dict[str, Any]:
         """Where the run came from: commit, versions, fingerprint, mixture counts, wall time; empty if not written."""
-        return _read_json(self.path / "provenance.json")
+        return _read_json(self.files.provenance)
+
+
+def run_config(path: Path) -> DictConfig:
+    """The configuration a run folder was made with.
+
+    Raises:
+        InputError: the folder is not a run's.
+    """
+    files = RunFiles(path)
+    if not files.config.is_file():
+        raise InputError(f"{path}: not a run folder (no .hydra/config.yaml); give the folder that train.py wrote")
+    return _load_yaml(files.config)
+
+
+def save_config(config: DictConfig, path: Path) -> None:
+    """Write what a run computes with, which may be more than its command line: a resumed or evaluated run's keys."""
+    files = RunFiles(path)
+    files.config.parent.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, files.config)
+
+
+def group_choices(path: Path) -> Mapping[str, str]:
+    """The option that a run took of each configuration group, by Hydra; empty if its folder does not say."""
+    choices = OmegaConf.select(_load_yaml(RunFiles(path).hydra), "hydra.runtime.choices") or {}
+    return {str(key): str(value) for key, value in choices.items()}
 
 
 def find_runs(folders: Sequence[Path]) -> list[RunFolder]:
@@ -104,19 +173,18 @@ def read_run(path: Path) -> RunFolder:
     Raises:
         InputError: one of its files is not valid JSON or YAML.
     """
-    hydra = _load_yaml(path / ".hydra" / "hydra.yaml")
-    choices = OmegaConf.select(hydra, "hydra.runtime.choices") or {}
-    overrides = _load_yaml(path / ".hydra" / "overrides.yaml")
-    metrics = _read_json(path / "metrics.json")
-    error = _read_json(path / "error.json")
+    files = RunFiles(path)
+    overrides = _load_yaml(files.overrides)
+    metrics = _read_json(files.metrics)
+    error = _read_json(files.error)
     reason = f"{error.get('type', 'error')}: {error.get('message', 'no message')}" if error else None
     if not metrics and reason is None:
         reason = "did not finish (no metrics.json)"
     return RunFolder(
         path=path,
         overrides=parse_overrides([str(item) for item in overrides]),
-        choices={str(key): str(value) for key, value in choices.items()},
-        config=_load_yaml(path / ".hydra" / "config.yaml"),
+        choices=group_choices(path),
+        config=_load_yaml(files.config),
         metrics=metrics,
         error=" ".join(reason.split()) if reason else None,
     )

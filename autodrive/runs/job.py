@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from autodrive.entry_point import WRONG_CONFIGURATION, explain
 from autodrive.errors import InputError
+from autodrive.runs.folder import RunFiles
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +31,14 @@ def run_job(task: Callable[[DictConfig, Path], Metrics], config: DictConfig) -> 
     run_dir = Path(hydra.runtime.output_dir)
     if hydra.mode != RunMode.MULTIRUN:
         return task(config, run_dir)
-    path = run_dir / "error.json"
+    path = RunFiles(run_dir).error
     try:
         metrics = task(config, run_dir)
     except Exception as error:
-        log.error("%s failed: %s", run_dir.name, explain(error))
+        message = explain(error, hydra.job.name)
+        log.error("%s failed: %s", run_dir.name, message)
         kind = InputError if isinstance(error, WRONG_CONFIGURATION) else type(error)
-        facts = {"type": kind.__name__, "message": explain(error), "traceback": traceback.format_exc()}
+        facts = {"type": kind.__name__, "message": message, "traceback": traceback.format_exc()}
         path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         return None
     path.unlink(missing_ok=True)

@@ -1,0 +1,88 @@
+"""How a run uses its machine: one process, its threads, memory that it has freed, and a quiet screen."""
+
+import ctypes
+import logging
+import os
+import warnings
+
+import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from omegaconf import DictConfig, ListConfig
+from transformers.utils import logging as transformers_logging
+
+from autodrive.errors import InputError
+
+TORCH_THREADS = torch.get_num_threads()  # torch's own choice: the cores this process may use
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
+KEPT_BYTES = 2**31 - 1
+LARGEST_HEAP_BLOCK = 32 * 2**20  # the most that glibc accepts
+PROCESS_COUNTS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")  # what torchrun and mpirun tell every process they start
+IRRELEVANT_WARNINGS = (
+    r".*logs directory .* exists and is not empty",  # Hydra's folder, made for this run
+    r"Checkpoint directory .* exists and is not empty",  # it holds the data's fingerprint, written a moment before
+    r".*LeafSpec.* is deprecated",
+    r"You have overridden `transfer_batch_to_device` in `LightningModule`",
+    r"`gradient_checkpointing_enable` is deprecated",  # its new name is missing in earlier 5.x releases
+    r"The '\w+_dataloader' does not have many workers",  # num_workers is chosen for the cores there are
+)
+
+
+def share_cores(num_workers: int) -> None:
+    """Give torch the cores that the loader workers leave, at least one; `OMP_NUM_THREADS` has the last word.
+
+    On the default's two cores a second thread makes a step 12 % shorter but costs a third more processor time, and
+    leaves the loader no core of its own.
+
+    Args:
+        num_workers: Number of loader processes, each with one thread.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, TORCH_THREADS - num_workers))
+
+
+def keep_freed_memory() -> bool:
+    """Keep the memory of one step for the next one; false where the C library cannot be told (it is not glibc).
+
+    By default glibc returns large blocks to the system as soon as they are free, and every step pays for getting tens
+    of megabytes of activations back page by page: 3 to 8 % of the tiny student's step.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_HEAP_BLOCK) and mallopt(M_TRIM_THRESHOLD, KEPT_BYTES))
+
+
+def quiet_libraries() -> None:
+    """Show warnings only; no advertisements, device listings, retries or bars for a file of a few megabytes."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    for message in IRRELEVANT_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def check_one_process(trainer: DictConfig) -> None:
+    """Refuse more than one process: steps, scores and files are not shared between processes yet.
+
+    Args:
+        trainer: The trainer's configuration. Its `devices` must name one: "auto" and -1 would take whatever there is.
+
+    Raises:
+        InputError: the trainer, or the launcher that started this process, asks for more than one.
+    """
+    devices = trainer.devices
+    one = len(devices) == 1 if isinstance(devices, ListConfig) else str(devices) == "1"
+    if not one:
+        raise InputError(
+            f"trainer.devices={devices}: only one device works so far; give trainer.devices=1, or [<index>]"
+        )
+    if trainer.num_nodes != 1:
+        raise InputError(f"trainer.num_nodes={trainer.num_nodes}: only one process works so far; leave it out")
+    counts: list[str] = list(PROCESS_COUNTS)
+    if SLURMEnvironment.detect():  # a job step that Lightning would join, not an interactive shell
+        counts.append("SLURM_NTASKS")
+    for name in counts:
+        if os.environ.get(name, "1") != "1":
+            started = f"{name}={os.environ[name]}: a launcher has started several processes"
+            raise InputError(f"{started}, and only one works so far; start this command once, by itself")

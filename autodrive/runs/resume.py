@@ -1,0 +1,79 @@
+"""Configurations that come from an earlier run: to continue it in a new folder, or to evaluate its student."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from autodrive.config import MACHINE_KEYS, lossy_codec
+from autodrive.entry_point import CommandLine
+from autodrive.errors import InputError
+from autodrive.runs.folder import RunFiles, group_choices, run_config
+
+# Groups without a node of their own in the configuration: they are compared by the option chosen.
+SPREAD_GROUPS = ("experiment", "scale")
+# What a saved student settles, so that saying it again could only contradict it.
+SETTLED_BY_CKPT = ("student", *SPREAD_GROUPS)
+
+
+def resumed_config(config: DictConfig, command_line: CommandLine) -> DictConfig:
+    """The configuration to train with: the given one, or with `resume=<run>` that run's.
+
+    Raises:
+        InputError: the run cannot be resumed, or the command line asks for something else than the run did.
+    """
+    if config.resume is None:
+        return config
+    run = Path(config.resume)
+    resumed = run_config(run)
+    if not RunFiles(run).last_checkpoint.is_file():
+        raise InputError(f"resume={run}: no checkpoints/last.ckpt there; it was stopped before its first validation")
+    earlier_choices = group_choices(run)
+    for key in command_line.overridden_keys():
+        if key.split(".")[0] == "frame_cache" and lossy_codec(config) == lossy_codec(resumed):
+            key = "frame_cache"  # the same pixels, kept elsewhere or not at all
+        elif key.split(".")[0] not in MACHINE_KEYS:
+            same_choice = key not in SPREAD_GROUPS or command_line.choices.get(key) == earlier_choices.get(key)
+            if not same_choice or OmegaConf.select(config, key) != OmegaConf.select(resumed, key):
+                raise InputError(f"resume={run}: {key} differs from that run's; leave it out, or start a new run")
+            continue
+        OmegaConf.update(resumed, key, OmegaConf.select(config, key), merge=False)
+    resumed.resume = str(run)
+    return resumed
+
+
+def resume_checkpoint(resume: str | None, run_dir: Path, data_fingerprint: str) -> Path | None:
+    """The Lightning checkpoint to continue from, if any; leaves the clips' fingerprint where this run's will lie.
+
+    Raises:
+        InputError: the run that is resumed saw other clips, labels or splits.
+    """
+    note = RunFiles(run_dir).data_fingerprint
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(data_fingerprint + "\n")
+    if resume is None:
+        return None
+    earlier = RunFiles(Path(resume))
+    if earlier.data_fingerprint.read_text().strip() != data_fingerprint:
+        raise InputError(f"resume={resume}: the clips, labels or splits have changed since that run; restore them")
+    return earlier.last_checkpoint
+
+
+def evaluated_config(config: DictConfig, command_line: CommandLine) -> DictConfig:
+    """The configuration to evaluate with: with `ckpt=<run>` that run's, changed only where the command line says so.
+
+    Raises:
+        InputError: `ckpt` is no run folder, or the command line also sets what comes with it.
+    """
+    if config.ckpt is None:
+        return config
+    merged = run_config(Path(config.ckpt))
+    keys = command_line.overridden_keys()
+    settled = [key for key in keys if key.split(".")[0] in SETTLED_BY_CKPT]
+    if settled:
+        raise InputError(f"{settled[0]}: comes with ckpt={config.ckpt}; leave it out, or give ckpt=null")
+    for key in ("ckpt", *keys):
+        OmegaConf.update(merged, key, OmegaConf.select(config, key), merge=False)
+    for key in config:
+        if key not in merged:
+            merged[key] = config[key]
+    return merged
