@@ -3,8 +3,10 @@
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
@@ -13,6 +15,7 @@ import eval as evaluation
 import train as training
 from autodrive import bench, predict, prepare, report
 from autodrive.config import register
+from autodrive.datasets.preparing import PrepareSettings
 from autodrive.entry_point import CONFIG_FOLDER
 
 VERBS: dict[str, Callable[[], None]] = {
@@ -44,6 +47,12 @@ def composed(verb: str, overrides: Sequence[str] = (), *, with_hydra: bool = Fal
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
         return compose(verb, overrides=list(overrides), return_hydra_config=with_hydra)
+
+
+def prepare_settings(duration_s: float, **changes: Any) -> PrepareSettings:
+    """The settings of `conf/prepare`."""
+    node: Any = yaml.safe_load((CONFIG_FOLDER / "prepare" / "windows_and_splits.yaml").read_text(encoding="utf-8"))
+    return PrepareSettings(**{**node, "duration_s": duration_s, **changes})
 
 
 def tiny(data_dir: Path, **changes: object) -> list[str]:

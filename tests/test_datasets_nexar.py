@@ -1,11 +1,12 @@
 import csv
 
 import pytest
+from running import prepare_settings
 from video_files import write_video
 
 from autodrive.datasets.nexar import NexarAdapter
+from autodrive.datasets.preparing import prepare
 from autodrive.errors import InputError
-from autodrive.prepare import prepare
 from autodrive.schema import Clip, SetAside, read_jsonl
 
 COLUMNS = ["file_name", "time_of_event", "time_of_alert", "light_conditions", "weather", "scene", "time_to_accident"]
@@ -69,9 +70,9 @@ def test_the_published_layout_is_read_whole(nexar):
 
 
 def test_clips_have_the_measured_rate_and_the_event_only_where_it_is(nexar, tmp_path):
-    report = prepare(NexarAdapter(str(nexar)), tmp_path / "out", 6.0)
+    report = prepare(NexarAdapter(str(nexar)), tmp_path / "out", prepare_settings(6.0))
     clips = {clip.id: clip for clip in read_jsonl(tmp_path / "out" / "clips.jsonl", Clip)}
-    assert clips["00822#0"].native_fps == pytest.approx(28.9, rel=1e-3)
+    assert clips["00822#0"].road.native_fps == pytest.approx(28.9, rel=1e-3)
     assert [clips[f"00822#{index}"].label for index in range(2)] == ["normal", "event"]
     assert clips["00012#0"].label == "event"
     assert clips["00012#0"].end_s == pytest.approx(145 / 28.9, rel=1e-3)
@@ -82,7 +83,7 @@ def test_clips_have_the_measured_rate_and_the_event_only_where_it_is(nexar, tmp_
 
 
 def test_positives_that_end_before_their_event_can_be_kept_without_a_label(nexar, tmp_path):
-    report = prepare(NexarAdapter(str(nexar), keep_for_anticipation=True), tmp_path / "out", 6.0)
+    report = prepare(NexarAdapter(str(nexar), keep_for_anticipation=True), tmp_path / "out", prepare_settings(6.0))
     clips = {clip.id: clip for clip in read_jsonl(tmp_path / "out" / "clips.jsonl", Clip)}
     assert report.set_aside == {}
     assert clips["02000#0"].label is None

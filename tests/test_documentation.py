@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -17,13 +18,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
+from running import prepare_settings
 
 from autodrive.annotation.rules import closed_annotations, mcq_annotations, mcq_questions
 from autodrive.config import register
 from autodrive.datasets.manifest import load_clips
+from autodrive.datasets.preparing import prepare
 from autodrive.datasets.synthetic import SyntheticDataset
 from autodrive.mixture.datamodule import BranchWriter
-from autodrive.prepare import prepare
+from autodrive.schema import Clip
 from autodrive.students.preprocessing import Resolution
 from autodrive.world import physics
 
@@ -158,7 +161,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """A rendered collision and an untrained student, as the worked example in CONTRIBUTING.md assumes them."""
     folder = tmp_path_factory.mktemp("example")
     world = SyntheticDataset(root=str(folder), num_train_scenes=1, num_val_scenes=0, num_test_scenes=0, num_workers=1)
-    prepare(world, folder / "clips", duration_s=4)
+    prepare(world, folder / "clips", prepare_settings(4))
     clips = load_clips(folder / "clips" / "clips.jsonl")
     clip = next(clip for clip in clips if clip.label == "collision")
     labels, prompts = configured("labels/event3"), configured("prompts/autodrive")
@@ -186,17 +189,18 @@ def test_worked_examples_are_true(document: str, example: dict[str, object]):
     assert outcome.failed == 0, "".join(report)
 
 
-def test_documented_telemetry_is_what_the_world_writes(example: dict[str, object]):
-    section = (
-        (REPOSITORY / "docs" / "world.md").read_text().split("## The truth beside each video")[1].split("\n## ")[0]
-    )
-    rows = re.findall(r"^\| (`[a-z_`, 0-9]+`) \|", section, re.MULTILINE)
-    documented = {name for row in rows for name in re.findall(r"`([a-z_0-9]+)`", row)}
-    clip = example["clip"]
-    with np.load(clip.telemetry) as truth:  # type: ignore[attr-defined]
-        assert documented == set(truth.files)
+def test_documented_files_are_what_the_world_writes(example: dict[str, object]):
+    text = (REPOSITORY / "docs" / "world.md").read_text()
+    section = text.split("## The sensors and the truth beside each video")[1].split("\n## ")[0]
+    clip = cast(Clip, example["clip"])
+    for kind, file in (("sensors", clip.sensors), ("truth", clip.truth)):
+        rows = re.findall(rf"^\| `{kind}/` \| (`[a-z_`, 0-9]+`) \|", section, re.MULTILINE)
+        documented = {name for row in rows for name in re.findall(r"`([a-z_0-9]+)`", row)}
+        assert file is not None
+        with np.load(file.path) as arrays:
+            assert documented == set(arrays.files)
     named = set(re.findall(r"`([a-z_0-9]+)`", section.split("`metadata` hold plain facts:")[1]))
-    assert set(clip.metadata) <= named  # type: ignore[attr-defined]
+    assert set(clip.metadata) <= named
 
 
 def test_the_readmes_picture_can_be_drawn_again(tmp_path: Path):

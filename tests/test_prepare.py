@@ -8,16 +8,16 @@ import time
 from pathlib import Path
 
 import pytest
-from running import run
+from running import prepare_settings, run
 from video_files import write_sound_only, write_video
 
 from autodrive.datasets.manifest import load_clips
+from autodrive.datasets.preparing import prepare
 from autodrive.datasets.video_folder import VideoFolderAdapter
 from autodrive.errors import InputError
-from autodrive.prepare import prepare
-from autodrive.schema import Clip, SetAside, SourceVideo, Views, read_jsonl
+from autodrive.schema import Clip, SetAside, SourceVideo, SourceView, read_jsonl
 from autodrive.video.decoder import PyAVDecoder
-from autodrive.video.sampler import requested_timestamps
+from autodrive.video.frame_grid import FrameGrid
 
 MODULE = [sys.executable, "-m", "autodrive.prepare"]
 
@@ -60,7 +60,7 @@ REASONS = {
 
 def test_every_video_ends_as_clips_or_in_quarantine_and_the_counts_add_up(mixed, tmp_path):
     out = tmp_path / "out"
-    report = prepare(VideoFolderAdapter(str(mixed)), out, duration_s=6.0, stride_s=5.0)
+    report = prepare(VideoFolderAdapter(str(mixed)), out, prepare_settings(6.0, stride_s=5.0))
     clips = read_jsonl(out / "clips.jsonl", Clip)
     aside = read_jsonl(out / "quarantine.jsonl", SetAside)
     assert {item.item: item.reason for item in aside} == REASONS
@@ -78,7 +78,7 @@ def test_every_video_ends_as_clips_or_in_quarantine_and_the_counts_add_up(mixed,
 
 
 def test_windows_hold_their_event_and_never_leave_the_video(mixed, tmp_path):
-    prepare(VideoFolderAdapter(str(mixed)), tmp_path / "out", duration_s=6.0, stride_s=5.0)
+    prepare(VideoFolderAdapter(str(mixed)), tmp_path / "out", prepare_settings(6.0, stride_s=5.0))
     clips = {clip.id: clip for clip in load_clips(tmp_path / "out" / "clips.jsonl")}
     long = [clips[f"long.mp4#{index}"] for index in range(3)]
     assert [(clip.start_s, clip.end_s) for clip in long] == [(0.0, 6.0), (5.0, 11.0), (7.0, 13.0)]
@@ -87,42 +87,52 @@ def test_windows_hold_their_event_and_never_leave_the_video(mixed, tmp_path):
         held = clip.start_s <= 7.0 < clip.end_s
         assert (clip.label == "collision") == held
     short = clips["short.mp4#0"]
-    assert (short.start_s, short.end_s, short.width, short.height) == (0.0, 2.5, 80, 48)
+    assert (short.start_s, short.end_s, short.road.width, short.road.height) == (0.0, 2.5, 80, 48)
     assert clips["untimed_short.mp4#0"].label == "collision"
 
 
 def test_videos_below_the_manifest_are_written_relative_to_it(mixed, tmp_path):
     out = mixed / "prepared"
-    prepare(VideoFolderAdapter(str(mixed)), tmp_path / "elsewhere", 6.0)
-    assert all(Path(c.views.road).is_absolute() for c in read_jsonl(tmp_path / "elsewhere" / "clips.jsonl", Clip))
-    prepare(VideoFolderAdapter(str(mixed)), mixed, 6.0)
-    assert {c.views.road for c in read_jsonl(mixed / "clips.jsonl", Clip)} == {
+    prepare(VideoFolderAdapter(str(mixed)), tmp_path / "elsewhere", prepare_settings(6.0))
+    assert all(Path(c.road.path).is_absolute() for c in read_jsonl(tmp_path / "elsewhere" / "clips.jsonl", Clip))
+    prepare(VideoFolderAdapter(str(mixed)), mixed, prepare_settings(6.0))
+    assert {c.road.path for c in read_jsonl(mixed / "clips.jsonl", Clip)} == {
         "long.mp4",
         "short.mp4",
         "untimed_short.mp4",
     }
     moved = mixed.rename(tmp_path / "moved")
-    assert all(Path(c.views.road).parent == moved for c in load_clips(moved / "clips.jsonl"))
+    assert all(Path(c.road.path).parent == moved for c in load_clips(moved / "clips.jsonl"))
     assert not out.exists()
+
+
+def test_a_data_folder_can_be_moved_with_its_manifests(mixed, tmp_path):
+    (tmp_path / "data").mkdir()
+    videos = mixed.rename(tmp_path / "data" / "videos")
+    prepare(
+        VideoFolderAdapter(str(videos)), tmp_path / "data" / "out", prepare_settings(6.0), data_dir=tmp_path / "data"
+    )
+    moved = (tmp_path / "data").rename(tmp_path / "elsewhere")
+    assert {Path(c.road.path).parent for c in load_clips(moved / "out" / "clips.jsonl")} == {moved / "videos"}
 
 
 def test_a_second_run_scans_only_what_changed(mixed, tmp_path):
     adapter, out = VideoFolderAdapter(str(mixed)), tmp_path / "out"
-    assert prepare(adapter, out, 6.0).num_scans_reused == 0
+    assert prepare(adapter, out, prepare_settings(6.0)).num_scans_reused == 0
     before = (out / "clips.jsonl").read_bytes()
-    assert prepare(adapter, out, 6.0).num_scans_reused == 10
+    assert prepare(adapter, out, prepare_settings(6.0)).num_scans_reused == 10
     assert (out / "clips.jsonl").read_bytes() == before
     write_video(mixed / "cut.mp4", num_frames=60)
-    report = prepare(adapter, out, 6.0)
+    report = prepare(adapter, out, prepare_settings(6.0))
     assert report.num_scans_reused == 9
     assert "truncated" not in report.set_aside
 
 
 def test_a_file_replaced_by_one_of_the_same_size_is_scanned_again(mixed, tmp_path):
     adapter, out = VideoFolderAdapter(str(mixed)), tmp_path / "out"
-    prepare(adapter, out, 6.0)
+    prepare(adapter, out, prepare_settings(6.0))
     os.utime(mixed / "long.mp4", (1, 1))
-    assert prepare(adapter, out, 6.0).num_scans_reused == 9
+    assert prepare(adapter, out, prepare_settings(6.0)).num_scans_reused == 9
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
@@ -143,11 +153,11 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     assert 20 <= done < 500
     with cache.open("ab") as file:
         file.write(b'{"path":"half a li')  # what a kill in the middle of a write leaves
-    report = prepare(VideoFolderAdapter(str(source)), out, 6.0)
+    report = prepare(VideoFolderAdapter(str(source)), out, prepare_settings(6.0))
     assert report.num_scans_reused == done
     assert len({clip.id for clip in load_clips(out / "clips.jsonl")}) == report.num_clips == 1000
     assert report.num_identical_files == 499
-    assert prepare(VideoFolderAdapter(str(source)), out, 6.0).num_scans_reused == 500
+    assert prepare(VideoFolderAdapter(str(source)), out, prepare_settings(6.0)).num_scans_reused == 500
 
 
 def test_two_runs_may_prepare_the_same_data_at_once(tmp_path):
@@ -171,7 +181,10 @@ class TwoCameras:
         self.folder = folder
 
     def videos(self):
-        views = Views(road=str(self.folder / "road.mp4"), driver=str(self.folder / "driver.mp4"))
+        views = {
+            "road": SourceView(path=str(self.folder / "road.mp4")),
+            "driver": SourceView(path=str(self.folder / "driver.mp4"), offset_s=0.25),
+        }
         video = SourceVideo(id="drive", dataset=self.name, source_video_id="drive", views=views, split="train")
         return [video], []
 
@@ -180,11 +193,17 @@ def test_both_cameras_must_be_usable(tmp_path):
     write_video(tmp_path / "road.mp4")
     (tmp_path / "driver.mp4").touch()
     with pytest.raises(InputError, match=r"none of 1 items is usable \(zero_byte 1\)"):
-        prepare(TwoCameras(tmp_path), tmp_path / "out", 6.0)
+        prepare(TwoCameras(tmp_path), tmp_path / "out", prepare_settings(6.0))
     assert read_jsonl(tmp_path / "out" / "quarantine.jsonl", SetAside)[0].item == "drive"
-    write_video(tmp_path / "driver.mp4")
-    prepare(TwoCameras(tmp_path), tmp_path / "out", 6.0)
-    assert load_clips(tmp_path / "out" / "clips.jsonl")[0].views.driver == str(tmp_path / "driver.mp4")
+    write_video(tmp_path / "driver.mp4", fps=20, size=(64, 96))
+    prepare(TwoCameras(tmp_path), tmp_path / "out", prepare_settings(6.0))
+    views = load_clips(tmp_path / "out" / "clips.jsonl")[0].views
+    assert views["driver"].path == str(tmp_path / "driver.mp4")
+    assert {name: (view.native_fps, view.width, view.offset_s) for name, view in views.items()} == {
+        "road": (pytest.approx(10), 80, 0.0),
+        "driver": (pytest.approx(20), 96, 0.25),
+    }
+    assert views["driver"].content_hash != views["road"].content_hash
 
 
 def test_the_command_prints_the_counts(mixed, tmp_path):
@@ -207,7 +226,7 @@ def test_the_rendered_world_is_prepared_by_the_command_too(tmp_path):
     assert run("prepare", "dataset=synthetic", *scenes, "duration_s=2", "dataset.num_workers=1", *folders) == 0
     clips = load_clips(tmp_path / "out" / "clips.jsonl")
     assert len(clips) == 12
-    assert all(Path(clip.views.road).is_relative_to(tmp_path / "data") for clip in clips)
+    assert all(Path(clip.road.path).is_relative_to(tmp_path / "data") for clip in clips)
 
 
 @pytest.mark.parametrize(
@@ -244,13 +263,13 @@ def test_real_clips_from_folder_to_frames(real_videos, tmp_path):
         "normal/udacity_solidWhiteRight.mp4,normal,,test,no\n"
         "normal/cosmos_reason1_sample.mp4,normal,,val,no\n"
     )
-    report = prepare(VideoFolderAdapter(str(source)), tmp_path / "out", 4.0)
+    report = prepare(VideoFolderAdapter(str(source)), tmp_path / "out", prepare_settings(4.0))
     assert report.set_aside == {"ego_not_involved": 1}
     assert report.num_identical_files == 0
     for clip in load_clips(tmp_path / "out" / "clips.jsonl"):
         if clip.event_time_s is not None:
             assert (clip.label == "collision") == (clip.start_s <= clip.event_time_s < clip.end_s)
-        requested = requested_timestamps(clip.start_s, clip.end_s, 4, clip.native_fps)
-        frames = PyAVDecoder().read(Path(clip.views.road), requested, (28, 56))
+        requested = FrameGrid(4).timestamps(clip.start_s, clip.end_s, clip.road.native_fps)
+        frames = PyAVDecoder().read(Path(clip.road.path), requested, (28, 56))
         assert frames.frames_TCHW.shape == (len(requested), 3, 28, 56)
         assert frames.timestamps_s[-1] < clip.end_s

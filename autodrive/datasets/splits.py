@@ -3,12 +3,9 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import get_args
 
 from autodrive.errors import InputError
-from autodrive.schema import SourceVideo, Split
-
-SPLITS: tuple[Split, ...] = get_args(Split)
+from autodrive.schema import SPLITS, SourceVideo, Split
 
 
 def check_fractions(fractions: Mapping[str, float]) -> None:

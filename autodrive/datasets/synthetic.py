@@ -120,12 +120,16 @@ class SyntheticDataset:
         return self.folder / "scenes" / f"{split}_{index:05d}.json"
 
     def _absolute(self, record: SourceVideo) -> SourceVideo:
-        views = record.views.model_copy(update={"road": str(self.folder / record.views.road)})
-        return record.model_copy(update={"views": views, "telemetry": str(self.folder / str(record.telemetry))})
+        def absolute(path: str | None) -> str | None:
+            return path and str(self.folder / path)
+
+        views = {n: view.model_copy(update={"path": absolute(view.path)}) for n, view in record.views.items()}
+        files = {"sensors": absolute(record.sensors), "truth": absolute(record.truth)}
+        return record.model_copy(update={"views": views, **files})
 
     def _make_folders(self) -> None:
         try:
-            for part in ("videos", "telemetry", "scenes"):
+            for part in ("videos", "sensors", "truth", "scenes"):
                 (self.folder / part).mkdir(parents=True, exist_ok=True)
             settings = TypeAdapter(dict).dump_json(asdict(self.settings), indent=1)
             (self.folder / "world.json").write_bytes(settings)

@@ -9,24 +9,25 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from autodrive.datasets.manifest import load_clips
+from autodrive.datasets.preparing import PrepareSettings, prepare
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.mixture.datamodule import BranchWriter, ClipReader, ClipTreeDataModule, training_texts
 from autodrive.mixture.mixture import LabelledClip, Mixture, label_clips
 from autodrive.mixture.selection import Selection, select_clips
-from autodrive.prepare import prepare
 from autodrive.prompts import PromptBook
 from autodrive.schema import Split
 from autodrive.students.preprocessing import Resolution, solve_resolution
 from autodrive.students.protocol import StudentSpec
 from autodrive.students.qwen2_5_vl import QwenStudent
+from autodrive.video.frame_grid import FrameGrid
 
 log = logging.getLogger(__name__)
 
@@ -50,22 +51,14 @@ def prepared_manifest(config: DictConfig) -> Path:
     """
     if config.clips is not None:
         return Path(config.clips)
-    settings = {
-        "dataset": OmegaConf.to_container(config.dataset, resolve=True),
-        "duration_s": config.duration_s,
-        "prepare": OmegaConf.to_container(config.prepare, resolve=True),
-    }
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+    node: Any = OmegaConf.to_container(config.prepare, resolve=True)
+    dataset = OmegaConf.to_container(config.dataset, resolve=True)
+    identity = {"dataset": dataset, "duration_s": config.duration_s, "prepare": node}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
     adapter = instantiate(config.dataset)
-    out = Path(config.paths.data_dir) / f"{adapter.name}-{digest}"
-    prepare(
-        adapter,
-        out,
-        duration_s=config.duration_s,
-        stride_s=config.prepare.stride_s,
-        split_fractions=OmegaConf.to_container(config.prepare.split_fractions),  # type: ignore[arg-type]
-        seed=config.prepare.seed,
-    )
+    data_dir = Path(config.paths.data_dir)
+    out = data_dir / f"{adapter.name}-{digest}"
+    prepare(adapter, out, PrepareSettings(duration_s=config.duration_s, **node), data_dir=data_dir)
     return out / "clips.jsonl"
 
 
@@ -79,7 +72,7 @@ def load_run_data(config: DictConfig, needed: Sequence[Split]) -> RunData:
     prompts: PromptBook = instantiate(config.prompts)
     mixture: Mixture = instantiate(config.mixture)
     clips = load_clips(prepared_manifest(config))
-    selection = select_clips(clips, labels, config.fps, needed)
+    selection = select_clips(clips, labels, FrameGrid(config.fps), needed)
     labelled = label_clips(selection, mixture, labels, config.seed)
     if "train" in needed:
         mixture.plan_visits(labelled["train"], config.seed)  # a wrong ratio is found before training starts
@@ -145,7 +138,7 @@ def resolution_of(config: DictConfig) -> Resolution:
 def build_data_module(config: DictConfig, data: RunData, student: QwenStudent) -> ClipTreeDataModule:
     """Loaders that read clips the way this student wants them."""
     reader = ClipReader(
-        instantiate(config.decoder), student.processor, config.fps, cache=instantiate(config.frame_cache)
+        instantiate(config.decoder), student.processor, FrameGrid(config.fps), cache=instantiate(config.frame_cache)
     )
     return ClipTreeDataModule(
         data.clips,

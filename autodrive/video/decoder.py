@@ -228,7 +228,7 @@ def check_request(requested_s: NDArray[np.float64]) -> None:
         InputError: there are none, or they are not ascending.
     """
     if len(requested_s) == 0 or np.any(np.diff(requested_s) < 0):
-        raise InputError("requested times must be ascending and at least one; take them from requested_timestamps")
+        raise InputError("requested times must be ascending and at least one; take them from FrameGrid.timestamps")
 
 
 def _times_that_reach(path: Path, requested_s: NDArray[np.float64]) -> NDArray[np.float64]:

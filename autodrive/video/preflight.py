@@ -15,6 +15,7 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from autodrive.schema import View
 from autodrive.video.container import UnusableVideo, open_video, seconds, seek_before
 
 LOWEST_FPS = 0.9
@@ -47,6 +48,22 @@ class VideoInfo:
     duration_s: float
     codec: str
     content_hash: str
+
+    def view(self, path: str, offset_s: float = 0.0) -> View:
+        """The file as a camera of a clip.
+
+        Args:
+            path: How the clip names the file.
+            offset_s: Time on the road camera's clock at which its first frame was taken.
+        """
+        return View(
+            path=path,
+            content_hash=self.content_hash,
+            native_fps=self.native_fps,
+            width=self.width,
+            height=self.height,
+            offset_s=offset_s,
+        )
 
 
 def scan(path: Path) -> VideoInfo:

@@ -11,7 +11,7 @@ SCENARIOS = ("lead_brake", "cut_in", "crossing_vehicle", "pedestrian", "oncoming
 CONDITIONS = ("day", "dusk", "night", "rain", "fog")
 CLASSES = ("normal", "near_collision", "collision")
 # Raised whenever rendering or physics changes, so that cached videos of an older world are not mixed with new ones.
-RENDERER_VERSION = 5
+RENDERER_VERSION = 6
 
 
 @dataclass(frozen=True)
