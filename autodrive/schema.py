@@ -250,7 +250,7 @@ def read_jsonl(path: Path, record: type[RecordT]) -> list[RecordT]:
 def iterate_jsonl(path: Path, record: type[RecordT]) -> Iterator[RecordT]:
     """Yield the records of a manifest one by one; raises as `read_jsonl` does."""
     if not path.is_file():
-        raise InputError(f"{path}: no such manifest; write it with python -m autodrive.prepare, or mend the path")
+        raise InputError(f"{path}: no such manifest; write it with python -m autodrive.prepare, or fix the path")
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -261,7 +261,7 @@ def iterate_jsonl(path: Path, record: type[RecordT]) -> Iterator[RecordT]:
                 first = error.errors()[0]
                 where = ".".join(str(part) for part in first["loc"]) or "line"
                 message = f"{path}:{number}: not a valid {record.__name__}: {where}: {first['msg']}"
-                raise InputError(f"{message}; mend that line or remove it") from None
+                raise InputError(f"{message}; fix that line or remove it") from None
 
 
 def write_jsonl(path: Path, records: Iterable[Record]) -> int:

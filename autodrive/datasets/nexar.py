@@ -27,8 +27,8 @@ class NexarAdapter:
     """Reads a download of `nexar-ai/nexar_collision_prediction`; folders that were not downloaded may be missing.
 
     Attributes:
-        source: the folder that holds `train/`, `test-public/` and `test-private/`.
-        keep_for_anticipation: keep positives that end before their event, as unlabelled clips; else they are set aside.
+        source: The folder that holds `train/`, `test-public/` and `test-private/`.
+        keep_for_anticipation: Keep positives that end before their event, as unlabelled clips; else they are set aside.
     """
 
     source: str

@@ -27,8 +27,8 @@ class VideoFolderAdapter:
     """Reads a folder of videos.
 
     Attributes:
-        source: the folder.
-        keep_witnessed: use incidents in which the ego vehicle is only a witness (`ego_involved` is no); they are set
+        source: Folder that holds the videos.
+        keep_witnessed: Use incidents in which the ego vehicle is only a witness (`ego_involved` is no); they are set
             aside by default, since the task is about the ego vehicle.
     """
 

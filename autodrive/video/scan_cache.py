@@ -53,9 +53,9 @@ class ScanCache:
         """Scan files that are not in the cache yet.
 
         Args:
-            paths: absolute paths.
-            num_workers: threads; decoding and hashing leave the interpreter free.
-            advance: called with the number of files finished since the last call.
+            paths: Absolute paths.
+            num_workers: Threads; decoding and hashing leave the interpreter free.
+            advance: Called with the number of files finished since the last call.
 
         Returns:
             A result for every path, usable or not.

@@ -37,9 +37,9 @@ def film_scene(settings: WorldSettings, split: Split, index: int, folder: Path) 
     potholes and kerbs.
 
     Args:
-        settings: the world's settings.
-        split: which split; its scenes are drawn independently of the others'.
-        index: scene number within the split.
+        settings: The world's settings.
+        split: Split of the scene; the scenes of different splits are drawn independently.
+        index: Scene number within the split.
         folder: Folder that holds `videos/`, `sensors/` and `truth/`.
 
     Returns:
