@@ -2,10 +2,12 @@
 
 import ast
 import doctest
+import importlib.util
 import re
 import runpy
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
-from running import prepare_settings
+from running import prepare_settings, run
+from video_files import write_video
 
 from autodrive.annotation.rules import closed_annotations, mcq_annotations, mcq_questions
 from autodrive.config import register
@@ -26,7 +29,7 @@ from autodrive.datasets.manifest import load_clips
 from autodrive.datasets.preparing import prepare
 from autodrive.datasets.synthetic import SyntheticDataset
 from autodrive.mixture.datamodule import BranchWriter
-from autodrive.schema import Clip
+from autodrive.schema import Clip, SetAside, read_jsonl
 from autodrive.students.preprocessing import Resolution
 from autodrive.world import physics
 
@@ -201,6 +204,44 @@ def test_documented_files_are_what_the_world_writes(example: dict[str, object]):
             assert documented == set(arrays.files)
     named = set(re.findall(r"`([a-z_0-9]+)`", section.split("`metadata` hold plain facts:")[1]))
     assert set(clip.metadata) <= named
+
+
+@pytest.fixture
+def documented_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that CONTRIBUTING.md shows; their modules can be imported as if they were in place."""
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for language in ("python", "yaml"):
+        for block in blocks(text, language):
+            named = re.match(r"# ((?:autodrive|conf)/\S+)\n", block)
+            if not named:
+                continue
+            assert block.count("\n") < 60, named[1]
+            assert not (REPOSITORY / named[1]).exists(), f"{named[1]} is there already"
+            path = tmp_path / named[1]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block, encoding="utf-8")
+            if path.suffix == ".py":
+                name = named[1].removesuffix(".py").replace("/", ".")
+                spec = importlib.util.spec_from_file_location(name, path)
+                assert spec is not None
+                assert spec.loader is not None
+                module = importlib.util.module_from_spec(spec)
+                monkeypatch.setitem(sys.modules, name, module)
+                monkeypatch.setattr(importlib.import_module(name.rpartition(".")[0]), path.stem, module, raising=False)
+                spec.loader.exec_module(module)
+    return tmp_path
+
+
+def test_the_example_of_a_new_dataset_prepares_its_videos(documented_files: Path):
+    source, out = documented_files / "my_fleet", documented_files / "out"
+    for name in ("a", "b"):
+        write_video(source / f"{name}.mp4", num_frames=30, fps=10)
+    (source / "incidents.csv").write_text("file,kind,second\nb.mp4,collision,1.5\nc.mp4,collision,2\n")
+    search = f"hydra.searchpath=[file://{documented_files / 'conf'}]"
+    assert run("prepare", "dataset=fleet", f"source={source}", f"out={out}", search) == 0
+    labels = {clip.source_video_id: (clip.label, clip.event_time_s) for clip in load_clips(out / "clips.jsonl")}
+    assert labels == {"a": ("normal", None), "b": ("collision", 1.5)}
+    assert [aside.item for aside in read_jsonl(out / "quarantine.jsonl", SetAside)] == ["c.mp4"]
 
 
 def test_the_readmes_picture_can_be_drawn_again(tmp_path: Path):
