@@ -25,21 +25,22 @@ class TrainConfig:
     """Keys of training.
 
     Attributes:
-        seed: of everything random; replicates within a table's row, not rows.
-        clips: a manifest written by `python -m autodrive.prepare`; null prepares `dataset` first.
-        source: folder of the data set, for those that need one.
-        fps: frames per second the student sees.
-        duration_s: window length when `dataset` is prepared.
+        seed: Seed of everything random. Runs that differ in it only are replicates within a row of a table.
+        clips: A manifest written by `python -m autodrive.prepare`; null prepares `dataset` first.
+        source: Folder of the data set, for those that need one.
+        fps: Frames per second that the student sees.
+        duration_s: Length of a window in seconds, when `dataset` is prepared.
         resolution: `AxB` visual tokens per temporal patch (at most A, at least B), or `auto`.
-        tokens_per_clip: budget of visual tokens that `resolution=auto` solves for.
-        lr: peak learning rate.
-        batch_size: clip visits per optimiser step (and clips per evaluation batch).
-        tokens_per_row: most tokens of a packed row; a step packs its clip visits into as few rows as fit them.
-        num_steps: optimiser steps.
-        num_workers: loader processes.
-        resume: a run folder to continue, in a new folder and with its configuration.
-        table: published table that a sweep is compared with; null finds it by the swept keys.
-        scale: name of the scale in force; `axes` holds its values of the paper's axes.
+        tokens_per_clip: Budget of visual tokens that `resolution=auto` solves for.
+        lr: Peak learning rate.
+        batch_size: Clip visits per optimiser step, and clips per batch of an evaluation.
+        tokens_per_row: Most tokens of a packed row; a step packs its clip visits into as few rows as fit them.
+        num_steps: Optimiser steps of the whole training.
+        num_workers: Number of loader processes.
+        resume: A run folder to continue in a new one, with its configuration.
+        table: Published table that a sweep is compared with; null finds it by the swept keys.
+        scale: Name of the scale in force.
+        axes: For each axis of the paper's tables, the paper's values and those that stand for them at this scale.
     """
 
     seed: int = MISSING
@@ -80,8 +81,8 @@ class EvalConfig(TrainConfig):
     """Keys of evaluation; those of training come from the evaluated run.
 
     Attributes:
-        ckpt: a run folder; null evaluates `student` as it is (zero-shot).
-        split: which split to evaluate.
+        ckpt: A run folder; null evaluates `student` as it is (zero-shot).
+        split: The split to evaluate; its name begins the keys of the metrics.
     """
 
     ckpt: str | None = MISSING

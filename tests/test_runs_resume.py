@@ -16,7 +16,7 @@ from running import run, tiny
 from safetensors.torch import load_file
 
 from autodrive.config import MACHINE_KEYS, config_hash
-from autodrive.runs.folder import run_config
+from autodrive.runs.folder import RunFiles, run_config
 from autodrive.students.qwen2_5_vl import QwenStudent
 from autodrive.training.callbacks import Checkpoints
 
@@ -156,15 +156,15 @@ def test_a_run_without_checkpoint_cannot_be_resumed(killed: Path, tmp_path: Path
 
 
 def test_the_best_checkpoint_of_the_first_part_is_not_forgotten(tmp_path: Path):
-    first, second = tmp_path / "first", tmp_path / "second"
-    first.mkdir()
-    (first / "best.ckpt").write_text("weights of step 50")
+    first, second = RunFiles(tmp_path / "first"), RunFiles(tmp_path / "second")
+    first.checkpoints.mkdir(parents=True)
+    first.best_checkpoint.write_text("weights of step 50")
     state = Checkpoints(first).state_dict()
-    state |= {"best_model_path": str(first / "best.ckpt"), "best_model_score": torch.tensor(0.9)}
-    state |= {"best_k_models": {str(first / "best.ckpt"): torch.tensor(0.9)}, "kth_value": torch.tensor(0.9)}
+    state |= {"best_model_path": str(first.best_checkpoint), "best_model_score": torch.tensor(0.9)}
+    state |= {"best_k_models": {str(first.best_checkpoint): torch.tensor(0.9)}, "kth_value": torch.tensor(0.9)}
     later = Checkpoints(second)
     later.load_state_dict(state)
-    assert (second / "best.ckpt").read_text() == "weights of step 50"
-    assert later.best_model_path == str(second / "best.ckpt")
+    assert second.best_checkpoint.read_text() == "weights of step 50"
+    assert later.best_model_path == str(second.best_checkpoint)
     assert later.best_model_score == torch.tensor(0.9)
-    assert later.best_k_models == {str(second / "best.ckpt"): torch.tensor(0.9)}
+    assert later.best_k_models == {str(second.best_checkpoint): torch.tensor(0.9)}

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from autodrive.mixture.clip_tree import TreeRow
+from autodrive.runs.folder import RunFiles
 
 
 class StepProgress(RichProgressBar):
@@ -26,12 +27,16 @@ class StepProgress(RichProgressBar):
 
 
 class Checkpoints(ModelCheckpoint):
-    """After every validation: `last.ckpt` to resume from, `best.ckpt` with the highest validation accuracy."""
+    """After every validation: `last.ckpt` to resume from, `best.ckpt` with the highest validation accuracy.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        files: Files of the run folder.
+    """
+
+    def __init__(self, files: RunFiles) -> None:
         super().__init__(
-            dirpath=folder,
-            filename="best",
+            dirpath=files.checkpoints,
+            filename=files.best_checkpoint.stem,
             monitor="val/accuracy",
             mode="max",
             save_top_k=1,
@@ -62,7 +67,7 @@ class Throughput(L.Callback):
     """Counts what training works through, and the time that takes; validation is left out.
 
     Args:
-        batch_size: clip visits per optimiser step.
+        batch_size: Clip visits per optimiser step.
     """
 
     def __init__(self, batch_size: int) -> None:
@@ -121,5 +126,10 @@ class TrainingCallbacks(NamedTuple):
 
 
 def training_callbacks(run_dir: Path, batch_size: int) -> TrainingCallbacks:
-    """Callbacks that write into a run folder; `batch_size` is in clip visits."""
-    return TrainingCallbacks(Checkpoints(run_dir / "checkpoints"), StepProgress(leave=True), Throughput(batch_size))
+    """Callbacks that write into a run folder.
+
+    Args:
+        run_dir: The run folder.
+        batch_size: Clip visits per optimiser step.
+    """
+    return TrainingCallbacks(Checkpoints(RunFiles(run_dir)), StepProgress(leave=True), Throughput(batch_size))
