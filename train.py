@@ -50,8 +50,8 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
             answers=mcq_answers(data.clips["val"]),
         )
         loggers = [instantiate(logger, save_dir=str(run_dir)) for logger in (config.logger or {}).values()]
-        checkpoint = resume_checkpoint(config.resume, run_dir, data.selection.fingerprint)
-        callbacks = training_callbacks(run_dir, config.batch_size)
+        checkpoint = resume_checkpoint(config.resume, run.files, data.selection.fingerprint)
+        callbacks = training_callbacks(run.files, config.batch_size)
         trainer = instantiate(
             config.trainer,
             max_steps=config.num_steps,

@@ -19,8 +19,7 @@ from autodrive.benchmarks.trees import tree_benchmark
 from autodrive.benchmarks.video import decode_benchmark, loader_benchmark, patchify_benchmark
 from autodrive.entry_point import run_with_hydra
 from autodrive.errors import InputError
-from autodrive.runs.machine import quiet_libraries
-from autodrive.training.assembly import device_of
+from autodrive.runs.machine import device_of, quiet_libraries
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

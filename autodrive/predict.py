@@ -25,10 +25,10 @@ from autodrive.mixture.datamodule import AskedClip, BranchWriter, ClipReader, Cl
 from autodrive.prompts import PromptBook
 from autodrive.reporting.timeline import draw_timeline
 from autodrive.runs.folder import run_config
-from autodrive.runs.machine import quiet_libraries, share_cores
+from autodrive.runs.machine import device_of, quiet_libraries, share_cores
 from autodrive.schema import ROAD, Clip, Question
 from autodrive.students.qwen2_5_vl import QwenStudent
-from autodrive.training.assembly import device_of, saved_student
+from autodrive.training.assembly import saved_student
 from autodrive.video.chunker import sliding_windows
 from autodrive.video.decoder import DecodedFrames
 from autodrive.video.frame_grid import FrameGrid

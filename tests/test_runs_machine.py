@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from running import composed, run
 
 from autodrive.errors import InputError
-from autodrive.runs.machine import TORCH_THREADS, check_one_process, share_cores
+from autodrive.runs.machine import TORCH_THREADS, check_one_process, device_of, share_cores
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +106,8 @@ def test_one_process_is_what_the_default_starts(monkeypatch: pytest.MonkeyPatch)
     check_one_process(trainer)
     with pytest.raises(InputError, match=r"trainer\.num_nodes=2"):
         check_one_process(OmegaConf.merge(trainer, {"num_nodes": 2}))  # type: ignore[arg-type]
+
+
+def test_the_device_follows_the_trainer_s_accelerator():
+    assert device_of("cpu") == torch.device("cpu")
+    assert device_of("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")

@@ -11,7 +11,7 @@ from autodrive.mixture.packing import pack_trees
 from autodrive.schema import Annotation
 from autodrive.students.qwen2_5_vl import QwenStudent
 from autodrive.training.answering import Provenance, answer_questions
-from autodrive.training.assembly import device_of, mcq_answers
+from autodrive.training.assembly import mcq_answers
 
 PROVENANCE = Provenance("tiny", None, "fingerprint", "prompts")
 
@@ -72,8 +72,3 @@ def test_the_index_of_the_right_option_follows_the_order_shown():
         mcq = member.annotations[0]
         assert mcq.options[answers[mcq.id]] == "near_collision"
     assert len(set(answers.values())) > 1
-
-
-def test_the_device_follows_the_trainer_s_accelerator():
-    assert device_of("cpu") == torch.device("cpu")
-    assert device_of("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")

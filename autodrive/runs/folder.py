@@ -21,6 +21,7 @@ class RunFiles:
     """The files of a run folder; nowhere else are they named.
 
     Attributes:
+        folder: The run folder.
         config: What the run computes with; Hydra's own files lie beside it.
         overrides: What the command line set, one `key=value` each.
         hydra: Hydra's settings, with the option taken of each group.
@@ -40,6 +41,7 @@ class RunFiles:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.config = folder / ".hydra" / "config.yaml"
         self.overrides = folder / ".hydra" / "overrides.yaml"
         self.hydra = folder / ".hydra" / "hydra.yaml"

@@ -21,14 +21,13 @@ class Run:
     """A run while it is at work.
 
     Attributes:
-        folder: The run folder.
-        files: The files in it.
+        files: The files of the run folder.
         finished: The metrics that the folder held when it was opened; None for a run that has yet to be done.
         facts: What `provenance.json` says of the run beside its machine and its time.
     """
 
-    def __init__(self, folder: Path, finished: Mapping[str, float] | None) -> None:
-        self.folder, self.files = folder, RunFiles(folder)
+    def __init__(self, files: RunFiles, finished: Mapping[str, float] | None) -> None:
+        self.files = files
         self.finished = None if finished is None else dict(finished)
         self.facts: dict[str, Any] = {}
         self._laps: dict[str, float] = {}
@@ -59,7 +58,8 @@ def open_run(config: DictConfig, run_dir: Path) -> Iterator[Run]:
     keep_freed_memory()
     check_values(config)
     check_one_process(config.trainer)
-    run = Run(run_dir, _finished_metrics(config, RunFiles(run_dir)))
+    files = RunFiles(run_dir)
+    run = Run(files, _finished_metrics(config, files))
     save_config(config, run_dir)
     L.seed_everything(config.seed, verbose=False)
     yield run
@@ -71,6 +71,5 @@ def _finished_metrics(config: DictConfig, files: RunFiles) -> dict[str, float] |
     if not (files.metrics.is_file() and files.provenance.is_file()):
         return None
     if json.loads(files.provenance.read_text())["config_hash"] != config_hash(config):
-        folder = files.metrics.parent
-        raise InputError(f"{folder}: holds a finished run of another configuration; choose another folder")
+        raise InputError(f"{files.folder}: holds a finished run of another configuration; choose another folder")
     return json.loads(files.metrics.read_text())

@@ -1,4 +1,4 @@
-"""How a run uses its machine: one process, its threads, memory that it has freed, and a quiet screen."""
+"""How a run uses its machine: one process, its threads, memory, device, and a quiet screen."""
 
 import ctypes
 import logging
@@ -51,6 +51,11 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_HEAP_BLOCK) and mallopt(M_TRIM_THRESHOLD, KEPT_BYTES))
+
+
+def device_of(accelerator: str) -> torch.device:
+    """Where a student works outside of the trainer, which leaves it on the CPU; `accelerator` as the trainer's."""
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def quiet_libraries() -> None:

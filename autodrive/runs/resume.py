@@ -41,15 +41,19 @@ def resumed_config(config: DictConfig, command_line: CommandLine) -> DictConfig:
     return resumed
 
 
-def resume_checkpoint(resume: str | None, run_dir: Path, data_fingerprint: str) -> Path | None:
-    """The Lightning checkpoint to continue from, if any; leaves the clips' fingerprint where this run's will lie.
+def resume_checkpoint(resume: str | None, files: RunFiles, data_fingerprint: str) -> Path | None:
+    """The Lightning checkpoint to continue from, if any; leaves the data's fingerprint where this run's will lie.
+
+    Args:
+        resume: Folder of the run that is resumed; None: this one begins anew.
+        files: Files of this run.
+        data_fingerprint: What this run sees.
 
     Raises:
         InputError: the run that is resumed saw other clips, labels or splits.
     """
-    note = RunFiles(run_dir).data_fingerprint
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(data_fingerprint + "\n")
+    files.checkpoints.mkdir(parents=True, exist_ok=True)
+    files.data_fingerprint.write_text(data_fingerprint + "\n")
     if resume is None:
         return None
     earlier = RunFiles(Path(resume))

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -118,11 +117,6 @@ def saved_student(config: DictConfig, run: Path) -> QwenStudent:
     student = QwenStudent.load(run / "checkpoints" / "student")
     student.processor = replace(student.processor, fps=config.fps, resolution=resolution_of(config))
     return student
-
-
-def device_of(accelerator: str) -> torch.device:
-    """Where a student works outside of the trainer, which leaves it on the CPU; `accelerator` as the trainer's."""
-    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def resolution_of(config: DictConfig) -> Resolution:

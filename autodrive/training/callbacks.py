@@ -125,11 +125,11 @@ class TrainingCallbacks(NamedTuple):
     throughput: Throughput
 
 
-def training_callbacks(run_dir: Path, batch_size: int) -> TrainingCallbacks:
+def training_callbacks(files: RunFiles, batch_size: int) -> TrainingCallbacks:
     """Callbacks that write into a run folder.
 
     Args:
-        run_dir: The run folder.
+        files: Files of the run folder.
         batch_size: Clip visits per optimiser step.
     """
-    return TrainingCallbacks(Checkpoints(RunFiles(run_dir)), StepProgress(leave=True), Throughput(batch_size))
+    return TrainingCallbacks(Checkpoints(files), StepProgress(leave=True), Throughput(batch_size))

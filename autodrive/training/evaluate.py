@@ -8,10 +8,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from autodrive.evaluation.metrics import metrics_from_predictions
 from autodrive.mixture.datamodule import ClipTreeDataModule
+from autodrive.runs.machine import device_of
 from autodrive.schema import Mode, Split, write_jsonl
 from autodrive.students.qwen2_5_vl import QwenStudent
 from autodrive.training.answering import Provenance, answer_questions
-from autodrive.training.assembly import RunData, device_of
+from autodrive.training.assembly import RunData
 
 
 def evaluate_student(
