@@ -91,7 +91,9 @@ def write_run(
     if predictions is not None:
         write_jsonl(folder / "predictions.jsonl", predictions)
         write_jsonl(folder / "dropped.jsonl", dropped)
-        metrics = metrics_from_predictions(predictions, label_set())
+        metrics = {}
+        for mode, prefix in (("direct", "test"), ("reasoning", "test_reasoning")):
+            metrics |= metrics_from_predictions([p for p in predictions if p.mode == mode], label_set(), prefix)
         (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
 

@@ -37,8 +37,18 @@ class RunFolder:
     metrics: Mapping[str, float]
     error: str | None
 
+    @property
+    def trained(self) -> bool:
+        """Whether the student was trained, rather than evaluated as it was released (`ckpt=null`)."""
+        return "ckpt" not in self.config or self.config.ckpt is not None
+
     def value(self, key: str) -> Value:
-        """The value of a configuration key or the chosen option of a group; None if this run has neither."""
+        """The value of a configuration key or the chosen option of a group; None if this run has neither.
+
+        `setting`, which no configuration states, is `fine_tuned` for a trained student and else `zero_shot`.
+        """
+        if key == "setting":
+            return "fine_tuned" if self.trained else "zero_shot"
         if key in self.overrides:
             return self.overrides[key]
         if key in self.choices:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from autodrive.ablation.published import same_value
 from autodrive.config import MACHINE_KEYS
-from autodrive.reporting.published import same_value
 from autodrive.reporting.run_folder import RunFolder, Value
 
 REPLICATE_KEY = "seed"
@@ -12,12 +12,31 @@ REPLICATE_KEY = "seed"
 
 @dataclass
 class RowRuns:
-    """The runs of one table row: same axis values, different seeds."""
+    """The runs of one table row: same axis values, different seeds.
+
+    Attributes:
+        values: Axis key to our value.
+        paper_values: Axis key to the paper's value that it stands for.
+        finished: Runs with metrics.
+        failed: Runs without.
+    """
 
     values: dict[str, Value]
     paper_values: dict[str, Value]
     finished: list[RunFolder] = field(default_factory=list)
     failed: list[RunFolder] = field(default_factory=list)
+
+    def by_seed(self) -> dict[Value, list[RunFolder]]:
+        """Finished runs by training seed: the same seed twice is no replicate."""
+        seeds: dict[Value, list[RunFolder]] = {}
+        for run in self.finished:
+            seeds.setdefault(run.value(REPLICATE_KEY), []).append(run)
+        return seeds
+
+    @property
+    def trained(self) -> bool:
+        """Whether another seed would have given other weights."""
+        return any(run.trained for run in self.finished)
 
 
 def swept_keys(runs: Sequence[RunFolder]) -> tuple[str, ...]:
@@ -41,10 +60,11 @@ def paper_value(run: RunFolder, key: str, value: Value) -> Value:
 
 def group_rows(runs: Sequence[RunFolder], keys: Sequence[str]) -> list[RowRuns]:
     """Runs grouped by their values of these keys, in order of first appearance; with no keys each run is a row."""
-    rows: dict[tuple[str, ...], RowRuns] = {}
+    rows: dict[tuple[float | str, ...], RowRuns] = {}
     for run in runs:
         values: dict[str, Value] = {key: run.value(key) for key in keys} if keys else {"run": run.path.name}
         papers = {key: paper_value(run, key, value) for key, value in values.items()}
-        row = rows.setdefault(tuple(str(value) for value in values.values()), RowRuns(values, papers))
+        identity = tuple(float(v) if isinstance(v, int | float) else str(v) for v in values.values())  # 6 is 6.0
+        row = rows.setdefault(identity, RowRuns(values, papers))
         (row.failed if run.error else row.finished).append(run)
     return list(rows.values())

@@ -2,8 +2,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from autodrive.ablation.axes import swept_keys
 from autodrive.reporting.run_folder import RunFolder, parse_overrides
-from autodrive.reporting.sweep import swept_keys
 
 
 def run_folder(*overrides: str, **config: object) -> RunFolder:

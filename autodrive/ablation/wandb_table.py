@@ -4,8 +4,8 @@ from pathlib import Path
 
 import wandb
 
-from autodrive.reporting.ablation import AblationSummary
-from autodrive.reporting.ablation_files import csv_rows
+from autodrive.ablation.files import csv_rows
+from autodrive.ablation.table import AblationSummary
 from autodrive.reporting.wandb_run import wandb_mode
 
 
@@ -13,8 +13,8 @@ def log_ablation(summary: AblationSummary, sweep_dir: Path, project: str = "vlm-
     """Log the table as one run of kind `ablation`, in the group that the sweep's runs share (its folder's name).
 
     Args:
-        summary: the table.
-        sweep_dir: the sweep's folder; W&B keeps its own files there.
+        summary: The table.
+        sweep_dir: The sweep's folder; W&B keeps its own files there.
         project: W&B project.
     """
     rows = csv_rows(summary)

@@ -9,12 +9,12 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
+from autodrive.ablation.files import print_ablation, write_tables
+from autodrive.ablation.published import load_published
+from autodrive.ablation.wandb_table import log_ablation
 from autodrive.entry_point import exit_with_line
 from autodrive.errors import InputError
-from autodrive.reporting.ablation_files import print_ablation, write_tables
-from autodrive.reporting.published import load_published
 from autodrive.reporting.run_folder import find_runs
-from autodrive.reporting.wandb_table import log_ablation
 
 
 class AblationTable(Callback):
