@@ -1,5 +1,6 @@
 """The verdicts' error rates, on simulated tables: how often equal rows are called different, unequal ones found."""
 
+import gc
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -15,6 +16,12 @@ SPREAD_ON_900 = float(np.sqrt(np.mean([np.var(pair, ddof=1) for pair in ([0.887,
 # Spread of how hard clips are, in units of a run's noise: two runs then disagree on a tenth of the clips, as ours do.
 SPREAD_OF_DIFFICULTY = 1.8
 SHARED_IN_VIDEO, SHARED_NOISE_IN_VIDEO = 0.5, 0.3
+
+
+@pytest.fixture(autouse=True)
+def no_collection_per_table(monkeypatch):
+    """statsmodels collects garbage in every correction: a tenth of a second that thousands of tables cannot afford."""
+    monkeypatch.setattr(gc, "collect", lambda *_: 0)
 
 
 def simulated_row(difficulty_N, accuracy, spread, num_seeds, random):
