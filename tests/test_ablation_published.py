@@ -159,3 +159,14 @@ def test_a_mistake_in_the_file_is_one_line_that_names_it(tmp_path, old, new, tol
 def test_a_folder_without_tables_is_refused(tmp_path):
     with pytest.raises(InputError, match="full checkout"):
         load_published(tmp_path)
+
+
+@pytest.mark.parametrize("table_id", TABLES)
+def test_the_documents_say_what_can_be_run_today(table_id):
+    """The line of docs/reproducing.md follows from the table's `today`; a failure shows the line to put there."""
+    table = TABLES[table_id]
+    command = f"`{table.today.command}`" if table.today.command else ""
+    said = table.today.comparable or f"not yet: {table.today.missing}"
+    line = f"| {table.id}: {table.title} |{f' {command}' if command else ''} | {said} |"
+    document = PUBLISHED_FOLDER.parents[1] / "docs" / "reproducing.md"
+    assert line in document.read_text(encoding="utf-8").splitlines()

@@ -1,5 +1,5 @@
 """Ablation tables: from run folders to a judgement."""
-# pyright: reportOptionalSubscript=false, reportOptionalMemberAccess=false
+# pyright: reportOptionalSubscript=false, reportOptionalMemberAccess=false, reportArgumentType=false
 
 import csv
 import shutil
@@ -176,8 +176,8 @@ def test_steps_are_corrected_for_their_number(tmp_path):
     for lr, skill in (("1e-6", 0.75), ("1e-5", 0.9), ("2e-5", 0.82)):
         write_seeds(tmp_path, f"lr={lr}", skill)
     steps = write_ablation(tmp_path).verdict.steps
-    alone = sorted(step.test.p_value for step in steps)
-    assert sorted(step.p_value for step in steps) == pytest.approx([2 * alone[0], max(alone[1], 2 * alone[0])])
+    alone = sorted(float(step.test.p_value) for step in steps)
+    assert sorted(float(step.p_value) for step in steps) == pytest.approx([2 * alone[0], max(alone[1], 2 * alone[0])])
 
 
 def test_the_values_that_tests_rest_on_are_kept(fps_summary, fps_sweep):

@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
+from run_samples import reader, write_run
 
 from autodrive.annotation.rules import closed_annotations, mcq_annotations, mcq_questions
 from autodrive.config import register
@@ -173,7 +174,19 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
         "prompts": prompts,
         "student": student.eval(),
         "decoder": configured("decoder/pyav"),
+        **published_table_example(folder),
     }
+
+
+def published_table_example(folder: Path) -> dict[str, object]:
+    """The file that CONTRIBUTING.md shows, and a sweep to stand beside it."""
+    (shown,) = [b for b in blocks((REPOSITORY / "CONTRIBUTING.md").read_text(), "yaml") if "test_set:" in b]
+    (folder / "published").mkdir()
+    (folder / "published" / "another.yaml").write_text(shown, encoding="utf-8")
+    for fps, skill in ((2, 0.5), (10, 0.9)):
+        for seed in (0, 1):
+            write_run(folder / "sweep" / f"{fps}-{seed}", [f"fps={fps}", f"seed={seed}"], reader(skill, seed))
+    return {"folder_of_that_file": folder / "published", "sweep": folder / "sweep"}
 
 
 @pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/clip_trees.md"])
