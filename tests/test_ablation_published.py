@@ -29,7 +29,7 @@ def source_tables() -> dict[str, dict[str, Any]]:
     if not SHARED.is_file():
         pytest.skip("the source of the transcription is not beside this checkout")
     tables = yaml.safe_load(SHARED.read_text(encoding="utf-8"))["tables"]
-    return {OTHER_IDS.get(table["id"], table["id"]): table for table in tables}
+    return {OTHER_IDS.get(table["id"]) or table["id"]: table for table in tables}
 
 
 def test_every_published_table_is_here():
@@ -44,7 +44,7 @@ def test_every_number_is_transcribed(table_id):
 
     def figures(row: dict[str, Any]) -> dict[str, float]:
         flat = {key: row.get(key) for key in scored} | row.get("class_counts", {})
-        named = {OTHER_NAMES.get(key, key): value for key, value in flat.items()}
+        named = {OTHER_NAMES.get(key) or key: value for key, value in flat.items()}
         return {key: float(value) for key, value in named.items() if is_number(value)}
 
     theirs = [figures(row) for row in source["rows"]]
