@@ -27,6 +27,7 @@ from autodrive.schema import Split
 from autodrive.students.preprocessing import Resolution, solve_resolution
 from autodrive.students.protocol import StudentSpec
 from autodrive.students.qwen2_5_vl import QwenStudent
+from autodrive.video.frame_grid import FrameGrid
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ def prepared_manifest(config: DictConfig) -> Path:
         stride_s=config.prepare.stride_s,
         split_fractions=OmegaConf.to_container(config.prepare.split_fractions),  # type: ignore[arg-type]
         seed=config.prepare.seed,
+        data_dir=Path(config.paths.data_dir),
     )
     return out / "clips.jsonl"
 
@@ -79,7 +81,7 @@ def load_run_data(config: DictConfig, needed: Sequence[Split]) -> RunData:
     prompts: PromptBook = instantiate(config.prompts)
     mixture: Mixture = instantiate(config.mixture)
     clips = load_clips(prepared_manifest(config))
-    selection = select_clips(clips, labels, config.fps, needed)
+    selection = select_clips(clips, labels, FrameGrid(config.fps), needed)
     labelled = label_clips(selection, mixture, labels, config.seed)
     if "train" in needed:
         mixture.plan_visits(labelled["train"], config.seed)  # a wrong ratio is found before training starts
@@ -145,7 +147,7 @@ def resolution_of(config: DictConfig) -> Resolution:
 def build_data_module(config: DictConfig, data: RunData, student: QwenStudent) -> ClipTreeDataModule:
     """Loaders that read clips the way this student wants them."""
     reader = ClipReader(
-        instantiate(config.decoder), student.processor, config.fps, cache=instantiate(config.frame_cache)
+        instantiate(config.decoder), student.processor, FrameGrid(config.fps), cache=instantiate(config.frame_cache)
     )
     return ClipTreeDataModule(
         data.clips,
