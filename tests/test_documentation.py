@@ -17,8 +17,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
+from running import composed
 
-from autodrive.annotation.rules import closed_annotations, mcq_annotations, mcq_questions
+from autodrive.annotation.rules import ClassQuestion, ClosedQuestions
 from autodrive.config import register
 from autodrive.datasets.manifest import load_clips
 from autodrive.datasets.synthetic import SyntheticDataset
@@ -161,16 +162,16 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     prepare(world, folder / "clips", duration_s=4)
     clips = load_clips(folder / "clips" / "clips.jsonl")
     clip = next(clip for clip in clips if clip.label == "collision")
-    labels, prompts = configured("labels/event3"), configured("prompts/autodrive")
-    annotations = mcq_annotations(clip, "collision", mcq_questions(clip.id, labels, 0))
-    annotations += closed_annotations(clip, "collision", ["weather", "when"])
-    taught = [BranchWriter(prompts, labels).teach(annotation, "direct") for annotation in annotations]
-    texts = [prompts.system, *(text for branch in taught for text in (branch.prompt, str(branch.target)))]
+    labels, book = configured("labels/event3"), instantiate(composed("train").prompts)
+    annotations = list(ClassQuestion("mcq").annotations([clip], labels, 0))
+    annotations += ClosedQuestions("closed_qa", ["weather", "when"]).annotations([clip], labels, 0)
+    taught = [BranchWriter(book, labels).teach(annotation) for annotation in annotations]
+    texts = [book.system, *(text for branch in taught for text in (branch.prompt, str(branch.target)))]
     student = configured("student/tiny_qwen2_5_vl").build(texts, 15, Resolution.parse("8x4"), 0)
     return {
         "clip": clip,
         "labels": labels,
-        "prompts": prompts,
+        "book": book,
         "student": student.eval(),
         "decoder": configured("decoder/pyav"),
     }

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+SHARES_OF_ALL = frozenset({"accuracy", "binary_accuracy", "parse_failures"})  # scores that divide by all items
 
 
 def class_indices(values: Sequence[str | None], names: Sequence[str]) -> NDArray[np.int64]:

@@ -49,6 +49,8 @@ class Balance:
         chosen_modes = [self.factors is not None, self.target_counts is not None, self.equal]
         if sum(chosen_modes) > 1:
             raise InputError("mixture.balance: set one of factors, target_counts and equal, not several")
+        if not classes:
+            return VisitPlan((), {}, {})
         if self.natural_ratio is not None:
             self._check_names("natural_ratio", self.natural_ratio, by_class)
             by_class = _thin(by_class, self.natural_ratio, random)

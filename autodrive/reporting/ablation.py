@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autodrive.errors import InputError
-from autodrive.evaluation.metrics import HEADLINE_TASK
 from autodrive.labels import LabelSet
 from autodrive.reporting import sweep
 from autodrive.reporting.published import PublishedResults, PublishedTable
@@ -109,10 +108,10 @@ def _common_labels(finished: Sequence[RunFolder]) -> LabelSet | None:
 
 
 def _headline(run: RunFolder) -> list[Prediction]:
-    chosen = [p for p in run.predictions() if p.mode == "direct" and p.task == HEADLINE_TASK]
+    chosen = [p for p in run.predictions() if p.mode == "direct" and p.task == run.headline_task()]
     if not chosen:
         raise InputError(
-            f"{run.path / 'predictions.jsonl'}: holds no direct {HEADLINE_TASK} reply; evaluate this run again"
+            f"{run.path / 'predictions.jsonl'}: holds no direct {run.headline_task()} reply; evaluate this run again"
         )
     return chosen
 
@@ -144,7 +143,7 @@ def _left_out(finished: Sequence[RunFolder], shared: set[str]) -> dict[str, int]
     reasons: dict[str, str] = {}
     answered: set[str] = set()
     for run in finished:
-        answered |= {p.clip_id for p in run.predictions() if p.task == HEADLINE_TASK and p.mode == "direct"}
+        answered |= {p.clip_id for p in run.predictions() if p.task == run.headline_task() and p.mode == "direct"}
         reasons |= {item.item: item.reason for item in run.dropped()}
     return dict(Counter(reasons.get(clip, "not answered by every run") for clip in answered - shared))
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodrive.evaluation import classification, intervals
-from autodrive.evaluation.metrics import SHARES_OF_ALL, confusion_by_video
+from autodrive.evaluation.by_video import confusion_by_video
+from autodrive.evaluation.classification import SHARES_OF_ALL
 from autodrive.labels import LabelSet
 from autodrive.reporting.published import same_value
 from autodrive.reporting.run_folder import Value

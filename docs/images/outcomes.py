@@ -15,8 +15,8 @@ from PIL import Image
 
 from autodrive.annotation.rules import MCQ_QUESTION
 from autodrive.labels import LabelSet
-from autodrive.prompts import LETTERS
 from autodrive.schema import SourceVideo
+from autodrive.tasks.choice import LETTERS
 from autodrive.video.decoder import PyAVDecoder
 from autodrive.world.film import film_scene
 from autodrive.world.settings import CLASSES, CONDITIONS, SCENARIOS, WorldSettings
