@@ -25,7 +25,7 @@ from autodrive.evaluation.classification import option_probabilities
 from autodrive.labels import LabelSet
 from autodrive.mixture.datamodule import AskedClip, BranchWriter, ClipReader, ClipTreeDataModule
 from autodrive.reporting.timeline import draw_timeline
-from autodrive.schema import Clip, Question, Views
+from autodrive.schema import ROAD, Clip, Question
 from autodrive.students.qwen2_5_vl import QwenStudent
 from autodrive.tasks.task_book import TaskBook
 from autodrive.training.assembly import device_of, saved_student
@@ -34,6 +34,7 @@ from autodrive.training.quiet import quiet_libraries
 from autodrive.training.resume import run_config
 from autodrive.video.chunker import sliding_windows
 from autodrive.video.decoder import DecodedFrames
+from autodrive.video.frame_grid import FrameGrid
 from autodrive.video.preflight import UnusableVideo, VideoInfo, scan
 
 NUM_FRAMES_SHOWN = 6
@@ -64,13 +65,9 @@ def window_clips(path: Path, info: VideoInfo, window_s: float, stride_s: float) 
             id=f"{path.stem}#{index}",
             dataset="video",
             source_video_id=path.stem,
-            views=Views(road=str(path)),
+            views={ROAD: info.view(str(path))},
             start_s=start_s,
             end_s=end_s,
-            native_fps=info.native_fps,
-            width=info.width,
-            height=info.height,
-            content_hash=info.content_hash,
         )
         for index, (start_s, end_s) in enumerate(sliding_windows(info.duration_s, window_s, stride_s))
     ]
@@ -174,7 +171,7 @@ def main(config: DictConfig) -> dict[str, Any]:
     source = class_question([instantiate(node) for node in run.questions.values()], book.headline, ckpt)
     student = saved_student(run, ckpt)
     cache = instantiate(config.frame_cache)
-    reader = ClipReader(instantiate(config.decoder), student.processor, run.fps, cache=cache)
+    reader = ClipReader(instantiate(config.decoder), student.processor, FrameGrid(run.fps), cache=cache)
     module = ClipTreeDataModule(
         asked={},
         schedule=None,
@@ -208,8 +205,8 @@ def _frames_to_show(reader: ClipReader, clip: Clip) -> DecodedFrames:
     """A few frames of a window, large enough for a person."""
     step_s = (clip.end_s - clip.start_s) / NUM_FRAMES_SHOWN
     times_s = clip.start_s + step_s * (np.arange(NUM_FRAMES_SHOWN, dtype=np.float64) + 0.5)
-    width = round(clip.width * HEIGHT_SHOWN / clip.height)
-    return reader.decoder.read(Path(clip.views.road), times_s, (HEIGHT_SHOWN, width))
+    width = round(clip.road.width * HEIGHT_SHOWN / clip.road.height)
+    return reader.decoder.read(Path(clip.road.path), times_s, (HEIGHT_SHOWN, width))
 
 
 def _show(record: dict[str, Any], out: Path) -> None:

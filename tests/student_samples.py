@@ -3,12 +3,12 @@
 import copy
 
 import torch
+from records import make_clip
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from autodrive.mixture.clip_tree import Branch, ClipSample, ClipTree, TokenBranch, TreeRow
 from autodrive.mixture.packing import pack_trees
-from autodrive.schema import Clip, Views
 from autodrive.students.preprocessing import Resolution
 from autodrive.students.qwen2_5_vl import QwenStudent
 from autodrive.students.tiny import TinyQwen2_5_VL
@@ -38,18 +38,7 @@ def make_sample(
     branches: tuple[Branch, ...] = BRANCHES,
     seed: int = 0,
 ) -> ClipSample:
-    clip = Clip(
-        id=f"video{seed}#0",
-        dataset="test",
-        source_video_id=f"video{seed}",
-        views=Views(road="video.mp4"),
-        start_s=0,
-        end_s=num_frames / fps,
-        native_fps=30,
-        width=width,
-        height=height,
-        content_hash="0",
-    )
+    clip = make_clip(id=f"video{seed}#0", source_video_id=f"video{seed}", end_s=num_frames / fps)
     generator = torch.Generator().manual_seed(seed)
     frames = torch.randint(0, 256, (num_frames, 3, height, width), dtype=torch.uint8, generator=generator)
     return ClipSample(clip, DecodedFrames(frames, torch.arange(num_frames).double() / fps), SYSTEM, branches)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from records import make_clip
+from records import make_clip, make_view
 
 from autodrive.errors import InputError
 from autodrive.schema import Annotation, Clip, Prediction, Reply, iterate_jsonl, read_jsonl, write_jsonl
@@ -42,11 +42,17 @@ def test_missing_manifest_says_how_to_make_one(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"end_s": 0.0}, {"start_s": -1.0}, {"native_fps": 0}, {"native_fps": float("nan")}]
+    "changes", [{"end_s": 0.0}, {"start_s": -1.0}, {"views": {}}, {"views": {"driver": make_view()}}]
 )
 def test_impossible_clips_are_refused(changes: dict):
     with pytest.raises(ValidationError):
         make_clip(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"native_fps": 0}, {"native_fps": float("nan")}, {"width": 0}])
+def test_impossible_views_are_refused(changes: dict):
+    with pytest.raises(ValidationError):
+        make_view(**changes)
 
 
 def test_records_are_frozen():
@@ -89,9 +95,9 @@ def test_a_trace_and_its_repair_have_different_ids():
 
 
 def test_a_reply_needs_no_reference():
-    said = {"annotation_id": "q", "clip_id": "mined#0", "task": "mcq", "question": "?", "mode": "direct"}
+    question = {"annotation_id": "q", "clip_id": "mined#0", "task": "mcq", "question": "?", "mode": "direct"}
     who = {"model": "tiny", "weights_digest": "w", "prompt_hash": "p"}
-    reply = Reply(**said, **who, reply="B", finished=True)
+    reply = Reply.model_validate({**question, **who, "reply": "B", "finished": True})
     assert not {"answer", "parsed", "source_video_id"} & set(Reply.model_fields)
     with pytest.raises(ValidationError, match="answer"):
         Prediction(**reply.model_dump())

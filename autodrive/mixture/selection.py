@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
-from autodrive.schema import Clip, SetAside, Split
-
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
-FRAME_RATE_TOLERANCE = 1.05  # a request this far above a clip's native rate still reads every native frame
+from autodrive.schema import SPLITS, Clip, SetAside, Split
+from autodrive.video.frame_grid import FrameGrid, highest_usable_fps
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ def select_clips(
     clips: Sequence[Clip],
     annotated: Mapping[str, AnnotatedClip],
     labels: LabelSet,
-    fps: float,
+    grid: FrameGrid,
     needed: Sequence[Split],
 ) -> Selection:
     """Sort clips into splits and set aside those this run cannot use.
@@ -42,7 +40,7 @@ def select_clips(
         clips: a manifest.
         annotated: Clips with their annotations, by id; those that have a split.
         labels: the run's label set.
-        fps: requested frame rate in frames per second.
+        grid: Requested frame rate.
         needed: splits that must not be empty ("train" must also hold every class).
 
     Raises:
@@ -52,18 +50,18 @@ def select_clips(
     dropped: list[SetAside] = []
     for clip in clips:
         member = annotated.get(clip.id)
-        reason = _reason_to_drop(clip, member, fps, labels)
+        reason = _reason_to_drop(clip, member, grid, labels)
         if reason is not None:
             dropped.append(SetAside(item=clip.id, reason=reason[0], detail=reason[1]))
         elif member is not None and clip.split is not None:
             chosen[clip.split].append(member)
-    _check_frame_rate(clips, dropped, fps)
+    _check_frame_rate(clips, dropped, grid)
     _check_splits(chosen, dropped, labels, needed)
     return Selection(chosen, dropped, _fingerprint(chosen, labels))
 
 
 def _reason_to_drop(
-    clip: Clip, annotated: AnnotatedClip | None, fps: float, labels: LabelSet
+    clip: Clip, annotated: AnnotatedClip | None, grid: FrameGrid, labels: LabelSet
 ) -> tuple[str, str] | None:
     has_annotations = annotated is not None and bool(annotated.by_source)
     if clip.label is None and not has_annotations:
@@ -74,15 +72,15 @@ def _reason_to_drop(
         return "no_split", "the manifest assigns no split"
     if not has_annotations:
         return "no_annotations", "no annotation source knows it"
-    if fps > FRAME_RATE_TOLERANCE * clip.native_fps:
-        return "frame_rate_too_high", f"fps {fps:g} requested, the file has {clip.native_fps:.3g}"
+    if not grid.usable(clip.road.native_fps):
+        return "frame_rate_too_high", f"fps {grid.fps:g} requested, the file has {clip.road.native_fps:.4g}"
     return None
 
 
-def _check_frame_rate(clips: Sequence[Clip], dropped: Sequence[SetAside], fps: float) -> None:
+def _check_frame_rate(clips: Sequence[Clip], dropped: Sequence[SetAside], grid: FrameGrid) -> None:
     if clips and sum(d.reason == "frame_rate_too_high" for d in dropped) == len(clips):
-        highest = max(clip.native_fps for clip in clips)
-        raise InputError(f"fps={fps:g}: no clip has that frame rate; the highest usable value is fps={highest:g}")
+        highest = highest_usable_fps(max(clip.road.native_fps for clip in clips))
+        raise InputError(f"fps={grid.fps:g}: no clip has that frame rate; the highest usable value is fps={highest:g}")
 
 
 def _check_splits(
@@ -109,6 +107,8 @@ def _fingerprint(chosen: dict[Split, list[AnnotatedClip]], labels: LabelSet) -> 
     for split in SPLITS:
         for member in sorted(chosen[split], key=lambda member: member.clip.id):
             clip, label = member.clip, member.label
-            digest.update(f"{split} {clip.id} {clip.start_s} {clip.end_s} {label} {clip.content_hash}\n".encode())
+            files = [*(view for _, view in sorted(clip.views.items())), *([clip.sensors] if clip.sensors else [])]
+            hashes = " ".join(file.content_hash for file in files)
+            digest.update(f"{split} {clip.id} {clip.start_s} {clip.end_s} {label} {hashes}\n".encode())
             digest.update(" ".join(sorted(annotation.id for annotation in member.annotations)).encode())
     return digest.hexdigest()[:16]

@@ -31,6 +31,7 @@ from autodrive.students.preprocessing import Resolution, solve_resolution
 from autodrive.students.protocol import StudentSpec
 from autodrive.students.qwen2_5_vl import QwenStudent
 from autodrive.tasks.task_book import TaskBook
+from autodrive.video.frame_grid import FrameGrid
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ def prepared_manifest(config: DictConfig) -> Path:
         stride_s=config.prepare.stride_s,
         split_fractions=OmegaConf.to_container(config.prepare.split_fractions),  # type: ignore[arg-type]
         seed=config.prepare.seed,
+        data_dir=Path(config.paths.data_dir),
     )
     return out / "clips.jsonl"
 
@@ -112,7 +114,7 @@ def load_run_data(config: DictConfig, needed: Sequence[Split], asked: Sequence[S
     taught = annotated(config.annotations, [clip for clip in clips if clip.split not in (None, *asked)])
     questions = annotated(config.questions, [clip for clip in clips if clip.split in asked])
     by_id = {member.clip.id: member for member in (*taught.clips, *questions.clips)}
-    selection = select_clips(clips, by_id, labels, config.fps, needed)
+    selection = select_clips(clips, by_id, labels, FrameGrid(config.fps), needed)
     set_aside = [*taught.set_aside, *questions.set_aside]
     if set_aside:
         reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(s.reason for s in set_aside).most_common())
@@ -197,7 +199,7 @@ def build_data_module(
 ) -> ClipTreeDataModule:
     """Loaders that read clips the way this student wants them; with a plan, also those of training."""
     reader = ClipReader(
-        instantiate(config.decoder), student.processor, config.fps, cache=instantiate(config.frame_cache)
+        instantiate(config.decoder), student.processor, FrameGrid(config.fps), cache=instantiate(config.frame_cache)
     )
     return ClipTreeDataModule(
         data.clips,
