@@ -6,6 +6,8 @@ import re
 import runpy
 import shlex
 import subprocess
+import sys
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +173,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     texts = [book.system, *(text for branch in taught for text in (branch.prompt, str(branch.target)))]
     student = configured("student/tiny_qwen2_5_vl").build(texts, 15, Resolution.parse("8x4"), 0)
     return {
+        "folder": folder,
         "clip": clip,
         "labels": labels,
         "book": book,
@@ -179,10 +182,39 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     }
 
 
+@pytest.fixture
+def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """What the how-tos of CONTRIBUTING.md add: their files, as if they lay where their first line says."""
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for content in blocks(text, "yaml"):
+        path = tmp_path / re.match(r"# (\S+)", content)[1]  # type: ignore[index]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    for content in blocks(text, "python"):
+        if first := re.match(r"# (autodrive/\S+)\.py\n", content):
+            module = types.ModuleType(first[1].replace("/", "."))
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+            exec(content, module.__dict__)
+    names = ",".join(path.stem for folder in (REPOSITORY, tmp_path) for path in (folder / "conf" / "tasks").iterdir())
+    where = (f"hydra.searchpath=[file://{tmp_path}/conf]", f"tasks@prompts.tasks=[{names}]")
+    return {
+        "composed": lambda *overrides: composed("train", [*where, *overrides]),
+        "book": instantiate(composed("train", where).prompts),
+    }
+
+
+def test_every_how_to_fits_on_a_page():
+    section = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## How to add …")[1].split("\n## ")[0]
+    how_tos = re.split(r"\n(?=\*\*[A-Z])", section)
+    assert len(how_tos) > 6
+    for how_to in how_tos:
+        assert len(how_to.splitlines()) < 60, how_to.splitlines()[0]
+
+
 @pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/clip_trees.md"])
-def test_worked_examples_are_true(document: str, example: dict[str, object]):
+def test_worked_examples_are_true(document: str, example: dict[str, object], added: dict[str, object]):
     text = "\n".join(blocks((REPOSITORY / document).read_text(encoding="utf-8"), "python"))
-    parsed = doctest.DocTestParser().get_doctest(text, dict(example), document, document, 0)
+    parsed = doctest.DocTestParser().get_doctest(text, example | added, document, document, 0)
     assert len(parsed.examples) > 10
     report: list[str] = []
     outcome = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(parsed, out=report.append)

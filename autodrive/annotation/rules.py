@@ -5,7 +5,7 @@ No model is asked. A field that a source does not have gives no question; nothin
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from autodrive.errors import InputError
@@ -128,23 +128,25 @@ class ClosedQuestions:
 
     Attributes:
         task: The task that renders and scores the questions.
-        keys: Which of `CLOSED_QUESTIONS` are asked.
+        keys: Which of the catalogue's questions are asked.
+        catalogue: Questions by key.
     """
 
     task: str
     keys: Sequence[str]
+    catalogue: Mapping[str, ClosedQuestion] = field(default_factory=lambda: CLOSED_QUESTIONS)
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.keys) - set(CLOSED_QUESTIONS))
+        unknown = sorted(set(self.keys) - set(self.catalogue))
         if unknown:
-            known = ", ".join(CLOSED_QUESTIONS)
+            known = ", ".join(self.catalogue)
             raise InputError(f"closed questions: unknown {', '.join(unknown)}; choose `keys` from {known}")
 
     def annotations(self, clips: Sequence[Clip], labels: LabelSet, seed: int) -> Iterator[Annotation]:
         """The questions whose answers are known, clip by clip."""
         for clip in clips:
             label = class_of(clip, labels)
-            for question in (CLOSED_QUESTIONS[key] for key in self.keys):
+            for question in (self.catalogue[key] for key in self.keys):
                 answer = question.answer(clip, label)
                 if answer in question.options:
                     yield Annotation.create(clip.id, self.task, question.question, answer, GENERATOR, question.options)
