@@ -91,7 +91,7 @@ def missing_video(clips: Records) -> Records:
 @pytest.mark.parametrize(
     ("change", "arguments", "said"),
     [
-        (lambda clips: [*clips[:1], "{oops"], [], ["clips.jsonl:2: not a valid Clip", "mend that line"]),
+        (lambda clips: [*clips[:1], "{oops"], [], ["clips.jsonl:2: not a valid Clip", "fix that line"]),
         (lambda clips: [clips[0] | {"fsp": 3}], [], ["clips.jsonl:1: not a valid Clip: fsp"]),
         (lambda clips: [clips[0] | {"end_s": 0}], [], ["clips.jsonl:1", "not after start_s"]),
         (lambda clips: [], [], ["holds no clips"]),

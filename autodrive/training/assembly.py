@@ -104,15 +104,18 @@ def load_run_data(config: DictConfig, needed: Sequence[Split], asked: Sequence[S
     labels: LabelSet = instantiate(config.labels)
     book: TaskBook = instantiate(config.prompts)
     mixture: Mixture = instantiate(config.mixture)
+    teaching, asking = (
+        {str(name): cast(AnnotationSource, instantiate(source)) for name, source in group.items()}
+        for group in (config.annotations, config.questions)
+    )
     clips = load_clips(prepared_manifest(config))
     known = {clip.id for clip in clips}
 
-    def annotated(sources: DictConfig, members: Sequence[Clip]) -> Supply:
-        built: dict[str, AnnotationSource] = {str(name): instantiate(source) for name, source in sources.items()}
-        return supply(built, members, known, book, labels, config.seed)
+    def supplied(sources: dict[str, AnnotationSource], members: Sequence[Clip]) -> Supply:
+        return supply(sources, members, known, book, labels, config.seed)
 
-    taught = annotated(config.annotations, [clip for clip in clips if clip.split not in (None, *asked)])
-    questions = annotated(config.questions, [clip for clip in clips if clip.split in asked])
+    taught = supplied(teaching, [clip for clip in clips if clip.split not in (None, *asked)])
+    questions = supplied(asking, [clip for clip in clips if clip.split in asked])
     by_id = {member.clip.id: member for member in (*taught.clips, *questions.clips)}
     selection = select_clips(clips, by_id, labels, FrameGrid(config.fps), needed)
     set_aside = [*taught.set_aside, *questions.set_aside]
