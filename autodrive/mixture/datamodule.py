@@ -98,9 +98,9 @@ class QuestionTrees(Dataset[ClipTree]):
     """Clip trees without targets, one per clip in order, for validation, evaluation and prediction.
 
     Args:
-        clips: each clip with its questions by id; nothing here can see an answer.
-        reader: decodes the clips.
-        writer: renders the prompts.
+        clips: Each clip with its questions by id; nothing here can see an answer.
+        reader: Decodes the clips.
+        writer: Renders the prompts.
         modes: Inference modes in which every question is asked, as far as its task has words for them.
     """
 

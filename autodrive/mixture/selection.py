@@ -37,14 +37,14 @@ def select_clips(
     A clip without a class is used where a source has annotations for it.
 
     Args:
-        clips: a manifest.
+        clips: The clips of a manifest.
         annotated: Clips with their annotations, by id; those that have a split.
-        labels: the run's label set.
+        labels: The run's label set.
         grid: Requested frame rate.
-        needed: splits that must not be empty ("train" must also hold every class).
+        needed: Splits that must not be empty ("train" must also hold every class).
 
     Raises:
-        InputError: nothing is left, a needed split is empty, or a class has no training clips.
+        InputError: Nothing is left, a needed split is empty, or a class has no training clips.
     """
     chosen: dict[Split, list[AnnotatedClip]] = {split: [] for split in SPLITS}
     dropped: list[SetAside] = []
@@ -91,14 +91,14 @@ def _check_splits(
     for split in needed:
         if not chosen[split]:
             raise InputError(
-                f"clips: the {split} split is empty{why}; add {split} clips to the manifest or mend the labels"
+                f"clips: the {split} split is empty{why}; add {split} clips to the manifest or fix the labels"
             )
     if "train" in needed:
         present = {member.label for member in chosen["train"]}
         missing = [name for name in labels.names if name not in present]
         if missing:
-            mend = "add some, or choose another label set such as labels=event2"
-            raise InputError(f"labels={labels.name}: no training clips of class {', '.join(missing)}{why}; {mend}")
+            fix = "add some, or choose another label set such as labels=event2"
+            raise InputError(f"labels={labels.name}: no training clips of class {', '.join(missing)}{why}; {fix}")
 
 
 def _fingerprint(chosen: dict[Split, list[AnnotatedClip]], labels: LabelSet) -> str:

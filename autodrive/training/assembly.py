@@ -99,7 +99,7 @@ def load_run_data(config: DictConfig, needed: Sequence[Split], asked: Sequence[S
         asked: Splits that are annotated by `questions`; the others by `annotations`.
 
     Raises:
-        InputError: as `select_clips`, `Mixture`, the sources and the manifest's loader do.
+        InputError: As `select_clips`, `Mixture`, the sources and the manifest's loader do.
     """
     labels: LabelSet = instantiate(config.labels)
     book: TaskBook = instantiate(config.prompts)
@@ -129,7 +129,7 @@ def epoch_plan(config: DictConfig, data: RunData) -> EpochPlan:
     """What an epoch of training visits and teaches.
 
     Raises:
-        InputError: the mixture does not fit the clips or the sources, or validation would have nothing to ask.
+        InputError: The mixture does not fit the clips or the sources, or validation would have nothing to ask.
     """
     plan = data.mixture.plan(data.clips["train"], tuple(config.annotations), config.seed)
     if not headline_answers(data.clips["val"], data.writer.book):
@@ -145,7 +145,7 @@ def build_student(config: DictConfig, data: RunData) -> QwenStudent:
     """A fresh student: random (tiny), or with a checkpoint's weights.
 
     Raises:
-        InputError: the weights are not there, or as `student_spec` does.
+        InputError: The weights are not there, or as `student_spec` does.
     """
     texts = training_texts(data.clips["train"], data.writer)
     student = student_spec(config).build(texts, config.fps, resolution_of(config), config.seed)
@@ -156,7 +156,7 @@ def check_student(config: DictConfig) -> None:
     """Find a wrong `student` or `resolution` before anything is prepared.
 
     Raises:
-        InputError: as `student_spec` and `resolution_of` do.
+        InputError: As `student_spec` and `resolution_of` do.
     """
     student_spec(config)
     resolution_of(config)
@@ -166,7 +166,7 @@ def student_spec(config: DictConfig) -> StudentSpec:
     """The recipe of the configured student.
 
     Raises:
-        InputError: a full-size student meets a laptop's values.
+        InputError: A full-size student meets a laptop's values.
     """
     spec: StudentSpec = instantiate(config.student)
     if spec.full_size and config.scale == "tiny":
