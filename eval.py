@@ -42,7 +42,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
     if done is not None:
         return done
     L.seed_everything(config.seed, verbose=False)
-    data = load_run_data(config, needed=(config.split,))
+    data = load_run_data(config, needed=(config.split,), asked=("val", "test", config.split))
     student = build_student(config, data) if config.ckpt is None else saved_student(config, Path(config.ckpt))
     module = build_data_module(config, data, student)
     metrics = evaluate_student(config, student, data, module, config.split, run_dir)
@@ -52,6 +52,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
         "data_fingerprint": data.selection.fingerprint,
         "clips_by_split_and_class": data.selection.counts(),
         "clips_dropped": len(data.selection.dropped),
+        "annotations_set_aside": len(data.annotations_set_aside),
         "time": {"total_s": round(time.monotonic() - began, 1)},
     }
     write_provenance(run_dir, facts)

@@ -17,13 +17,15 @@ from torch import nn
 
 from autodrive.config import check_values, register
 from autodrive.entry_point import run_with_hydra
+from autodrive.mixture.epoch import EpochPlan
 from autodrive.training.assembly import (
     RunData,
     build_data_module,
     build_student,
     check_student,
+    epoch_plan,
+    headline_answers,
     load_run_data,
-    mcq_answers,
 )
 from autodrive.training.callbacks import training_callbacks
 from autodrive.training.evaluate import evaluate_student
@@ -57,10 +59,14 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
     check_student(config)  # before anything is rendered or prepared
     L.seed_everything(config.seed, verbose=False)
     data = load_run_data(config, needed=("train", "val", "test"))
+    plan = epoch_plan(config, data)  # a wrong ratio is found before training starts
     student = build_student(config, data)
-    module = build_data_module(config, data, student)
+    module = build_data_module(config, data, student, plan)
     method = instantiate(config.method)(
-        student=student, lr=config.lr, num_steps=config.num_steps, answers=mcq_answers(data.clips["val"])
+        student=student,
+        lr=config.lr,
+        num_steps=config.num_steps,
+        answers=headline_answers(data.clips["val"], data.writer.book),
     )
     loggers = [instantiate(logger, save_dir=str(run_dir)) for logger in (config.logger or {}).values()]
     checkpoint = resume_checkpoint(config, run_dir, data.selection.fingerprint)
@@ -82,23 +88,26 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         logger.log_metrics(metrics, step=trainer.global_step)
         logger.finalize("success")
     seconds = {"fit_s": fitted - began, "total_s": time.monotonic() - began, "cpu_s": cpu_seconds() - cpu_began}
-    facts = _facts(config, data, student, seconds) | {"throughput": callbacks.throughput.summary()}
+    facts = _facts(config, data, plan, student, seconds) | {"throughput": callbacks.throughput.summary()}
     write_provenance(run_dir, facts)
     show_run(config, run_dir, data, module.reader, metrics)
     return metrics
 
 
-def _facts(config: DictConfig, data: RunData, student: nn.Module, seconds: dict[str, float]) -> dict[str, Any]:
-    plan = data.mixture.plan_visits(data.clips["train"], config.seed)
+def _facts(
+    config: DictConfig, data: RunData, plan: EpochPlan, student: nn.Module, seconds: dict[str, float]
+) -> dict[str, Any]:
     return {
         "config_hash": config_hash(config),
         "data_fingerprint": data.selection.fingerprint,
         "clips_by_split_and_class": data.selection.counts(),
         "clips_dropped": len(data.selection.dropped),
+        "annotations_set_aside": len(data.annotations_set_aside),
         "mixture": {
-            "unique_clips": plan.unique_clips,
-            "visits_per_epoch": plan.visits_per_class,
-            "annotations_per_visit": data.mixture.annotations_per_visit(data.clips["train"], plan.visits),
+            "unique_clips": plan.balanced.unique_clips,
+            "visits_per_epoch": plan.visits_per_class(),
+            "annotations_per_epoch": plan.annotations_per_epoch(),
+            "annotations_per_visit": sum(plan.annotations_per_epoch().values()) / len(plan.visits),
         },
         "num_parameters": sum(parameter.numel() for parameter in student.parameters()),
         "num_steps": config.num_steps,

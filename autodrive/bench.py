@@ -44,7 +44,7 @@ def bench(config: DictConfig) -> dict[str, Any]:
     model["dtype"] = DTYPES[config.dtype]
     prefixes = list(config.prefix_tokens)
     benchmarks = {
-        "tree": lambda: tree_benchmark(prefix_tokens=prefixes, annotations=list(config.annotations), **model),
+        "tree": lambda: tree_benchmark(prefix_tokens=prefixes, annotations=list(config.branches), **model),
         "train": lambda: mixture_benchmark(
             prefix_tokens=prefixes[-1],
             tokens_per_row=config.tokens_per_row,

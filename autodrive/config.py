@@ -58,7 +58,9 @@ class TrainConfig:
     scale: str = MISSING
     axes: Any = MISSING
     dataset: Any = MISSING
+    annotations: Any = MISSING
     mixture: Any = MISSING
+    questions: Any = MISSING
     labels: Any = MISSING
     prompts: Any = MISSING
     student: Any = MISSING

@@ -4,6 +4,7 @@ python -m autodrive.predict video=drive.mp4 ckpt=outputs/train/<run>
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from autodrive.annotation.rules import ClassQuestion
 from autodrive.entry_point import run_with_hydra
 from autodrive.errors import InputError
 from autodrive.evaluation.classification import option_probabilities
 from autodrive.labels import LabelSet
 from autodrive.mixture.datamodule import AskedClip, BranchWriter, ClipReader, ClipTreeDataModule
-from autodrive.prompts import PromptBook
 from autodrive.reporting.timeline import draw_timeline
 from autodrive.schema import ROAD, Clip, Question
 from autodrive.students.qwen2_5_vl import QwenStudent
+from autodrive.tasks.task_book import TaskBook
 from autodrive.training.assembly import device_of, saved_student
 from autodrive.training.process import share_cores
 from autodrive.training.quiet import quiet_libraries
@@ -71,6 +73,18 @@ def window_clips(path: Path, info: VideoInfo, window_s: float, stride_s: float) 
     ]
 
 
+def class_question(sources: Iterable[object], headline: str, run: Path) -> ClassQuestion:
+    """The source among a run's questions that asks for the class.
+
+    Raises:
+        InputError: there is none.
+    """
+    for source in sources:
+        if isinstance(source, ClassQuestion) and source.task == headline:
+            return source
+    raise InputError(f"ckpt={run}: its `questions` do not ask for the class, which a timeline shows; use another run")
+
+
 def mean_probabilities(
     questions: list[Question], log_probs: list[tuple[float, ...]], classes: tuple[str, ...]
 ) -> NDArray[np.float64]:
@@ -91,14 +105,15 @@ def mean_probabilities(
 def predict_timeline(
     student: QwenStudent,
     module: ClipTreeDataModule,
+    source: ClassQuestion,
     clips: list[Clip],
     labels: LabelSet,
     num_orders: int,
     seed: int,
     device: torch.device,
 ) -> Timeline:
-    """Ask the multiple-choice question of every window."""
-    questions = {c.id: module.mixture.questions(c.id, labels, seed, num_orders) for c in clips}
+    """Ask for the class of every window."""
+    questions = {c.id: source.questions(c.id, labels, seed, num_orders) for c in clips}
     asked: list[AskedClip] = [(c, [(f"{c.id}/{i}", q) for i, q in enumerate(questions[c.id])]) for c in clips]
     loader = module.asking(asked, ("direct",))
     student.to(device).eval()
@@ -152,23 +167,22 @@ def main(config: DictConfig) -> dict[str, Any]:
     except UnusableVideo as error:
         raise InputError(f"video={error}") from None
     labels: LabelSet = instantiate(run.labels)
-    prompts: PromptBook = instantiate(run.prompts)
+    book: TaskBook = instantiate(run.prompts)
+    source = class_question([instantiate(node) for node in run.questions.values()], book.headline, ckpt)
     student = saved_student(run, ckpt)
     cache = instantiate(config.frame_cache)
     reader = ClipReader(instantiate(config.decoder), student.processor, FrameGrid(run.fps), cache=cache)
     module = ClipTreeDataModule(
-        clips={},
-        mixture=instantiate(run.mixture),
+        asked={},
+        schedule=None,
         reader=reader,
-        writer=BranchWriter(prompts, labels),
+        writer=BranchWriter(book, labels),
         batch_size=config.batch_size,
         tokens_per_row=run.tokens_per_row,
-        num_steps=0,
         num_workers=config.num_workers,
-        seed=run.seed,
     )
     clips = window_clips(video, info, config.window_s or run.duration_s, config.stride_s)
-    timeline = predict_timeline(student, module, clips, labels, config.num_orders, run.seed, device_of("auto"))
+    timeline = predict_timeline(student, module, source, clips, labels, config.num_orders, run.seed, device_of("auto"))
     record = timeline_record(timeline, video, ckpt, info, run.fps)
     out.mkdir(parents=True, exist_ok=True)
     (out / "timeline.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -18,10 +18,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from autodrive.benchmarks.video import write_moving_video
+from autodrive.config import register
 from autodrive.mixture.datamodule import BranchWriter, ClipReader, ClipTreeDataModule
 from autodrive.schema import ROAD, Clip, Question
 from autodrive.students.preprocessing import Resolution
@@ -97,27 +99,23 @@ def encode_videos(folder: Path, num_videos: int) -> list[Clip]:
 
 def build_module(folder: Path, num_videos: int, num_workers: int) -> ClipTreeDataModule:
     """The loaders of the tiny student, with a cache that is too small for the videos."""
-    configured = {
-        key: instantiate(OmegaConf.load(CONF / name))
-        for key, name in {"labels": "labels/event3.yaml", "prompts": "prompts/autodrive.yaml"}.items()
-    }
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        book, labels = (instantiate(compose("train")[key]) for key in ("prompts", "labels"))
     spec = instantiate(OmegaConf.load(CONF / "student" / "tiny_qwen2_5_vl.yaml"))
-    writer = BranchWriter(configured["prompts"], configured["labels"])
-    student = spec.build([configured["prompts"].system, "What happens?"], FPS, Resolution(8, 8), 0)
+    writer = BranchWriter(book, labels)
+    student = spec.build([book.system, "What happens?"], FPS, Resolution(8, 8), 0)
     needed = num_videos * VIDEO_S * 30 * 3 * SIZE[0] * SIZE[1]
     cache = DiskFrameCache(folder / "frames", RawCodec(), max_gb=CACHE_SHARE * needed / 1e9)
     reader = ClipReader(PyAVDecoder(), student.processor, FrameGrid(FPS), cache=cache)
-    mixture = instantiate(OmegaConf.load(CONF / "mixture" / "uniform.yaml"))
     return ClipTreeDataModule(
         {},
-        mixture,
+        None,
         reader,
         writer,
         batch_size=BATCH_SIZE,
         tokens_per_row=TOKENS_PER_ROW,
-        num_steps=0,
         num_workers=num_workers,
-        seed=0,
     )
 
 

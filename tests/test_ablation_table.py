@@ -11,8 +11,9 @@ from run_samples import addresses, prediction, reader, write_run
 
 from autodrive.ablation.answers import RunAnswers
 from autodrive.ablation.files import print_ablation, write_ablation, write_tables
-from autodrive.ablation.published import load_published
+from autodrive.ablation.published import PUBLISHED_FOLDER, load_published
 from autodrive.ablation.rows import AblationRow, _mean_of_runs
+from autodrive.ablation.table import summarise
 from autodrive.ablation.wording import remarks
 from autodrive.errors import InputError
 from autodrive.reporting.run_folder import find_runs
@@ -329,3 +330,20 @@ def test_wrong_input_is_one_line(tmp_path, case, fps_sweep):
 
 def _label(name: str) -> dict:
     return {"name": name, "option": name, "sources": [name], "anomalous": name != "normal", "short": name}
+
+
+def test_captions_are_paired_by_how_close_each_reply_is(tmp_path):
+    """A metric that is no share of right answers: ROUGE-L of every reply, with the closest of its references."""
+    for student, reply in (("internvl_3_5_8b", "a dog sleeps"), ("molmo_2_8b", "a van brakes hard before us")):
+        said = {"task": "caption", "options": (), "reply": reply, "other_answers": ("the road is clear",)}
+        captions = [prediction(clip, reply, answer="a van brakes hard", **said) for clip in range(30)]
+        write_run(tmp_path / "runs" / student, [f"student={student}"], captions, config={"ckpt": None})
+    judged = (
+        (PUBLISHED_FOLDER / "trinci.yaml").read_text().replace("judged: [closed_qa, sce_3class]", "judged: [rouge_l]")
+    )
+    (tmp_path / "trinci.yaml").write_text(judged)
+    runs, published = find_runs([tmp_path / "runs"]), load_published(tmp_path)
+    summary = summarise(runs, published, "trinci/table1_private_main", np.random.default_rng(0))
+    (step,) = [step for step in summary.verdict.steps if step.test]
+    assert step.outcome == "seen"
+    assert step.test.difference == pytest.approx(0.8 - 2 / 7)

@@ -25,7 +25,7 @@ def bench(out: Path, *arguments: str) -> dict:
 
 def test_the_tree_benchmark_has_the_keys_that_outsiders_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Ratios of so small a model say little; that seven annotations on a long prefix gain is beyond doubt."""
-    found = bench(tmp_path, "name=tree", "prefix_tokens=[310]", "annotations=[1,4]")
+    found = bench(tmp_path, "name=tree", "prefix_tokens=[310]", "branches=[1,4]")
     assert "times its floor" in " ".join(capsys.readouterr().err.split())
     main = ("train_vs_one_by_one", "train_vs_padded", "evaluate_options", "evaluate_questions")
     assert {f"{name}_speedup" for name in main} <= set(ratios(found))

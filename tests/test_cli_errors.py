@@ -48,7 +48,7 @@ def the_one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["clips=nowhere.jsonl"], ["nowhere.jsonl: no such manifest", "autodrive.prepare"]),
         (["dataset=video_folder"], ["source is not set", "source=<folder>"]),
         (["dataset=nexar", "source=/nowhere"], ["source=/nowhere: no such folder"]),
-        (["mixture.closed_questions=[moon]"], ["mixture.closed_questions: unknown moon", "weather"]),
+        (["annotations.closed_qa.keys=[moon]"], ["closed questions: unknown moon", "weather"]),
         (["resume=nowhere"], ["nowhere: not a run folder", "train.py wrote"]),
         (["clips=a=b.jsonl"], ["""'clips="a=b.jsonl"'"""]),
         (["clips=my folder/a=b.jsonl"], ["""'clips="my folder/a=b.jsonl"'"""]),
@@ -91,7 +91,7 @@ def missing_video(clips: Records) -> Records:
 @pytest.mark.parametrize(
     ("change", "arguments", "said"),
     [
-        (lambda clips: [*clips[:1], "{oops"], [], ["clips.jsonl:2: not a valid Clip", "mend that line"]),
+        (lambda clips: [*clips[:1], "{oops"], [], ["clips.jsonl:2: not a valid Clip", "fix that line"]),
         (lambda clips: [clips[0] | {"fsp": 3}], [], ["clips.jsonl:1: not a valid Clip: fsp"]),
         (lambda clips: [clips[0] | {"end_s": 0}], [], ["clips.jsonl:1", "not after start_s"]),
         (lambda clips: [], [], ["holds no clips"]),

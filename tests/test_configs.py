@@ -21,7 +21,20 @@ EXPERIMENTS = sorted(
     path.relative_to(CONFIG_FOLDER / "experiment").with_suffix("").as_posix()
     for path in (CONFIG_FOLDER / "experiment").rglob("*.yaml")
 )
-GROUPS = ("dataset", "labels", "mixture", "prompts", "student", "decoder", "frame_cache", "trainer", "logger", "method")
+GROUPS = (
+    "dataset",
+    "labels",
+    "annotations",
+    "mixture",
+    "questions",
+    "prompts",
+    "student",
+    "decoder",
+    "frame_cache",
+    "trainer",
+    "logger",
+    "method",
+)
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]
 
 

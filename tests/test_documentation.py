@@ -6,6 +6,8 @@ import re
 import runpy
 import shlex
 import subprocess
+import sys
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +21,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 from run_samples import reader, write_run
+from running import composed
 
-from autodrive.annotation.rules import closed_annotations, mcq_annotations, mcq_questions
+from autodrive.annotation.rules import ClassQuestion, ClosedQuestions
 from autodrive.config import register
 from autodrive.datasets.manifest import load_clips
 from autodrive.datasets.synthetic import SyntheticDataset
@@ -164,16 +167,17 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     prepare(world, folder / "clips", duration_s=4)
     clips = load_clips(folder / "clips" / "clips.jsonl")
     clip = next(clip for clip in clips if clip.label == "collision")
-    labels, prompts = configured("labels/event3"), configured("prompts/autodrive")
-    annotations = mcq_annotations(clip, "collision", mcq_questions(clip.id, labels, 0))
-    annotations += closed_annotations(clip, "collision", ["weather", "when"])
-    taught = [BranchWriter(prompts, labels).teach(annotation, "direct") for annotation in annotations]
-    texts = [prompts.system, *(text for branch in taught for text in (branch.prompt, str(branch.target)))]
+    labels, book = configured("labels/event3"), instantiate(composed("train").prompts)
+    annotations = list(ClassQuestion("mcq").annotations([clip], labels, 0))
+    annotations += ClosedQuestions("closed_qa", ["weather", "when"]).annotations([clip], labels, 0)
+    taught = [BranchWriter(book, labels).teach(annotation) for annotation in annotations]
+    texts = [book.system, *(text for branch in taught for text in (branch.prompt, str(branch.target)))]
     student = configured("student/tiny_qwen2_5_vl").build(texts, 15, Resolution.parse("8x4"), 0)
     return {
+        "folder": folder,
         "clip": clip,
         "labels": labels,
-        "prompts": prompts,
+        "book": book,
         "student": student.eval(),
         "decoder": configured("decoder/pyav"),
         **published_table_example(folder),
@@ -191,10 +195,39 @@ def published_table_example(folder: Path) -> dict[str, object]:
     return {"folder_of_that_file": folder / "published", "sweep": folder / "sweep"}
 
 
+@pytest.fixture
+def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """What the how-tos of CONTRIBUTING.md add: their files, as if they lay where their first line says."""
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for content in blocks(text, "yaml"):
+        path = tmp_path / re.match(r"# (\S+)", content)[1]  # type: ignore[index]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    for content in blocks(text, "python"):
+        if first := re.match(r"# (autodrive/\S+)\.py\n", content):
+            module = types.ModuleType(first[1].replace("/", "."))
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+            exec(content, module.__dict__)
+    names = ",".join(path.stem for folder in (REPOSITORY, tmp_path) for path in (folder / "conf" / "tasks").iterdir())
+    where = (f"hydra.searchpath=[file://{tmp_path}/conf]", f"tasks@prompts.tasks=[{names}]")
+    return {
+        "composed": lambda *overrides: composed("train", [*where, *overrides]),
+        "book": instantiate(composed("train", where).prompts),
+    }
+
+
+def test_every_how_to_fits_on_a_page():
+    section = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## How to add …")[1].split("\n## ")[0]
+    how_tos = re.split(r"\n(?=\*\*[A-Z])", section)
+    assert len(how_tos) > 6
+    for how_to in how_tos:
+        assert len(how_to.splitlines()) < 60, how_to.splitlines()[0]
+
+
 @pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/clip_trees.md"])
-def test_worked_examples_are_true(document: str, example: dict[str, object]):
+def test_worked_examples_are_true(document: str, example: dict[str, object], added: dict[str, object]):
     text = "\n".join(blocks((REPOSITORY / document).read_text(encoding="utf-8"), "python"))
-    parsed = doctest.DocTestParser().get_doctest(text, dict(example), document, document, 0)
+    parsed = doctest.DocTestParser().get_doctest(text, example | added, document, document, 0)
     assert len(parsed.examples) > 10
     report: list[str] = []
     outcome = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(parsed, out=report.append)

@@ -8,14 +8,15 @@ import cv2
 import numpy as np
 import pytest
 from rich.console import Console
-from run_samples import NAMES, addresses, label_set, prediction, reader, write_run
+from run_samples import NAMES, addresses, label_set, prediction, reader, task_book, write_run
 
 from autodrive.ablation.files import write_ablation
 from autodrive.ablation.wandb_table import log_ablation
-from autodrive.evaluation.metrics import confusion_by_video, metrics_from_predictions
+from autodrive.evaluation.by_video import confusion_by_video
 from autodrive.reporting import figures, terminal
 from autodrive.reporting.run_page import choose_cases, loss_curves, write_run_page
 from autodrive.schema import SetAside
+from autodrive.tasks.scorecard import scorecard
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_loss_curves_skip_rows_without_a_loss(run_dir):
 
 
 def test_figures_are_pictures_with_ink():
-    metrics = metrics_from_predictions(reader(0.8, 0), label_set())
+    metrics = scorecard(reader(0.8, 0), task_book(), label_set())
     confusion = confusion_by_video(reader(0.8, 0), label_set()).sum(axis=0)
     drawn = [
         figures.confusion_figure(confusion, NAMES),
@@ -107,7 +108,7 @@ def test_the_terminal_leads_with_incidents_and_says_n(tmp_path):
     replies = [prediction(clip, None if clip == 0 else NAMES[clip % 3]) for clip in range(30)]
     with (tmp_path / "out").open("w") as file:
         console = Console(width=100, record=True, file=file)
-        terminal.print_scores(metrics_from_predictions(replies, label_set()), label_set(), console)
+        terminal.print_scores(scorecard(replies, task_book(), label_set()), label_set(), console)
         terminal.print_confusion(confusion_by_video(replies, label_set()).sum(axis=0), label_set(), console)
     text = console.export_text()
     assert text.index("collision") < text.index("normal")

@@ -79,9 +79,13 @@ def test_scoring_and_generating_do_not_disturb_each_other(student, row):
 
 def test_every_answer_has_its_own_limit(student, row):
     longest = student.prefill(row).generate([6] * 5)
-    assert max(map(len, longest)) > 2
+    assert max(len(answer.ids) for answer in longest) > 2
     limited = student.prefill(row).generate([6, 2, 0, 1, 6])
-    assert limited == [ids[:limit] for ids, limit in zip(longest, [6, 2, 0, 1, 6], strict=True)]
+    limits = [6, 2, 0, 1, 6]
+    assert [a.ids for a in limited] == [a.ids[:limit] for a, limit in zip(longest, limits, strict=True)]
+    assert [a.finished for a in limited] == [
+        a.finished and len(a.ids) < limit for a, limit in zip(longest, limits, strict=True)
+    ]
 
 
 def test_an_option_that_begins_another_is_scored_with_its_end(student, trees):
@@ -132,8 +136,11 @@ def test_every_branch_generates_what_it_would_alone(mode):
     (row,) = pack_trees(trees, 10**6)
     answers = student.prefill(row).generate([8] * len(row.spans))
     branches = [(tree, branch) for tree in trees for branch in tree.branches]
-    assert answers == [plain_generation(student, tree, branch, 8) for tree, branch in branches]
-    assert len(set(map(tuple, answers))) > 1
+    assert [answer.ids for answer in answers] == [
+        plain_generation(student, tree, branch, 8) for tree, branch in branches
+    ]
+    assert all(answer.finished == (len(answer.ids) < 8) for answer in answers)
+    assert len({tuple(answer.ids) for answer in answers}) > 1
 
 
 @torch.no_grad()
@@ -147,7 +154,7 @@ def test_generation_stops_at_the_end_of_the_turn(row):
     )
     calls = []
     ending.model.model.register_forward_hook(lambda *_: calls.append(1))
-    assert ending.prefill(row).generate([50] * 5) == [[]] * 5
+    assert ending.prefill(row).generate([50] * 5) == [([], True)] * 5
     assert len(calls) == 1
 
 
@@ -155,4 +162,4 @@ def test_the_first_generated_token_is_the_most_probable_one(student, row):
     prefilled = student.prefill(row)
     first = prefilled.log_probs.argmax(-1).tolist()
     end = student.processor.end_id
-    assert prefilled.generate([1] * 5) == [[] if token == end else [token] for token in first]
+    assert prefilled.generate([1] * 5) == [([], True) if token == end else ([token], False) for token in first]

@@ -1,19 +1,22 @@
+"""The loop that asks a student, and its replies beside their references."""
+
 import pytest
 import torch
 from records import make_clip
-from run_samples import label_set
+from run_samples import label_set, task_book
 from student_samples import make_sample, make_student
 
-from autodrive.annotation.rules import mcq_annotations, mcq_questions
+from autodrive.annotation.rules import ClassQuestion
+from autodrive.annotation.supply import AnnotatedClip
 from autodrive.mixture.clip_tree import Branch, ClipSample
-from autodrive.mixture.mixture import LabelledClip
 from autodrive.mixture.packing import pack_trees
-from autodrive.schema import Annotation
+from autodrive.schema import Annotation, Question, Reply
 from autodrive.students.qwen2_5_vl import QwenStudent
-from autodrive.training.answering import Provenance, answer_questions
-from autodrive.training.assembly import device_of, mcq_answers
+from autodrive.training.answering import Respondent, answer_questions, beside_references, weights_digest
+from autodrive.training.assembly import device_of, headline_answers
 
-PROVENANCE = Provenance("tiny", None, "fingerprint", "prompts")
+RESPONDENT = Respondent("tiny", None, "digest")
+BOOK = task_book()
 
 
 @pytest.fixture(scope="module")
@@ -21,52 +24,93 @@ def student() -> QwenStudent:
     return make_student()
 
 
-def labelled(label: str, seed: int) -> LabelledClip:
+def annotated(label: str, seed: int) -> AnnotatedClip:
+    """A clip with a multiple-choice question and a description with two references."""
     clip = make_clip(id=f"video{seed}#0", source_video_id=f"video{seed}", label=label)
-    annotations = mcq_annotations(clip, label, mcq_questions(clip.id, label_set(), seed=0))
-    free = Annotation.create(clip.id, "caption", "What happens?", "Nothing.", "test")
-    return LabelledClip(clip, label, (*annotations, free))
+    mcq = tuple(ClassQuestion("mcq").annotations([clip], label_set(), seed=0))
+    free = tuple(Annotation.create(clip.id, "caption", "What happens?", a, "test") for a in ("Nothing.", "No event."))
+    return AnnotatedClip(clip, label, {"classes": mcq, "people": free})
 
 
-def batches(student: QwenStudent, clips: list[LabelledClip]):
+def batches(student: QwenStudent, clips: list[AnnotatedClip]):
     for seed, member in enumerate(clips):
         branches = tuple(
-            Branch(a.id, a.question, None, ("A", "B", "C") if a.options else ()) for a in member.annotations
+            Branch(id_, question.question, None, ("A", "B", "C") if question.options else ())
+            for id_, question in member.questions()
         )
         sample = make_sample(seed=seed, branches=branches)
         sample = ClipSample(member.clip, sample.frames, sample.system, branches)
         yield pack_trees([student.processor.encode(sample)], 10**6)
 
 
-def test_every_annotation_is_answered_once(student: QwenStudent):
-    clips = [labelled("normal", 0), labelled("collision", 1)]
+def questions(clips: list[AnnotatedClip]) -> dict[str, Question]:
+    return {id_: question for clip in clips for id_, question in clip.questions()}
+
+
+def test_every_question_is_answered_once_without_a_reference(student: QwenStudent):
+    clips = [annotated("normal", 0), annotated("collision", 1)]
     done: list[int] = []
-    found = answer_questions(
-        student, batches(student, clips), clips, label_set(), {"direct": 3}, PROVENANCE, done.append
-    )
-    assert [p.annotation_id for p in found] == [a.id for c in clips for a in c.annotations]
+    replies = list(answer_questions(student, batches(student, clips), questions(clips), BOOK, RESPONDENT, done.append))
+    assert [r.annotation_id for r in replies] == [clip.annotations[i].id for clip in clips for i in (0, 1)]
+    assert [r.clip_id for r in replies] == ["video0#0"] * 2 + ["video1#0"] * 2
     assert done == [1, 1]
-    for p, (member, annotation) in zip(found, [(c, a) for c in clips for a in c.annotations], strict=True):
-        assert (p.answer, p.options) == (annotation.answer, annotation.options)
-        assert (p.clip_id, p.source_video_id) == (member.clip.id, member.clip.source_video_id)
-        assert (p.model, p.data_fingerprint, p.prompt_hash, p.mode) == ("tiny", "fingerprint", "prompts", "direct")
+    for r in replies:
+        assert type(r) is Reply
+        assert (r.model, r.weights_digest, r.prompt_hash, r.mode) == ("tiny", "digest", BOOK.hash, "direct")
+        assert r.latency_s is not None
+        assert r.latency_s > 0
+
+
+def test_predictions_are_replies_beside_their_references(student: QwenStudent):
+    clips = [annotated("normal", 0), annotated("collision", 1)]
+    replies = list(answer_questions(student, batches(student, clips), questions(clips), BOOK, RESPONDENT))
+    found = list(beside_references(replies, clips, BOOK, label_set(), "fingerprint"))
+    assert [p.reply for p in found] == [r.reply for r in replies]
+    for p in found:
         assert (p.parsed is None) != (p.failure is None)
-        assert p.latency_s is not None
-        assert p.latency_s > 0
+        assert p.data_fingerprint == "fingerprint"
+    assert [p.answer for p in found] == ["normal", "Nothing.", "collision", "Nothing."]
+    assert [p.other_answers for p in found] == [(), ("No event.",)] * 2
+    assert [p.source_video_id for p in found] == ["video0"] * 2 + ["video1"] * 2
+
+
+def test_a_reply_is_finished_if_the_student_ended_it(student: QwenStudent):
+    clips = [annotated("normal", 0)]
+
+    def finished() -> list[bool]:
+        replies = answer_questions(ending, batches(ending, clips), questions(clips), BOOK, RESPONDENT)
+        return [reply.finished for reply in replies]
+
+    ending = make_student()
+    assert finished() == [False, False]
+    ending.model.lm_head.register_forward_hook(
+        lambda _module, _inputs, logits: logits.index_add(
+            -1, torch.tensor([ending.processor.end_id]), torch.full((*logits.shape[:-1], 1), 1e4)
+        )
+    )
+    assert finished() == [True, True]
 
 
 def test_questions_without_options_have_no_scores(student: QwenStudent):
-    clips = [labelled("normal", 0)]
-    found = answer_questions(student, batches(student, clips), clips, label_set(), {"direct": 3}, PROVENANCE)
-    scores = {p.task: p.option_log_probs for p in found}
+    clips = [annotated("normal", 0)]
+    found = answer_questions(student, batches(student, clips), questions(clips), BOOK, RESPONDENT)
+    scores = {r.task: r.option_log_probs for r in found}
     assert scores["caption"] is None
     assert scores["mcq"] is not None
     assert torch.tensor(scores["mcq"]).exp().sum() < 1
 
 
+def test_the_digest_follows_the_weights(student: QwenStudent):
+    changed = make_student()
+    assert weights_digest(changed) == weights_digest(student)
+    with torch.no_grad():
+        next(changed.parameters()).flatten()[0] += 1e-3
+    assert weights_digest(changed) != weights_digest(student)
+
+
 def test_the_index_of_the_right_option_follows_the_order_shown():
-    clips = [labelled("near_collision", seed) for seed in range(4)]
-    answers = mcq_answers(clips)
+    clips = [annotated("near_collision", seed) for seed in range(4)]
+    answers = headline_answers(clips, BOOK)
     assert len(answers) == 4
     for member in clips:
         mcq = member.annotations[0]

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autodrive.errors import InputError
-from autodrive.evaluation.parsers import think_block
 from autodrive.labels import LabelSet
 from autodrive.reporting.run_folder import RunFolder
 from autodrive.schema import Prediction
+from autodrive.tasks.caption import closest_rouge_l
+from autodrive.tasks.reading import think_block
 
 
 @dataclass(frozen=True)
@@ -21,36 +22,25 @@ class RunAnswers:
         run: The run's folder.
         predictions: What is scored of it.
         labels: Its classes.
-        headline: The task whose scores carry no task name in `metrics.json`; None if the run asked no such task.
+        headline: The task whose scores carry no task name in `metrics.json`.
     """
 
     run: RunFolder
     predictions: tuple[Prediction, ...]
     labels: LabelSet
-    headline: str | None
+    headline: str
 
     @classmethod
     def read(cls, run: RunFolder) -> "RunAnswers":
         """Read a finished run.
 
         Raises:
-            InputError: It has no predictions or no label set.
+            InputError: It has no predictions, no label set or no headline task.
         """
         predictions = tuple(run.predictions())
         if not predictions:
             raise InputError(f"{run.path / 'predictions.jsonl'}: holds no reply; evaluate this run again")
-        scores = {key.partition("/")[2] for key in run.metrics}
-        unnamed = [
-            task
-            for task in dict.fromkeys(p.task for p in predictions)
-            if not any(score.startswith(f"{task}_") for score in scores)
-        ]
-        if len(unnamed) > 1:
-            raise InputError(
-                f"{run.path / 'metrics.json'}: has no scores of {' and '.join(unnamed)}, which predictions.jsonl "
-                "answers; evaluate this run again"
-            )
-        return cls(run, predictions, run.labels(), unnamed[0] if unnamed else None)
+        return cls(run, predictions, run.labels(), run.headline_task())
 
     @property
     def clips(self) -> set[str]:
@@ -100,10 +90,11 @@ def _same_side(prediction: Prediction, labels: LabelSet) -> bool:
 
 
 # The last part of a metric key to what one reply contributes to it.
-_RULES: dict[str, Callable[[Prediction, LabelSet], bool]] = {
+_RULES: dict[str, Callable[[Prediction, LabelSet], float]] = {
     "accuracy": lambda prediction, _: prediction.parsed == prediction.answer,
     "binary_accuracy": _same_side,
     "parse_failures": lambda prediction, _: prediction.parsed is None,
+    "rouge_l": lambda prediction, _: closest_rouge_l(prediction),
     "trace_emission_rate": lambda prediction, _: think_block(prediction.reply) is not None,
 }
 

@@ -13,7 +13,7 @@ from autodrive.ablation.axes import RowRuns
 from autodrive.ablation.paired_test import PairedTest, RowValues, SeedNoise, paired_test, seed_noise
 from autodrive.ablation.published import ROW_NAME, same_value
 from autodrive.evaluation import classification, intervals
-from autodrive.evaluation.metrics import SHARES_OF_ALL, confusion_by_video
+from autodrive.evaluation.by_video import confusion_by_video
 from autodrive.labels import LabelSet
 from autodrive.reporting.run_folder import Value
 
@@ -137,7 +137,7 @@ def _class_scores(replicates: Replicates, labels: LabelSet, prefix: str, rng: np
     for name, values_S in by_seed.items():
         estimate = float(values_S.mean())
         means_B = (resampled[name] * seed_counts_BS).sum(axis=1) / num_seeds
-        if name in SHARES_OF_ALL:
+        if name in classification.SHARES_OF_ALL:
             interval = intervals.proportion_interval(estimate, means_B, num_videos)
         else:
             interval = intervals.percentile_interval(estimate, means_B)

@@ -130,7 +130,7 @@ def evaluation_benchmark(
         with torch.inference_mode():
             prefilled = student.prefill(row)
             prefilled.score_options()
-            return float(sum(map(len, prefilled.generate([NEW_TOKENS] * NUM_QUESTIONS))))
+            return float(sum(len(answer.ids) for answer in prefilled.generate([NEW_TOKENS] * NUM_QUESTIONS)))
 
     asked = [_as_generate_takes_it(plain_sequence(student, tree, branch), video) for branch in tree.branches]
     scored = [plain_sequence(student, tree, b, option[:-1]) for b in tree.branches for option in b.option_ids]

@@ -33,13 +33,13 @@ class PairedComparison:
     """Row b against row a on the clips both answered.
 
     Attributes:
-        difference: accuracy of b minus accuracy of a, averaged over clips and seeds.
-        interval: of the difference, resampling source videos and seeds.
-        p_value: exact sign test over clips; with one seed each this is McNemar's exact test.
-        num_clips: clips that both rows share.
-        num_a_better: clips on which a is right more often than b, over seeds.
-        num_b_better: the reverse.
-        smallest_detectable: difference that would have been found with 80 % power.
+        difference: Accuracy of b minus accuracy of a, averaged over clips and seeds.
+        interval: Interval of the difference, resampling source videos and seeds.
+        p_value: Exact sign test over clips; with one seed each this is McNemar's exact test.
+        num_clips: Clips that both rows share.
+        num_a_better: Clips on which a is right more often than b, over seeds.
+        num_b_better: Clips on which b is right more often than a, over seeds.
+        smallest_detectable: Difference that would have been found with 80 % power.
     """
 
     difference: float
@@ -101,7 +101,7 @@ def compare_paired(
         correct_a_SK: (S_a, N) whether each seed of row a got each clip right (0 to 1 if a clip was asked repeatedly).
         correct_b_SK: (S_b, N) the same for row b; the number of seeds may differ.
         clusters_K: (N,) source video of each clip, numbered as `cluster_index` does.
-        rng: source of all randomness.
+        rng: Source of all randomness.
     """
     num_clips = len(clusters_K)
     clip_counts = resample_counts(int(clusters_K.max()) + 1, rng)[:, clusters_K]

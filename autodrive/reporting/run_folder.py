@@ -77,6 +77,22 @@ class RunFolder:
             )
         return LabelSet(str(node.get("name", "labels")), node["classes"])
 
+    def headline_task(self) -> str:
+        """Name of the task whose scores carry no task name.
+
+        Raises:
+            InputError: the run's configuration names none.
+        """
+        headline = self.select("prompts.headline")
+        if not isinstance(headline, str):
+            path = self.path / ".hydra" / "config.yaml"
+            raise InputError(f"{path}: no `prompts.headline`; give a folder written by train or eval")
+        return headline
+
+    def other_tasks(self) -> list[str]:
+        """Names of the run's other tasks."""
+        return [name for name in self.select("prompts.tasks") or {} if name != self.headline_task()]
+
     def predictions(self) -> list[Prediction]:
         """The run's predictions; raises InputError if there are none or a line is broken."""
         return read_jsonl(self.path / "predictions.jsonl", Prediction)

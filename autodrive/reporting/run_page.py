@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from autodrive.evaluation.metrics import HEADLINE_TASK, confusion_by_video
+from autodrive.evaluation.by_video import confusion_by_video
 from autodrive.labels import LabelSet
 from autodrive.reporting import figures, pages
 from autodrive.reporting.run_folder import RunFolder, read_run
@@ -39,7 +39,7 @@ def write_run_page(run_dir: Path, frames_of: FramesOf | None = None, num_strips:
     """
     run = read_run(run_dir)
     labels = run.labels()
-    asked = [p for p in run.predictions() if p.task == HEADLINE_TASK]
+    asked = [p for p in run.predictions() if p.task == run.headline_task()]
     direct = [p for p in asked if p.mode == "direct"]
     wrong = [p for p in direct if p.parsed != p.answer]
     modes = [prefix for prefix in ("test", "test_reasoning") if f"{prefix}/n" in run.metrics]
@@ -48,7 +48,7 @@ def write_run_page(run_dir: Path, frames_of: FramesOf | None = None, num_strips:
         title=f"Run {run_dir.resolve().name}",
         headline=_headline(run.metrics) if modes else "This run has no scores.",
         tables=[_score_table(run.metrics, labels, prefix) for prefix in modes],
-        closed=_closed_rows(run.metrics),
+        others=[(name, rows) for name in run.other_tasks() if (rows := _other_rows(run.metrics, name))],
         pictures=_pictures(run, labels, direct),
         num_wrong=len(wrong),
         num_asked=len(direct),
@@ -117,13 +117,13 @@ def _score_table(metrics: Mapping[str, float], labels: LabelSet, prefix: str) ->
     return {"title": f"{title}, N = {metrics[f'{prefix}/n']:.0f}", "rows": rows, "facts": facts}
 
 
-def _closed_rows(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
-    suffix = "_accuracy"
-    overall = "test/closed_qa_accuracy"
-    keys = [key for key in metrics if key.startswith("test/closed_qa_") and key.endswith(suffix) and key != overall]
-    names = [key.removeprefix("test/closed_qa_").removesuffix(suffix).replace("_", " ") for key in keys]
-    rows = sorted((name, with_interval(metrics, key, percent=True)) for name, key in zip(names, keys, strict=True))
-    return [("all of them", with_interval(metrics, overall, percent=True)), *rows] if overall in metrics else rows
+def _other_rows(metrics: Mapping[str, float], task: str) -> list[tuple[str, str]]:
+    """The direct scores of a task that have an interval; the key without the task's name says what each is."""
+    start = f"test/{task}_"
+    keys = [key for key in metrics if key.startswith(start) and f"{key}_ci_low" in metrics]
+    return [
+        (key.removeprefix(start).replace("_", " "), with_interval(metrics, key, percent=True)) for key in sorted(keys)
+    ]
 
 
 def _pictures(run: RunFolder, labels: LabelSet, direct: Sequence[Prediction]) -> list[tuple[str, str]]:

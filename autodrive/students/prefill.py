@@ -8,7 +8,7 @@ prompt's end saw and the earlier tokens of their own continuation, never another
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     from autodrive.students.qwen2_5_vl import QwenStudent
 
 Continuation = tuple[int, tuple[int, ...]]  # number of its span, tokens
+
+
+class Generated(NamedTuple):
+    """An answer in tokens, without the token that ends it.
+
+    Attributes:
+        ids: The tokens.
+        finished: Whether the model ended the answer itself; if not, it was cut at the limit.
+    """
+
+    ids: list[int]
+    finished: bool
 
 
 class PrefilledRow:
@@ -61,8 +73,8 @@ class PrefilledRow:
         values = iter(totals.tolist())
         return [tuple(next(values) for _ in span.option_ids) for span in self.row.spans]
 
-    def generate(self, max_new_tokens: Sequence[int]) -> list[list[int]]:
-        """Greedy token ids of every span's answer, without the token that ends it.
+    def generate(self, max_new_tokens: Sequence[int]) -> list[Generated]:
+        """The greedy answer of every span.
 
         Args:
             max_new_tokens: most tokens of each span's answer.
@@ -83,7 +95,8 @@ class PrefilledRow:
             hidden_SC, visible = self._step(tokens, positions, visible)
             tokens = self.student.model.lm_head(hidden_SC).argmax(-1)
         self._restore(layers)
-        return [ids[:-1] if ids and ids[-1] == self._end_id else ids for ids in answers]
+        finished = [ids[-1:] == [self._end_id] for ids in answers]
+        return [Generated(ids[:-1] if ended else ids, ended) for ids, ended in zip(answers, finished, strict=True)]
 
     def _step(self, tokens: Tensor, positions: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Read one more token of every span; its hidden state (spans, width), and what the next token will see."""

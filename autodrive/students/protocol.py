@@ -7,6 +7,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from torch import Tensor
 
 from autodrive.mixture.clip_tree import ClipProcessor, TreeRow
+from autodrive.students.prefill import Generated
 from autodrive.students.preprocessing import Resolution
 
 
@@ -23,7 +24,7 @@ class Prefilled(Protocol):
         """For every branch, the log-probability (natural, summed over tokens) of each of its options."""
         ...
 
-    def generate(self, max_new_tokens: Sequence[int]) -> list[list[int]]:
+    def generate(self, max_new_tokens: Sequence[int]) -> list[Generated]:
         """For every branch, the greedy answer to its prompt in tokens, as if it were alone with the prefix."""
         ...
 

@@ -1,104 +1,140 @@
-"""Asks a student every question of a split and keeps its replies: the evaluation loop."""
+"""Asks a student questions and keeps its replies; beside their references these are predictions."""
 
+import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from autodrive.evaluation.parsers import parse_reply
+from autodrive.annotation.supply import AnnotatedClip
 from autodrive.labels import LabelSet
-from autodrive.mixture.clip_tree import BranchSpan, TreeRow
-from autodrive.mixture.mixture import LabelledClip
-from autodrive.prompts import option_texts
-from autodrive.schema import Annotation, Clip, Mode, Prediction
+from autodrive.mixture.clip_tree import TreeRow
+from autodrive.schema import Annotation, Prediction, Question, Reply
 from autodrive.students.qwen2_5_vl import QwenStudent
+from autodrive.tasks.task_book import TaskBook
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """What every prediction of a run says about where it came from."""
+class Respondent:
+    """Who replies, as every reply of a run says it.
+
+    Attributes:
+        model: Name of the student's recipe.
+        adapter: Name of the adapter, if one is in place.
+        weights_digest: Identifies the weights, see `weights_digest`.
+    """
 
     model: str
     adapter: str | None
-    data_fingerprint: str
-    prompt_hash: str
+    weights_digest: str
+
+
+def respondent_of(student: QwenStudent) -> Respondent:
+    """The student as it is now."""
+    return Respondent(student.name, None, weights_digest(student))
+
+
+def weights_digest(student: torch.nn.Module) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of all weights and their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(student.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def answer_questions(
     student: QwenStudent,
     batches: Iterable[Sequence[TreeRow]],
-    clips: Sequence[LabelledClip],
-    labels: LabelSet,
-    max_new_tokens: Mapping[Mode, int],
-    provenance: Provenance,
+    questions: Mapping[str, Question],
+    book: TaskBook,
+    respondent: Respondent,
     on_batch: Callable[[int], None] = lambda num_clips: None,
-) -> list[Prediction]:
+) -> Iterator[Reply]:
     """Generate a reply to, and score the options of, every question of every clip, from one pass over the clip.
 
-    Args:
-        student: the model, on any device; put in evaluation mode here.
-        batches: packed rows without targets, of these clips.
-        clips: the clips with their annotations.
-        labels: gives the options' display words to the parser.
-        max_new_tokens: longest reply in each inference mode.
-        provenance: copied into every prediction.
-        on_batch: told how many clips were done, for a progress bar.
+    No reference is needed, and none is seen.
 
-    Returns:
-        One prediction per question, in the batches' order.
+    Args:
+        student: The model, on any device; put in evaluation mode here.
+        batches: Packed rows without targets.
+        questions: What the rows ask, by the id they ask it under.
+        book: Knows how long a reply of each task may be.
+        respondent: Copied into every reply.
+        on_batch: Told how many clips were done, for a progress bar.
+
+    Yields:
+        One reply a question and mode, in the batches' order.
     """
-    known = {annotation.id: (c.clip, annotation) for c in clips for annotation in c.annotations}
     device = next(student.parameters()).device
     student.eval()
-    predictions: list[Prediction] = []
-    with torch.inference_mode():
-        for rows in batches:
-            for row in rows:
-                began = time.perf_counter()
+    for rows in batches:
+        for row in rows:
+            asked = [questions[span.annotation_id] for span in row.spans]
+            limits = [book[q.task].max_new_tokens[span.mode] for q, span in zip(asked, row.spans, strict=True)]
+            began = time.perf_counter()
+            with torch.inference_mode():
                 prefilled = student.prefill(row.to(device))
                 scores = prefilled.score_options()
-                replies = prefilled.generate([max_new_tokens[span.mode] for span in row.spans])
-                latency_s = (time.perf_counter() - began) / max(1, len(row.spans))
-                for span, log_probs, ids in zip(row.spans, scores, replies, strict=True):
-                    clip, annotation = known[span.annotation_id]
-                    reply = student.processor.decode(ids)
-                    predictions.append(
-                        _prediction(span, clip, annotation, reply, log_probs, labels, provenance, latency_s)
-                    )
-            on_batch(len({tree.clip_id for row in rows for tree in row.trees}))
-    return predictions
+                answers = prefilled.generate(limits)
+            latency_s = (time.perf_counter() - began) / max(1, len(row.spans))
+            for question, span, log_probs, answer in zip(asked, row.spans, scores, answers, strict=True):
+                yield Reply(
+                    annotation_id=span.annotation_id,
+                    clip_id=row.trees[span.tree].clip_id,
+                    task=question.task,
+                    question=question.question,
+                    options=question.options,
+                    mode=span.mode,
+                    model=respondent.model,
+                    adapter=respondent.adapter,
+                    weights_digest=respondent.weights_digest,
+                    prompt_hash=book.hash,
+                    reply=student.processor.decode(answer.ids),
+                    finished=answer.finished,
+                    option_log_probs=tuple(float(value) for value in log_probs) or None,
+                    latency_s=latency_s,
+                )
+        on_batch(len({tree.clip_id for row in rows for tree in row.trees}))
 
 
-def _prediction(
-    span: BranchSpan,
-    clip: Clip,
-    annotation: Annotation,
-    reply: str,
-    log_probs: Sequence[float],
+def beside_references(
+    replies: Iterable[Reply],
+    clips: Iterable[AnnotatedClip],
+    book: TaskBook,
     labels: LabelSet,
-    provenance: Provenance,
-    latency_s: float,
-) -> Prediction:
-    question = annotation.without_answer()
-    lettered = question.task == "mcq"
-    parsed = parse_reply(reply, span.mode, question.options, option_texts(question, labels), lettered=lettered)
-    return Prediction(
-        annotation_id=span.annotation_id,
-        clip_id=clip.id,
-        source_video_id=clip.source_video_id,
-        task=annotation.task,
-        question=annotation.question,
-        mode=span.mode,
-        model=provenance.model,
-        adapter=provenance.adapter,
-        data_fingerprint=provenance.data_fingerprint,
-        prompt_hash=provenance.prompt_hash,
-        options=annotation.options,
-        answer=annotation.answer,
-        reply=reply,
-        parsed=parsed.value,
-        failure=parsed.failure,
-        option_log_probs=tuple(float(value) for value in log_probs) or None,
-        latency_s=latency_s,
-    )
+    data_fingerprint: str,
+) -> Iterator[Prediction]:
+    """Read replies and put each beside its reference.
+
+    Args:
+        replies: Replies to the questions of these clips.
+        clips: The clips with the annotations that were asked.
+        book: Its tasks read the replies.
+        labels: The run's classes.
+        data_fingerprint: Copied into every prediction.
+
+    Yields:
+        One prediction a reply, in their order.
+    """
+    known: dict[str, tuple[AnnotatedClip, Annotation]] = {}
+    references: dict[tuple[str, Question], list[str]] = {}
+    for clip in clips:
+        for annotation in clip.annotations:
+            known[annotation.id] = clip, annotation
+            references.setdefault((clip.clip.id, annotation.without_answer()), []).append(annotation.answer)
+    for reply in replies:
+        clip, annotation = known[reply.annotation_id]
+        question = annotation.without_answer()
+        parsed = book[reply.task].read(reply.reply, question, reply.mode, labels)
+        others = () if question.options else references[clip.clip.id, question][1:]
+        yield Prediction(
+            **reply.model_dump(),
+            source_video_id=clip.clip.source_video_id,
+            data_fingerprint=data_fingerprint,
+            answer=annotation.answer,
+            other_answers=tuple(others),
+            parsed=parsed.value,
+            failure=parsed.failure,
+        )

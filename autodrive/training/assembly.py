@@ -6,6 +6,7 @@ Shared by `train.py`, `eval.py` and `autodrive.predict`, so that all read the sa
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,18 +16,21 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from autodrive.annotation.sources import AnnotationSource
+from autodrive.annotation.supply import AnnotatedClip, Supply, supply
 from autodrive.datasets.manifest import load_clips
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.mixture.datamodule import BranchWriter, ClipReader, ClipTreeDataModule, training_texts
-from autodrive.mixture.mixture import LabelledClip, Mixture, label_clips
+from autodrive.mixture.epoch import EpochPlan
+from autodrive.mixture.mixture import Mixture
 from autodrive.mixture.selection import Selection, select_clips
 from autodrive.prepare import prepare
-from autodrive.prompts import PromptBook
-from autodrive.schema import Split
+from autodrive.schema import Clip, SetAside, Split
 from autodrive.students.preprocessing import Resolution, solve_resolution
 from autodrive.students.protocol import StudentSpec
 from autodrive.students.qwen2_5_vl import QwenStudent
+from autodrive.tasks.task_book import TaskBook
 from autodrive.video.frame_grid import FrameGrid
 
 log = logging.getLogger(__name__)
@@ -34,13 +38,28 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run knows about its clips before any model exists."""
+    """What a run knows about its clips before any model exists.
+
+    Attributes:
+        labels: The run's classes.
+        writer: Renders prompts and targets.
+        selection: Which clips are used, and which are not.
+        mixture: The training recipe.
+        clips: The used clips by split, with what training teaches or evaluation asks.
+        annotations_set_aside: Annotations that no use is made of, with the reason.
+    """
 
     labels: LabelSet
     writer: BranchWriter
     selection: Selection
     mixture: Mixture
-    clips: dict[Split, list[LabelledClip]]
+    clips: dict[Split, list[AnnotatedClip]]
+    annotations_set_aside: list[SetAside]
+
+    @property
+    def set_aside(self) -> list[SetAside]:
+        """Clips and annotations that no use is made of, with the reason."""
+        return [*self.selection.dropped, *self.annotations_set_aside]
 
 
 def prepared_manifest(config: DictConfig) -> Path:
@@ -71,28 +90,62 @@ def prepared_manifest(config: DictConfig) -> Path:
     return out / "clips.jsonl"
 
 
-def load_run_data(config: DictConfig, needed: Sequence[Split]) -> RunData:
-    """Clips, classes, annotations and visits of a run.
+def load_run_data(config: DictConfig, needed: Sequence[Split], asked: Sequence[Split] = ("val", "test")) -> RunData:
+    """Clips, classes and annotations of a run.
+
+    Args:
+        config: The run's configuration.
+        needed: Splits that must hold clips.
+        asked: Splits that are annotated by `questions`; the others by `annotations`.
 
     Raises:
-        InputError: as `select_clips`, `Mixture` and the manifest's loader do.
+        InputError: As `select_clips`, `Mixture`, the sources and the manifest's loader do.
     """
     labels: LabelSet = instantiate(config.labels)
-    prompts: PromptBook = instantiate(config.prompts)
+    book: TaskBook = instantiate(config.prompts)
     mixture: Mixture = instantiate(config.mixture)
+    teaching, asking = (
+        {str(name): cast(AnnotationSource, instantiate(source)) for name, source in group.items()}
+        for group in (config.annotations, config.questions)
+    )
     clips = load_clips(prepared_manifest(config))
-    selection = select_clips(clips, labels, FrameGrid(config.fps), needed)
-    labelled = label_clips(selection, mixture, labels, config.seed)
-    if "train" in needed:
-        mixture.plan_visits(labelled["train"], config.seed)  # a wrong ratio is found before training starts
-    return RunData(labels, BranchWriter(prompts, labels), selection, mixture, labelled)
+    known = {clip.id for clip in clips}
+
+    def supplied(sources: dict[str, AnnotationSource], members: Sequence[Clip]) -> Supply:
+        return supply(sources, members, known, book, labels, config.seed)
+
+    taught = supplied(teaching, [clip for clip in clips if clip.split not in (None, *asked)])
+    questions = supplied(asking, [clip for clip in clips if clip.split in asked])
+    by_id = {member.clip.id: member for member in (*taught.clips, *questions.clips)}
+    selection = select_clips(clips, by_id, labels, FrameGrid(config.fps), needed)
+    set_aside = [*taught.set_aside, *questions.set_aside]
+    if set_aside:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(s.reason for s in set_aside).most_common())
+        log.warning("%d annotations are set aside (%s); each is in dropped.jsonl", len(set_aside), reasons)
+    return RunData(labels, BranchWriter(book, labels), selection, mixture, selection.clips, set_aside)
+
+
+def epoch_plan(config: DictConfig, data: RunData) -> EpochPlan:
+    """What an epoch of training visits and teaches.
+
+    Raises:
+        InputError: The mixture does not fit the clips or the sources, or validation would have nothing to ask.
+    """
+    plan = data.mixture.plan(data.clips["train"], tuple(config.annotations), config.seed)
+    if not headline_answers(data.clips["val"], data.writer.book):
+        headline = data.writer.book.headline
+        raise InputError(
+            f"questions: none of task {headline} with options for the val split, by which the best checkpoint is "
+            "chosen; add such a source, or choose another task as prompts.headline"
+        )
+    return plan
 
 
 def build_student(config: DictConfig, data: RunData) -> QwenStudent:
     """A fresh student: random (tiny), or with a checkpoint's weights.
 
     Raises:
-        InputError: the weights are not there, or as `student_spec` does.
+        InputError: The weights are not there, or as `student_spec` does.
     """
     texts = training_texts(data.clips["train"], data.writer)
     student = student_spec(config).build(texts, config.fps, resolution_of(config), config.seed)
@@ -103,7 +156,7 @@ def check_student(config: DictConfig) -> None:
     """Find a wrong `student` or `resolution` before anything is prepared.
 
     Raises:
-        InputError: as `student_spec` and `resolution_of` do.
+        InputError: As `student_spec` and `resolution_of` do.
     """
     student_spec(config)
     resolution_of(config)
@@ -113,7 +166,7 @@ def student_spec(config: DictConfig) -> StudentSpec:
     """The recipe of the configured student.
 
     Raises:
-        InputError: a full-size student meets a laptop's values.
+        InputError: A full-size student meets a laptop's values.
     """
     spec: StudentSpec = instantiate(config.student)
     if spec.full_size and config.scale == "tiny":
@@ -144,24 +197,26 @@ def resolution_of(config: DictConfig) -> Resolution:
     return resolution
 
 
-def build_data_module(config: DictConfig, data: RunData, student: QwenStudent) -> ClipTreeDataModule:
-    """Loaders that read clips the way this student wants them."""
+def build_data_module(
+    config: DictConfig, data: RunData, student: QwenStudent, plan: EpochPlan | None = None
+) -> ClipTreeDataModule:
+    """Loaders that read clips the way this student wants them; with a plan, also those of training."""
     reader = ClipReader(
         instantiate(config.decoder), student.processor, FrameGrid(config.fps), cache=instantiate(config.frame_cache)
     )
     return ClipTreeDataModule(
         data.clips,
-        data.mixture,
+        data.mixture.schedule(plan, config.batch_size) if plan else None,
         reader,
         data.writer,
         batch_size=config.batch_size,
         tokens_per_row=config.tokens_per_row,
+        loss_mean=data.mixture.loss_mean,
         num_steps=config.get("num_steps", 0),
         num_workers=config.num_workers,
-        seed=config.seed,
     )
 
 
-def mcq_answers(clips: Sequence[LabelledClip]) -> dict[str, int]:
-    """Index of the right option by annotation id, for the multiple-choice questions of these clips."""
-    return {a.id: a.options.index(a.answer) for c in clips for a in c.annotations if a.task == "mcq"}
+def headline_answers(clips: Sequence[AnnotatedClip], book: TaskBook) -> dict[str, int]:
+    """Index of the right option by annotation id, for the headline task's questions about these clips."""
+    return book.headline_answers(annotation for clip in clips for annotation in clip.annotations)

@@ -59,7 +59,8 @@ def save_config(config: DictConfig, run_dir: Path) -> None:
 
 def overridden_keys(overrides: Sequence[str]) -> list[str]:
     """Keys or groups that a command line sets, in order, with dots as separators."""
-    return [o.key_or_group.replace("/", ".") for o in OverridesParser.create().parse_overrides(list(overrides))]
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [(o.package or o.key_or_group).replace("/", ".") for o in parsed]
 
 
 def resumed_config(config: DictConfig, overrides: Sequence[str], choices: Mapping[str, str | None]) -> DictConfig:

@@ -23,7 +23,7 @@ def show_run(
     console = Console()
     names = data.labels.names
     predictions = read_jsonl(run_dir / "predictions.jsonl", Prediction)
-    headline = [p for p in predictions if p.task == "mcq" and p.mode == "direct"]
+    headline = [p for p in predictions if p.task == data.writer.book.headline and p.mode == "direct"]
     if headline:
         true = class_indices([p.answer for p in headline], names)
         predicted = class_indices([p.parsed for p in headline], names)

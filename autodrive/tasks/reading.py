@@ -64,11 +64,11 @@ def parse_reply(
     """Read one reply.
 
     Args:
-        reply: the model's text, verbatim.
+        reply: The model's text, verbatim.
         mode: `direct`, or `reasoning` for replies with a think block and an answer block.
-        options: canonical values, in the order shown.
-        option_texts: the words shown for each of them.
-        lettered: whether the options were shown with letters; if not, only words are read.
+        options: Canonical values, in the order shown.
+        option_texts: The words shown for each of them.
+        lettered: Whether the options were shown with letters; if not, only words are read.
     """
     if mode == "direct":
         return _parse_direct(reply, options, option_texts, lettered)

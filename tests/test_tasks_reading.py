@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autodrive.evaluation import parsers
-from autodrive.evaluation.parsers import parse_reply, think_block
+from autodrive.tasks import reading
+from autodrive.tasks.reading import parse_reply, think_block
 
 OPTIONS = ("near_collision", "normal", "collision")
 TEXTS = (
@@ -36,22 +36,22 @@ def test_a_clear_direct_reply_is_read(reply, value):
 @pytest.mark.parametrize(
     ("reply", "failure"),
     [
-        ("", parsers.EMPTY),
-        (" \n", parsers.EMPTY),
-        ("D", parsers.LETTER_OUT_OF_RANGE),
-        ("D. something", parsers.LETTER_OUT_OF_RANGE),
-        ("A B", parsers.SEVERAL_LETTERS),
-        ("A or C", parsers.SEVERAL_LETTERS),
-        ("A, B and C are possible", parsers.SEVERAL_LETTERS),
-        ("The answer is B", parsers.LETTER_IN_PROSE),
-        ("B because nothing happens", parsers.LETTER_IN_PROSE),
-        ("B. " + TEXTS[2], parsers.LETTER_CONTRADICTS_WORDS),
-        ("B. nothing happens", parsers.LETTER_IN_PROSE),
-        ("b", parsers.NOT_AN_OPTION),
-        ("normal", parsers.NOT_AN_OPTION),
-        ("I'm not sure", parsers.NOT_AN_OPTION),
-        ("Normal driving: no incident happens or a collision", parsers.NOT_AN_OPTION),
-        ("<answer>B</answer>", parsers.LETTER_IN_PROSE),
+        ("", reading.EMPTY),
+        (" \n", reading.EMPTY),
+        ("D", reading.LETTER_OUT_OF_RANGE),
+        ("D. something", reading.LETTER_OUT_OF_RANGE),
+        ("A B", reading.SEVERAL_LETTERS),
+        ("A or C", reading.SEVERAL_LETTERS),
+        ("A, B and C are possible", reading.SEVERAL_LETTERS),
+        ("The answer is B", reading.LETTER_IN_PROSE),
+        ("B because nothing happens", reading.LETTER_IN_PROSE),
+        ("B. " + TEXTS[2], reading.LETTER_CONTRADICTS_WORDS),
+        ("B. nothing happens", reading.LETTER_IN_PROSE),
+        ("b", reading.NOT_AN_OPTION),
+        ("normal", reading.NOT_AN_OPTION),
+        ("I'm not sure", reading.NOT_AN_OPTION),
+        ("Normal driving: no incident happens or a collision", reading.NOT_AN_OPTION),
+        ("<answer>B</answer>", reading.LETTER_IN_PROSE),
     ],
 )
 def test_an_unclear_direct_reply_is_a_failure_with_a_reason(reply, failure):
@@ -67,7 +67,7 @@ def test_options_without_letters_are_read_by_their_words_only(reply, value):
 def test_options_that_read_alike_are_never_chosen_between():
     assert parse_reply("rain", "direct", ("a", "b"), ("Rain", "rain."), lettered=False).failure == "ambiguous_options"
     # "A" is the letter of the first option and the words of the second.
-    assert parse_reply("A", "direct", ("x", "y"), ("B", "A")).failure == parsers.AMBIGUOUS_OPTIONS
+    assert parse_reply("A", "direct", ("x", "y"), ("B", "A")).failure == reading.AMBIGUOUS_OPTIONS
 
 
 def test_a_well_formed_reasoning_reply_gives_answer_and_trace():
@@ -78,22 +78,22 @@ def test_a_well_formed_reasoning_reply_gives_answer_and_trace():
 @pytest.mark.parametrize(
     ("reply", "failure"),
     [
-        ("", parsers.EMPTY),
-        ("C", parsers.MISSING_TAGS),
-        ("<answer>C</answer>", parsers.MISSING_TAGS),
-        ("<think>so</think> C", parsers.MISSING_TAGS),
-        ("<think>so <answer>C</answer>", parsers.MISSING_TAGS),
-        ("<think>so</think><answer>C", parsers.MISSING_TAGS),
-        ("<think>a</think><think>b</think><answer>C</answer>", parsers.REPEATED_TAGS),
-        ("<think>a</think><answer>B</answer><answer>C</answer>", parsers.REPEATED_TAGS),
-        ("<answer>C</answer><think>so</think>", parsers.MISPLACED_TAGS),
-        ("<think><answer>C</answer></think>", parsers.MISPLACED_TAGS),
-        ("</think>so<think><answer>C</answer>", parsers.MISPLACED_TAGS),
-        ("Well: <think>so</think><answer>C</answer>", parsers.MISPLACED_TAGS),
-        ("<think>so</think><answer>C</answer> or B", parsers.MISPLACED_TAGS),
-        ("<think>so</think>hence<answer>C</answer>", parsers.MISPLACED_TAGS),
-        ("<think>so</think><answer></answer>", parsers.EMPTY),
-        ("<think>so</think><answer>it is C</answer>", parsers.LETTER_IN_PROSE),
+        ("", reading.EMPTY),
+        ("C", reading.MISSING_TAGS),
+        ("<answer>C</answer>", reading.MISSING_TAGS),
+        ("<think>so</think> C", reading.MISSING_TAGS),
+        ("<think>so <answer>C</answer>", reading.MISSING_TAGS),
+        ("<think>so</think><answer>C", reading.MISSING_TAGS),
+        ("<think>a</think><think>b</think><answer>C</answer>", reading.REPEATED_TAGS),
+        ("<think>a</think><answer>B</answer><answer>C</answer>", reading.REPEATED_TAGS),
+        ("<answer>C</answer><think>so</think>", reading.MISPLACED_TAGS),
+        ("<think><answer>C</answer></think>", reading.MISPLACED_TAGS),
+        ("</think>so<think><answer>C</answer>", reading.MISPLACED_TAGS),
+        ("Well: <think>so</think><answer>C</answer>", reading.MISPLACED_TAGS),
+        ("<think>so</think><answer>C</answer> or B", reading.MISPLACED_TAGS),
+        ("<think>so</think>hence<answer>C</answer>", reading.MISPLACED_TAGS),
+        ("<think>so</think><answer></answer>", reading.EMPTY),
+        ("<think>so</think><answer>it is C</answer>", reading.LETTER_IN_PROSE),
     ],
 )
 def test_a_malformed_reasoning_reply_is_a_failure_with_a_reason(reply, failure):
@@ -128,7 +128,7 @@ def test_any_text_gives_an_option_or_a_known_failure(reply, mode, lettered):
     parsed = parse_reply(reply, mode, OPTIONS, TEXTS, lettered=lettered)
     assert (parsed.value is None) != (parsed.failure is None)
     assert parsed.value is None or parsed.value in OPTIONS
-    assert parsed.failure is None or parsed.failure in parsers.FAILURES
+    assert parsed.failure is None or parsed.failure in reading.FAILURES
 
 
 @given(trace=st.text(st.characters(blacklist_characters="<>"), max_size=30), position=st.integers(0, 2))

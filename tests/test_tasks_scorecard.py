@@ -4,14 +4,16 @@ import math
 import time
 
 import pytest
-from run_samples import NAMES, label_set, prediction, reader
+from run_samples import NAMES, label_set, prediction, reader, task_book
 
 from autodrive.errors import InputError
-from autodrive.evaluation.metrics import metrics_from_predictions
+from autodrive.tasks.scorecard import scorecard
+
+BOOK = task_book()
 
 
 def test_keys_are_the_contract():
-    metrics = metrics_from_predictions(reader(0.8, seed=0), label_set())
+    metrics = scorecard(reader(0.8, seed=0), BOOK, label_set())
     scores = ["accuracy", "binary_accuracy", "macro_f1", "parse_failures", "average_precision"]
     scores += [f"{name}_{score}" for name in NAMES for score in ("precision", "recall", "f1", "average_precision")]
     for score in scores:
@@ -24,7 +26,7 @@ def test_keys_are_the_contract():
 
 def test_unread_replies_are_counted_and_wrong():
     replies = [prediction(clip, None if clip < 10 else NAMES[clip % 3]) for clip in range(30)]
-    metrics = metrics_from_predictions(replies, label_set())
+    metrics = scorecard(replies, BOOK, label_set())
     assert metrics["test/accuracy"] == metrics["test/binary_accuracy"] == pytest.approx(20 / 30)
     assert metrics["test/parse_failures"] == pytest.approx(10 / 30)
     assert metrics["test/parse_failure_count"] == 10
@@ -33,13 +35,13 @@ def test_unread_replies_are_counted_and_wrong():
 
 def test_binary_accuracy_forgives_one_incident_for_another():
     replies = [prediction(clip, "normal" if clip % 3 == 0 else "collision") for clip in range(30)]
-    metrics = metrics_from_predictions(replies, label_set())
+    metrics = scorecard(replies, BOOK, label_set())
     assert metrics["test/accuracy"] == pytest.approx(2 / 3)
     assert metrics["test/binary_accuracy"] == 1
 
 
 def test_a_constant_reply_is_right_on_one_sibling_in_three_whatever_is_drawn():
-    metrics = metrics_from_predictions([prediction(clip, "normal") for clip in range(198)], label_set())
+    metrics = scorecard([prediction(clip, "normal") for clip in range(198)], BOOK, label_set())
     assert metrics["test/accuracy_ci_low"] == pytest.approx(1 / 3)
     assert metrics["test/accuracy_ci_high"] == pytest.approx(1 / 3)
     assert metrics["test/collision_f1"] == 0
@@ -48,15 +50,15 @@ def test_a_constant_reply_is_right_on_one_sibling_in_three_whatever_is_drawn():
 def test_reasoning_replies_have_a_trace_rate():
     well = prediction(0, "normal", mode="reasoning", reply="<think>calm</think><answer>A</answer>")
     bare = prediction(1, None, mode="reasoning", reply="B", failure="missing_tags")
-    metrics = metrics_from_predictions([well, bare], label_set(), "test_reasoning")
+    metrics = scorecard([well, bare], BOOK, label_set(), "test_reasoning")
     assert metrics["test_reasoning/trace_emission_rate"] == 0.5
     assert metrics["test_reasoning/accuracy"] == 0.5
-    assert "test/trace_emission_rate" not in metrics_from_predictions([prediction(0, "normal")], label_set())
+    assert "test/trace_emission_rate" not in scorecard([prediction(0, "normal")], BOOK, label_set())
 
 
 def test_modes_are_never_averaged():
     with pytest.raises(ValueError, match="mix"):
-        metrics_from_predictions([prediction(0, "normal"), prediction(1, None, mode="reasoning")], label_set())
+        scorecard([prediction(0, "normal"), prediction(1, None, mode="reasoning")], BOOK, label_set())
 
 
 def test_closed_questions_are_scored_apart():
@@ -72,7 +74,7 @@ def test_closed_questions_are_scored_apart():
         )
         for clip in range(6)
     ]
-    metrics = metrics_from_predictions(mcq + closed, label_set())
+    metrics = scorecard(mcq + closed, BOOK, label_set())
     assert metrics["test/accuracy"] == 1
     assert metrics["test/closed_qa_accuracy"] == metrics["test/closed_qa_what_is_the_light_accuracy"] == 0.5
 
@@ -82,28 +84,26 @@ def test_average_precision_ranks_by_the_probability_of_an_incident():
         rest = math.log((1 - p_normal) / 2)
         return prediction(clip, "normal", option_log_probs=(math.log(p_normal), rest, rest))
 
-    perfect = metrics_from_predictions([scored(c, 0.9 if c % 3 == 0 else 0.8) for c in range(30)], label_set())
+    perfect = scorecard([scored(c, 0.9 if c % 3 == 0 else 0.8) for c in range(30)], BOOK, label_set())
     assert perfect["test/average_precision"] == 1
     assert perfect["test/accuracy"] == pytest.approx(1 / 3)
     partly = [prediction(0, "normal"), scored(1, 0.3)]
-    assert "test/average_precision" not in metrics_from_predictions(partly, label_set())
+    assert "test/average_precision" not in scorecard(partly, BOOK, label_set())
 
 
 def test_an_unknown_reference_answer_is_refused_in_one_line():
     with pytest.raises(InputError, match="event3") as caught:
-        metrics_from_predictions([prediction(0, None, answer="event", options=("event", "normal"))], label_set())
+        scorecard([prediction(0, None, answer="event", options=("event", "normal"))], BOOK, label_set())
     assert "\n" not in str(caught.value)
 
 
 def test_the_same_predictions_in_any_order_give_the_same_numbers():
     replies = reader(0.7, seed=3)
-    assert metrics_from_predictions(replies, label_set()) == pytest.approx(
-        metrics_from_predictions(replies[::-1], label_set())
-    )
+    assert scorecard(replies, BOOK, label_set()) == pytest.approx(scorecard(replies[::-1], BOOK, label_set()))
 
 
 def test_900_clips_are_scored_in_well_under_a_second():
     replies = reader(0.8, seed=0, num_clips=900)
     began = time.perf_counter()
-    metrics_from_predictions(replies, label_set())
+    scorecard(replies, BOOK, label_set())
     assert time.perf_counter() - began < 2.0
