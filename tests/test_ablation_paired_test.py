@@ -1,5 +1,6 @@
 """The paired test by hand: what it must give where the answer is known."""
 # pyright: reportOptionalOperand=false, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false
+# pyright: reportAttributeAccessIssue=false
 
 import time
 

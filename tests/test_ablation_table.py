@@ -10,9 +10,10 @@ from rich.console import Console
 from run_samples import addresses, prediction, reader, write_run
 
 from autodrive.ablation.answers import RunAnswers
+from autodrive.ablation.axes import group_rows
 from autodrive.ablation.files import print_ablation, write_ablation, write_tables
 from autodrive.ablation.published import PUBLISHED_FOLDER, load_published
-from autodrive.ablation.rows import AblationRow, _mean_of_runs
+from autodrive.ablation.rows import AblationRow, score_row
 from autodrive.ablation.table import summarise
 from autodrive.ablation.wording import remarks
 from autodrive.errors import InputError
@@ -246,7 +247,11 @@ def test_a_metric_of_another_task_is_paired_and_judged(tmp_path):
 
 def test_a_metric_that_only_metrics_json_has_is_shown_with_its_interval(tmp_path):
     write_run(tmp_path / "0", ["fps=15"], reader(0.8, 0))
-    score = _mean_of_runs([[RunAnswers.read(run)] for run in find_runs([tmp_path])], "test/average_precision")
+    (run,) = find_runs([tmp_path])
+    (group,), answers, key = group_rows([run], ["fps"]), RunAnswers.read(run), "test/average_precision"
+    row = score_row(group, {run.path: answers}, answers.labels, [key], np.random.default_rng(0))
+    score = row.scores[key]
+    assert score.value == run.metrics[key]
     assert score.interval.low < score.value < score.interval.high
 
 

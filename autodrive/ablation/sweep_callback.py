@@ -18,7 +18,7 @@ from autodrive.reporting.run_folder import find_runs
 
 
 class AblationTable(Callback):
-    """Writes `ablation.{md,csv,html}` at the sweep's root.
+    """Writes `ablation.{md,csv,html}` and `ablation_items.csv` at the sweep's root.
 
     The exit code is 1 if a job failed, and 2 if wrong input kept every job from running.
 
