@@ -25,7 +25,7 @@ from autodrive.mixture.datamodule import AskedClip, BranchWriter, ClipReader, Cl
 from autodrive.prompts import PromptBook
 from autodrive.reporting.timeline import draw_timeline
 from autodrive.schema import Clip, Question, Views
-from autodrive.students.qwen2_5_vl import QwenStudent
+from autodrive.students.student import Student
 from autodrive.training.assembly import device_of, saved_student
 from autodrive.training.process import share_cores
 from autodrive.training.quiet import quiet_libraries
@@ -92,7 +92,7 @@ def mean_probabilities(
 
 
 def predict_timeline(
-    student: QwenStudent,
+    student: Student,
     module: ClipTreeDataModule,
     clips: list[Clip],
     labels: LabelSet,

@@ -5,19 +5,19 @@ from run_samples import label_set
 from student_samples import make_sample, make_student
 
 from autodrive.annotation.rules import mcq_annotations, mcq_questions
-from autodrive.mixture.clip_tree import Branch, ClipSample
 from autodrive.mixture.mixture import LabelledClip
-from autodrive.mixture.packing import pack_trees
 from autodrive.schema import Annotation
-from autodrive.students.qwen2_5_vl import QwenStudent
+from autodrive.students.student import Student
 from autodrive.training.answering import Provenance, answer_questions
 from autodrive.training.assembly import device_of, mcq_answers
+from autodrive.trees.packing import pack_trees
+from autodrive.trees.sample import Branch, ClipSample, Turn
 
 PROVENANCE = Provenance("tiny", None, "fingerprint", "prompts")
 
 
 @pytest.fixture(scope="module")
-def student() -> QwenStudent:
+def student() -> Student:
     return make_student()
 
 
@@ -28,17 +28,17 @@ def labelled(label: str, seed: int) -> LabelledClip:
     return LabelledClip(clip, label, (*annotations, free))
 
 
-def batches(student: QwenStudent, clips: list[LabelledClip]):
+def batches(student: Student, clips: list[LabelledClip]):
     for seed, member in enumerate(clips):
         branches = tuple(
-            Branch(a.id, a.question, None, ("A", "B", "C") if a.options else ()) for a in member.annotations
+            Branch(a.id, (Turn(a.question),), ("A", "B", "C") if a.options else ()) for a in member.annotations
         )
         sample = make_sample(seed=seed, branches=branches)
-        sample = ClipSample(member.clip, sample.frames, sample.system, branches)
+        sample = ClipSample(member.clip.id, sample.system, sample.prefix, branches)
         yield pack_trees([student.processor.encode(sample)], 10**6)
 
 
-def test_every_annotation_is_answered_once(student: QwenStudent):
+def test_every_annotation_is_answered_once(student: Student):
     clips = [labelled("normal", 0), labelled("collision", 1)]
     done: list[int] = []
     found = answer_questions(
@@ -55,7 +55,7 @@ def test_every_annotation_is_answered_once(student: QwenStudent):
         assert p.latency_s > 0
 
 
-def test_questions_without_options_have_no_scores(student: QwenStudent):
+def test_questions_without_options_have_no_scores(student: Student):
     clips = [labelled("normal", 0)]
     found = answer_questions(student, batches(student, clips), clips, label_set(), {"direct": 3}, PROVENANCE)
     scores = {p.task: p.option_log_probs for p in found}

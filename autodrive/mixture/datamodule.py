@@ -10,11 +10,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from autodrive.labels import LabelSet
-from autodrive.mixture.clip_tree import Branch, ClipProcessor, ClipSample, ClipTree
 from autodrive.mixture.mixture import LabelledClip, Mixture, Visit, VisitSchedule
-from autodrive.mixture.packing import pack_trees
 from autodrive.prompts import PromptBook, render_target
 from autodrive.schema import Annotation, Clip, Mode, Question, Split
+from autodrive.trees.clip_tree import ClipProcessor, ClipTree
+from autodrive.trees.packing import pack_trees
+from autodrive.trees.sample import Branch, ClipSample, Turn, Video
 from autodrive.video.decoder import DecodedFrames, Decoder
 from autodrive.video.frame_cache import FrameCache, NoFrameCache
 from autodrive.video.sampler import requested_timestamps
@@ -53,19 +54,19 @@ class BranchWriter:
     def ask(self, annotation_id: str, question: Question, mode: Mode) -> Branch:
         """A branch without an answer."""
         prompt = self.prompts.render(question, mode, self.labels)
-        return Branch(annotation_id, prompt.text, None, prompt.option_targets, mode=mode)
+        return Branch(annotation_id, (Turn(prompt.text),), prompt.option_targets, mode=mode)
 
     def teach(self, annotation: Annotation, mode: Mode, weight: float = 1.0) -> Branch:
         """A branch with its answer, for training only; `weight` is its relative share of the loss."""
         prompt = self.prompts.render(annotation.without_answer(), mode, self.labels)
         target = render_target(annotation, prompt, mode)
-        return Branch(annotation.id, prompt.text, target, prompt.option_targets, weight, mode)
+        return Branch(annotation.id, (Turn(prompt.text, target),), prompt.option_targets, weight, mode)
 
 
 def training_texts(clips: Sequence[LabelledClip], writer: BranchWriter) -> list[str]:
     """Every prompt and target of training clips, for a student that learns its own tokens."""
-    branches = [writer.teach(a, "direct") for labelled in clips for a in labelled.annotations]
-    return [writer.prompts.system, *(text for b in branches for text in (b.prompt, b.target or ""))]
+    turns = [t for labelled in clips for a in labelled.annotations for t in writer.teach(a, "direct").turns]
+    return [writer.prompts.system, *(text for turn in turns for text in (turn.prompt, turn.target or ""))]
 
 
 class TrainingTrees(Dataset[ClipTree]):
@@ -83,7 +84,8 @@ class TrainingTrees(Dataset[ClipTree]):
         branches = tuple(
             self.writer.teach(a, "direct", self.mixture.task_weights.get(a.task, 1.0)) for a in annotations
         )
-        return self.reader.processor.encode(ClipSample(labelled.clip, frames, self.writer.prompts.system, branches))
+        sample = ClipSample(labelled.clip.id, self.writer.prompts.system, (Video(frames),), branches)
+        return self.reader.processor.encode(sample)
 
 
 AskedClip = tuple[Clip, Sequence[tuple[str, Question]]]
@@ -110,7 +112,7 @@ class QuestionTrees(Dataset[ClipTree]):
     def __getitem__(self, index: int) -> ClipTree:
         clip, questions = self.clips[index]
         branches = tuple(self.writer.ask(id_, question, mode) for mode in self.modes for id_, question in questions)
-        sample = ClipSample(clip, self.reader.read(clip), self.writer.prompts.system, branches)
+        sample = ClipSample(clip.id, self.writer.prompts.system, (Video(self.reader.read(clip)),), branches)
         return self.reader.processor.encode(sample)
 
 

@@ -20,9 +20,9 @@ from autodrive.annotation.rules import (
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.mixture.balancing import Balance, VisitPlan
-from autodrive.mixture.packing import LossMean
 from autodrive.mixture.selection import Selection
 from autodrive.schema import Annotation, Clip, Question, Split
+from autodrive.trees.packing import LossMean
 
 
 @dataclass(frozen=True)

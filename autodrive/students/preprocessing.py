@@ -57,30 +57,30 @@ class Resolution:
 
 
 def solve_resolution(
-    num_frames: int, token_budget: int, temporal_patch_size: int = 2, ratio: int = 4
+    num_frames: int, token_budget: int, frames_per_group: int, ratio: int = 4
 ) -> tuple[Resolution, int]:
     """The largest resolution at which a clip stays within a budget of visual tokens (`resolution=auto`).
 
     Args:
-        num_frames: frames in a clip.
-        token_budget: most visual tokens that the clip may take.
-        temporal_patch_size: frames that share a temporal patch.
-        ratio: how many times smaller the lower bound is than the upper one; 4 as in the paper's 128x32.
+        num_frames: Frames in a clip.
+        token_budget: Most visual tokens that the clip may take.
+        frames_per_group: Frames that share a group of visual tokens.
+        ratio: How many times smaller the lower bound is than the upper one; 4 as in the paper's 128x32.
 
     Returns:
         The resolution, and the most visual tokens a clip can take at it.
 
     Raises:
-        InputError: the budget holds less than one token per temporal patch.
+        InputError: The budget holds less than one token per group.
     """
-    num_patches = math.ceil(num_frames / temporal_patch_size)
-    max_tokens = token_budget // num_patches
+    num_groups = math.ceil(num_frames / frames_per_group)
+    max_tokens = token_budget // num_groups
     if max_tokens < 1:
         raise InputError(
-            f"resolution=auto: {token_budget} visual tokens do not reach for the {num_patches} temporal patches of "
+            f"resolution=auto: {token_budget} visual tokens do not reach for the {num_groups} groups of "
             f"{num_frames} frames; raise the budget, or lower fps or duration_s"
         )
-    return Resolution(max_tokens, max(1, max_tokens // ratio)), max_tokens * num_patches
+    return Resolution(max_tokens, max(1, max_tokens // ratio)), max_tokens * num_groups
 
 
 def smart_frame_size(width: int, height: int, resolution: Resolution, factor: int = 28) -> tuple[int, int]:

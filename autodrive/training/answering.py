@@ -8,11 +8,11 @@ import torch
 
 from autodrive.evaluation.parsers import parse_reply
 from autodrive.labels import LabelSet
-from autodrive.mixture.clip_tree import BranchSpan, TreeRow
 from autodrive.mixture.mixture import LabelledClip
 from autodrive.prompts import option_texts
 from autodrive.schema import Annotation, Clip, Mode, Prediction
-from autodrive.students.qwen2_5_vl import QwenStudent
+from autodrive.students.student import Student
+from autodrive.trees.clip_tree import BranchSpan, TreeRow
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Provenance:
 
 
 def answer_questions(
-    student: QwenStudent,
+    student: Student,
     batches: Iterable[Sequence[TreeRow]],
     clips: Sequence[LabelledClip],
     labels: LabelSet,

@@ -8,11 +8,11 @@ import torch
 from transformers import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
 
-from autodrive.students.checkpoint import read_checkpoint, unreadable
-from autodrive.students.positions import PositionMode
 from autodrive.students.preprocessing import Resolution
-from autodrive.students.processor import QwenProcessor, VisionFormat
-from autodrive.students.qwen2_5_vl import QwenStudent
+from autodrive.students.qwen_checkpoint import read_checkpoint, unreadable
+from autodrive.students.qwen_positions import PositionMode
+from autodrive.students.qwen_processor import QwenProcessor, VisionFormat
+from autodrive.students.qwen_student import QwenStudent
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -22,7 +22,8 @@ class PretrainedQwen2_5_VL:  # noqa: N801
     """Recipe of a released student (`conf/student/qwen2_5_vl_7b.yaml` and its like).
 
     Attributes:
-        full_size: see `StudentSpec`.
+        full_size: See `StudentSpec`.
+        frames_per_group: See `StudentSpec`.
         name: kept in records.
         checkpoint: repository on the Hugging Face hub, or a local folder in the same layout.
         dtype: of the weights in memory.
@@ -31,6 +32,7 @@ class PretrainedQwen2_5_VL:  # noqa: N801
     """
 
     full_size: ClassVar[bool] = True
+    frames_per_group: ClassVar[int] = 2
 
     name: str
     checkpoint: str

@@ -7,12 +7,12 @@ from typing import ClassVar
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from autodrive.students.initialisation import initialise_from_scratch
-from autodrive.students.positions import PositionMode
 from autodrive.students.preprocessing import Resolution
-from autodrive.students.processor import QwenProcessor, VisionFormat
-from autodrive.students.qwen2_5_vl import QwenStudent
-from autodrive.students.tokenizer import (
+from autodrive.students.qwen_initialisation import initialise_from_scratch
+from autodrive.students.qwen_positions import PositionMode
+from autodrive.students.qwen_processor import QwenProcessor, VisionFormat
+from autodrive.students.qwen_student import QwenStudent
+from autodrive.students.qwen_tokenizer import (
     END_OF_TEXT,
     END_OF_TURN,
     IMAGE_PAD,
@@ -31,7 +31,8 @@ class TinyQwen2_5_VL:  # noqa: N801
     """Recipe of the tiny student (`conf/student/tiny_qwen2_5_vl.yaml`).
 
     Attributes:
-        full_size: see `StudentSpec`.
+        full_size: See `StudentSpec`.
+        frames_per_group: See `StudentSpec`.
         name: kept in records.
         vocab_size: most tokenizer entries.
         tokens_per_second: temporal position ids per second; 15 gives every temporal patch its own id up to 30 fps.
@@ -48,6 +49,7 @@ class TinyQwen2_5_VL:  # noqa: N801
     """
 
     full_size: ClassVar[bool] = False
+    frames_per_group: ClassVar[int] = 2
 
     name: str
     vocab_size: int = 768
