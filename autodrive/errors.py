@@ -4,5 +4,5 @@
 class InputError(Exception):
     """The configuration or an input file is wrong.
 
-    The message is a single line that says what is wrong, where (file, key or line) and how to mend it.
+    The message is a single line that says what is wrong, where (file, key or line) and how to fix it.
     """

@@ -11,11 +11,11 @@ class LabelClass:
     """One class of a label set.
 
     Attributes:
-        name: canonical name, used in metric keys and manifests.
-        option: the words shown for it in a multiple-choice question.
-        sources: labels of source manifests that count as this class.
-        anomalous: whether it counts as an incident in binary accuracy.
-        short: one or two words for tables and figures.
+        name: Canonical name, used in metric keys and manifests.
+        option: The words shown for it in a multiple-choice question.
+        sources: Labels of source manifests that count as this class.
+        anomalous: Whether it counts as an incident in binary accuracy.
+        short: One or two words for tables and figures.
     """
 
     name: str

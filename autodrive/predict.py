@@ -24,7 +24,7 @@ from autodrive.labels import LabelSet
 from autodrive.mixture.datamodule import AskedClip, BranchWriter, ClipReader, ClipTreeDataModule
 from autodrive.prompts import PromptBook
 from autodrive.reporting.timeline import draw_timeline
-from autodrive.schema import Clip, Question, Views
+from autodrive.schema import ROAD, Clip, Question
 from autodrive.students.student import Student
 from autodrive.training.assembly import device_of, saved_student
 from autodrive.training.process import share_cores
@@ -32,6 +32,7 @@ from autodrive.training.quiet import quiet_libraries
 from autodrive.training.resume import run_config
 from autodrive.video.chunker import sliding_windows
 from autodrive.video.decoder import DecodedFrames
+from autodrive.video.frame_grid import FrameGrid
 from autodrive.video.preflight import UnusableVideo, VideoInfo, scan
 
 NUM_FRAMES_SHOWN = 6
@@ -62,13 +63,9 @@ def window_clips(path: Path, info: VideoInfo, window_s: float, stride_s: float) 
             id=f"{path.stem}#{index}",
             dataset="video",
             source_video_id=path.stem,
-            views=Views(road=str(path)),
+            views={ROAD: info.view(str(path))},
             start_s=start_s,
             end_s=end_s,
-            native_fps=info.native_fps,
-            width=info.width,
-            height=info.height,
-            content_hash=info.content_hash,
         )
         for index, (start_s, end_s) in enumerate(sliding_windows(info.duration_s, window_s, stride_s))
     ]
@@ -158,7 +155,7 @@ def main(config: DictConfig) -> dict[str, Any]:
     prompts: PromptBook = instantiate(run.prompts)
     student = saved_student(run, ckpt)
     cache = instantiate(config.frame_cache)
-    reader = ClipReader(instantiate(config.decoder), student.processor, run.fps, cache=cache)
+    reader = ClipReader(instantiate(config.decoder), student.processor, FrameGrid(run.fps), cache=cache)
     module = ClipTreeDataModule(
         clips={},
         mixture=instantiate(run.mixture),
@@ -194,8 +191,8 @@ def _frames_to_show(reader: ClipReader, clip: Clip) -> DecodedFrames:
     """A few frames of a window, large enough for a person."""
     step_s = (clip.end_s - clip.start_s) / NUM_FRAMES_SHOWN
     times_s = clip.start_s + step_s * (np.arange(NUM_FRAMES_SHOWN, dtype=np.float64) + 0.5)
-    width = round(clip.width * HEIGHT_SHOWN / clip.height)
-    return reader.decoder.read(Path(clip.views.road), times_s, (HEIGHT_SHOWN, width))
+    width = round(clip.road.width * HEIGHT_SHOWN / clip.road.height)
+    return reader.decoder.read(Path(clip.road.path), times_s, (HEIGHT_SHOWN, width))
 
 
 def _show(record: dict[str, Any], out: Path) -> None:

@@ -22,11 +22,11 @@ from rich.table import Table
 
 from autodrive.datasets.adapter import Adapter
 from autodrive.datasets.exclusive import exclusive
-from autodrive.datasets.splits import SPLITS, assign_splits, check_fractions
-from autodrive.datasets.windows import cut_video
+from autodrive.datasets.splits import assign_splits, check_fractions
+from autodrive.datasets.windows import ManifestPlace, cut_video
 from autodrive.entry_point import run_with_hydra
 from autodrive.errors import InputError
-from autodrive.schema import Clip, SetAside, SourceVideo, write_jsonl
+from autodrive.schema import SPLITS, Clip, SetAside, SourceVideo, write_jsonl
 from autodrive.video.chunker import default_stride_s
 from autodrive.video.preflight import VideoInfo
 from autodrive.video.scan_cache import ScanCache, ScanResult
@@ -77,6 +77,7 @@ def prepare(
     split_fractions: Mapping[str, float] = DEFAULT_FRACTIONS,
     seed: int = 0,
     num_workers: int | None = None,
+    data_dir: Path | None = None,
 ) -> PrepareReport:
     """Scan, split and cut all videos of a source and write the manifest.
 
@@ -90,6 +91,7 @@ def prepare(
         split_fractions: shares of train, val and test, where the source has no splits.
         seed: of the split.
         num_workers: scanning threads; None: one per processor, at most 8.
+        data_dir: folder above `out` that may be moved as a whole, with videos elsewhere in it; None: only `out` may.
 
     Raises:
         InputError: a setting is wrong, the source is not there or contradicts itself, or no video is usable (then
@@ -100,7 +102,7 @@ def prepare(
     out = Path(os.path.abspath(out))
     num_workers = num_workers or min(MAX_SCAN_THREADS, os.cpu_count() or 1)
     with exclusive(out):
-        return _prepare(adapter, out, duration_s, stride_s, split_fractions, seed, num_workers)
+        return _prepare(adapter, out, duration_s, stride_s, split_fractions, seed, num_workers, data_dir)
 
 
 def _prepare(
@@ -111,6 +113,7 @@ def _prepare(
     split_fractions: Mapping[str, float],
     seed: int,
     num_workers: int,
+    data_dir: Path | None,
 ) -> PrepareReport:
     videos, aside = adapter.videos()
     num_items = len(videos) + len(aside)
@@ -123,8 +126,9 @@ def _prepare(
     splits = assign_splits([video for video, _ in usable], split_fractions, seed)
     clips: list[Clip] = []
     not_used: Counter[str] = Counter()
-    for video, info in usable:
-        cut = cut_video(video, info, splits[video.source_video_id], out, duration_s, stride_s)
+    place = ManifestPlace(out, out if data_dir is None else Path(os.path.abspath(data_dir)))
+    for video, infos in usable:
+        cut = cut_video(video, infos, splits[video.source_video_id], place, duration_s, stride_s)
         clips.extend(cut.clips)
         if cut.aside is not None:
             aside.append(cut.aside)
@@ -153,7 +157,7 @@ def _check_unique(videos: list[SourceVideo]) -> None:
 
 
 def _files(video: SourceVideo) -> list[Path]:
-    return [Path(os.path.abspath(path)) for path in (video.views.road, video.views.driver) if path]
+    return [Path(os.path.abspath(view.path)) for view in video.views.values()]
 
 
 def _scan(cache: ScanCache, videos: list[SourceVideo], num_workers: int) -> dict[Path, ScanResult]:
@@ -164,17 +168,18 @@ def _scan(cache: ScanCache, videos: list[SourceVideo], num_workers: int) -> dict
         return cache.scan_all(paths, num_workers, lambda count: progress.advance(task, count))
 
 
-def _check_views(video: SourceVideo, scans: dict[Path, ScanResult]) -> VideoInfo | SetAside:
-    """The road view's measurements, or why the video cannot be used; every file of it must be usable."""
-    infos: list[VideoInfo] = []
-    for path in _files(video):
+def _check_views(video: SourceVideo, scans: dict[Path, ScanResult]) -> dict[str, VideoInfo] | SetAside:
+    """What was measured of every view, or why the video cannot be used; every file of it must be usable."""
+    infos: dict[str, VideoInfo] = {}
+    for name, path in zip(video.views, _files(video), strict=True):
         result = scans[path]
         if result.info is None:
             return SetAside(item=video.id, reason=result.reason, detail=f"{path}: {result.detail}")
-        infos.append(result.info)
-    if video.telemetry and not Path(video.telemetry).is_file():
-        return SetAside(item=video.id, reason="missing", detail=f"{video.telemetry}: no such telemetry file")
-    return infos[0]
+        infos[name] = result.info
+    for kind, file in (("sensor", video.sensors), ("truth", video.truth)):
+        if file and not Path(file).is_file():
+            return SetAside(item=video.id, reason="missing", detail=f"{file}: no such {kind} file")
+    return infos
 
 
 def _report(
@@ -189,7 +194,7 @@ def _report(
 ) -> PrepareReport:
     by_split = {split: Counter(c.label or UNLABELLED for c in clips if c.split == split) for split in SPLITS}
     per_video = Counter(clip.id.rpartition("#")[0] for clip in clips)
-    hashes = {clip.id.rpartition("#")[0]: clip.content_hash for clip in clips}
+    hashes = {clip.id.rpartition("#")[0]: clip.road.content_hash for clip in clips}
     return PrepareReport(
         out=str(out),
         dataset=dataset,

@@ -4,14 +4,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from autodrive.errors import InputError
 
 Split = Literal["train", "val", "test"]
 Mode = Literal["direct", "reasoning"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 class Record(BaseModel):
@@ -23,49 +24,116 @@ class Record(BaseModel):
 RecordT = TypeVar("RecordT", bound=Record)
 
 
-class Views(Record):
-    """Paths of one recording's cameras, relative to the manifest's folder or absolute."""
+class SourceView(Record):
+    """One camera of a recording, as a source names it.
 
-    road: str
-    driver: str | None = None
+    Attributes:
+        path: The video file, absolute.
+        offset_s: Time on the road camera's clock at which this file's first frame was taken.
+    """
+
+    path: str
+    offset_s: float = 0.0
 
 
-class Recording(Record):
+class DataFile(Record):
+    """A file beside a video.
+
+    Attributes:
+        path: Relative to the manifest's folder, or absolute.
+        content_hash: First 32 hexadecimal digits of the SHA-256 of its bytes.
+    """
+
+    path: str
+    content_hash: str
+
+
+class View(DataFile):
+    """One camera of a clip: what was measured of its video file, not what a description promises.
+
+    Attributes:
+        native_fps: Frames per second of the file.
+        width: Pixels.
+        height: Pixels.
+        offset_s: Time on the road camera's clock at which this file's first frame was taken.
+    """
+
+    native_fps: float = Field(gt=0)
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    offset_s: float = 0.0
+
+
+ViewT = TypeVar("ViewT", SourceView, View)
+ROAD = "road"
+
+
+class Recording(Record, Generic[ViewT]):
     """What is known of a recording, whole or in part.
 
     `source_video_id` groups files that show the same scene (counterfactual siblings, two cameras): splits are by it.
-    Times are seconds from the first frame of the file. `label` is what the source says; label sets map it to classes.
+    Times are seconds from the first frame of the road view's file. `label` is what the source says; label sets map it
+    to classes. `views` has the camera on the road as `road`, and others, such as `driver`, by name.
     """
 
     id: str
     dataset: str
     source_video_id: str
-    views: Views
+    views: dict[str, ViewT]
     label: str | None = None
     event_time_s: float | None = None
     alert_time_s: float | None = None
     ego_involved: bool | None = None
     split: Split | None = None
+
+    @field_validator("views")
+    @classmethod
+    def _has_a_road_view(cls, views: dict[str, ViewT]) -> dict[str, ViewT]:
+        if ROAD not in views:
+            raise ValueError(f"no {ROAD!r} view among {sorted(views)}")
+        return views
+
+    @property
+    def road(self) -> ViewT:
+        """The camera that looks at the road."""
+        return self.views[ROAD]
+
+
+class SourceVideo(Recording[SourceView]):
+    """One recording as a dataset adapter found it, before pre-flight checks and cutting.
+
+    Attributes:
+        metadata: Facts that hold for the whole recording, such as the weather.
+        event_metadata: Facts about its event or hazard, such as who is to blame. A window that does not hold that
+            moment is not told them.
+        hazard_time_s: When the hazard is closest; None: `event_time_s`.
+        sensors: File with what the vehicle's sensors measured, which a student may be shown.
+        truth: File with what nobody in the vehicle could know, such as true distances; no student is shown it.
+    """
+
     metadata: dict[str, Any] = Field(default_factory=dict)
-    telemetry: str | None = None
+    event_metadata: dict[str, Any] = Field(default_factory=dict)
+    hazard_time_s: float | None = None
+    sensors: str | None = None
+    truth: str | None = None
 
 
-class SourceVideo(Recording):
-    """One video file as a dataset adapter found it, before pre-flight checks and chunking."""
+class Clip(Recording[View]):
+    """A window of a recording: what a student sees at once.
 
-
-class Clip(Recording):
-    """A window of a source video: what a student sees at once.
-
-    `native_fps`, `width` and `height` are measured from the file, not taken from its description.
+    Attributes:
+        start_s: Start of the window.
+        end_s: End of the window, not part of it.
+        metadata: Facts that hold within the window.
+        sensors: What the vehicle's sensors measured during the recording, which a student may be shown.
+        truth: What nobody in the vehicle could know; no student is shown it.
     """
 
     start_s: float = Field(ge=0)
     end_s: float
-    native_fps: float = Field(gt=0)
-    width: int = Field(gt=0)
-    height: int = Field(gt=0)
-    content_hash: str
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    sensors: DataFile | None = None
+    truth: DataFile | None = None
 
     @model_validator(mode="after")
     def _ends_after_start(self) -> "Clip":
@@ -182,7 +250,7 @@ def read_jsonl(path: Path, record: type[RecordT]) -> list[RecordT]:
 def iterate_jsonl(path: Path, record: type[RecordT]) -> Iterator[RecordT]:
     """Yield the records of a manifest one by one; raises as `read_jsonl` does."""
     if not path.is_file():
-        raise InputError(f"{path}: no such manifest; write it with python -m autodrive.prepare, or mend the path")
+        raise InputError(f"{path}: no such manifest; write it with python -m autodrive.prepare, or fix the path")
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -193,7 +261,7 @@ def iterate_jsonl(path: Path, record: type[RecordT]) -> Iterator[RecordT]:
                 first = error.errors()[0]
                 where = ".".join(str(part) for part in first["loc"]) or "line"
                 message = f"{path}:{number}: not a valid {record.__name__}: {where}: {first['msg']}"
-                raise InputError(f"{message}; mend that line or remove it") from None
+                raise InputError(f"{message}; fix that line or remove it") from None
 
 
 def write_jsonl(path: Path, records: Iterable[Record]) -> int:

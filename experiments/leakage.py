@@ -27,7 +27,7 @@ RIDGE = 1e-2
 
 def file_size(clip: Clip) -> list[float]:
     """Bytes and their square root, in units that a linear model likes."""
-    size = Path(clip.views.road).stat().st_size / 1e5
+    size = Path(clip.road.path).stat().st_size / 1e5
     return [size, size**0.5, size**2]
 
 
@@ -35,7 +35,7 @@ def frame_at(time_s: Callable[[Clip], float]) -> Callable[[Clip], list[float]]:
     """Reads one frame as 28x14 colour cells."""
 
     def read(clip: Clip) -> list[float]:
-        frames = PyAVDecoder().read(Path(clip.views.road), np.array([time_s(clip)]), (clip.height, clip.width))
+        frames = PyAVDecoder().read(Path(clip.road.path), np.array([time_s(clip)]), (clip.road.height, clip.road.width))
         return (avg_pool2d(frames.frames_TCHW[0].float(), 4) / 60 - 2).flatten().tolist()
 
     return read

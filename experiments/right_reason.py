@@ -58,7 +58,7 @@ class FreezingReader(ClipReader):
     def _elsewhere(self, clip: Clip, event_s: float) -> float:
         """Start of a window of the same length that does not touch the impact's."""
         length_s = BEFORE_S + AFTER_S
-        random = np.random.default_rng([self.seed, int(clip.content_hash[:8], 16)])
+        random = np.random.default_rng([self.seed, int(clip.road.content_hash[:8], 16)])
         while True:
             start_s = random.uniform(clip.start_s, clip.end_s - length_s)
             if start_s + length_s < event_s - BEFORE_S or start_s > event_s + AFTER_S:

@@ -23,11 +23,12 @@ from omegaconf import OmegaConf
 
 from autodrive.benchmarks.video import write_moving_video
 from autodrive.mixture.datamodule import BranchWriter, ClipReader, ClipTreeDataModule
-from autodrive.schema import Clip, Question, Views
+from autodrive.schema import ROAD, Clip, Question
 from autodrive.students.preprocessing import Resolution
 from autodrive.video.decoder import PyAVDecoder
 from autodrive.video.frame_cache import DiskFrameCache
 from autodrive.video.frame_codec import RawCodec
+from autodrive.video.frame_grid import FrameGrid
 from autodrive.video.preflight import scan
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -86,13 +87,9 @@ def encode_videos(folder: Path, num_videos: int) -> list[Clip]:
                 id=f"{number}#{start_s}",
                 dataset="soak",
                 source_video_id=str(number),
-                views=Views(road=str(path)),
+                views={ROAD: info.view(str(path))},
                 start_s=float(start_s),
                 end_s=float(start_s + WINDOW_S),
-                native_fps=info.native_fps,
-                width=info.width,
-                height=info.height,
-                content_hash=info.content_hash,
             )
             clips.append(clip)
     return clips
@@ -109,7 +106,7 @@ def build_module(folder: Path, num_videos: int, num_workers: int) -> ClipTreeDat
     student = spec.build([configured["prompts"].system, "What happens?"], FPS, Resolution(8, 8), 0)
     needed = num_videos * VIDEO_S * 30 * 3 * SIZE[0] * SIZE[1]
     cache = DiskFrameCache(folder / "frames", RawCodec(), max_gb=CACHE_SHARE * needed / 1e9)
-    reader = ClipReader(PyAVDecoder(), student.processor, FPS, cache=cache)
+    reader = ClipReader(PyAVDecoder(), student.processor, FrameGrid(FPS), cache=cache)
     mixture = instantiate(OmegaConf.load(CONF / "mixture" / "uniform.yaml"))
     return ClipTreeDataModule(
         {},

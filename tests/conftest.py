@@ -1,8 +1,10 @@
 """Fixtures shared by all tests."""
 
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -28,19 +30,30 @@ def real_videos(shared_data: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def world_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`paths.data_dir` of all tests that train: the world is rendered once."""
-    return tmp_path_factory.mktemp("world")
+def shared_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this test session that its worker processes share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
-def smoke_run(world_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world_dir(shared_dir: Path) -> Path:
+    """`paths.data_dir` of all tests that train: the world is rendered once."""
+    folder = shared_dir / "world"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smoke_run(world_dir: Path, shared_dir: Path) -> Path:
     """A finished run of `experiment=smoke`, long enough that the student answers with letters."""
     from running import run, tiny
 
-    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    folder = shared_dir / "smoke_run"
     arguments = tiny(world_dir, num_steps=24, lr=3e-3, **{"trainer.val_check_interval": 12})
-    assert run("train", *arguments, f"hydra.run.dir={folder}") == 0
+    with FileLock(shared_dir / "smoke_run.lock"):  # the first worker trains, the other one finds it done
+        if not (folder / "provenance.json").is_file():
+            assert run("train", *arguments, f"hydra.run.dir={folder}") == 0
     return folder
 
 

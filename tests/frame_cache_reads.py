@@ -8,7 +8,7 @@ import torch
 from autodrive.video.decoder import DecodedFrames, PyAVDecoder
 from autodrive.video.frame_cache import DiskFrameCache, NoFrameCache
 from autodrive.video.frame_codec import FrameCodec, RawCodec
-from autodrive.video.sampler import requested_timestamps
+from autodrive.video.frame_grid import FrameGrid
 
 SIZE = (28, 56)
 FPS, NUM_FRAMES = 30, 90
@@ -24,7 +24,7 @@ def read(
     cache: DiskFrameCache | None, path: Path, requested_s=None, decoder=None, size=SIZE, content_hash=""
 ) -> DecodedFrames:
     """One read with (or without) a cache; by default of 2 s in the middle of the file at its own rate."""
-    requested_s = requested_timestamps(0.5, 2.5, FPS, FPS) if requested_s is None else requested_s
+    requested_s = FrameGrid(FPS).timestamps(0.5, 2.5, FPS) if requested_s is None else requested_s
     source = cache or NoFrameCache()
     return source.read(decoder or PyAVDecoder(), path, content_hash or path.name, requested_s, size)
 

@@ -10,17 +10,16 @@ from pathlib import Path
 import pytest
 from running import run
 
-from autodrive.schema import Clip, read_jsonl
+from autodrive.datasets.manifest import load_clips
 
 Records = list[dict]
 
 
 @pytest.fixture(scope="module")
 def records(manifest: Path) -> Records:
-    clips = [json.loads(clip.model_dump_json()) for clip in read_jsonl(manifest, Clip)]
+    clips = [json.loads(clip.model_dump_json()) for clip in load_clips(manifest)]
     for clip in clips:
-        clip["views"]["road"] = str((manifest.parent / clip["views"]["road"]).resolve())
-        clip["telemetry"] = None
+        clip["sensors"] = clip["truth"] = None
     return clips
 
 
@@ -85,7 +84,8 @@ def without(key: str, value: str) -> Callable[[Records], Records]:
 
 
 def missing_video(clips: Records) -> Records:
-    return [clip | {"views": {"road": "gone.mp4"}} if i == 1 else clip for i, clip in enumerate(clips)]
+    gone = {"road": clips[1]["views"]["road"] | {"path": "gone.mp4"}}
+    return [clip | {"views": gone} if i == 1 else clip for i, clip in enumerate(clips)]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def missing_video(clips: Records) -> Records:
         (without("label", "collision"), [], ["no training clips of class collision", "labels=event2"]),
         (missing_video, [], ["1 of 27 videos are missing", "gone.mp4"]),
         (lambda clips: [*clips, clips[0]], [], ["occurs twice"]),
-        (lambda clips: clips, ["fps=60"], ["fps=60: no clip has that frame rate", "fps=30"]),
+        (lambda clips: clips, ["fps=60"], ["fps=60: no clip has that frame rate", "fps=31.5"]),
         (lambda clips: clips, ["mixture=unbalanced", "labels=event2"], ["mixture.balance.natural_ratio names"]),
     ],
 )

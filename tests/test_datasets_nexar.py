@@ -71,7 +71,7 @@ def test_the_published_layout_is_read_whole(nexar):
 def test_clips_have_the_measured_rate_and_the_event_only_where_it_is(nexar, tmp_path):
     report = prepare(NexarAdapter(str(nexar)), tmp_path / "out", 6.0)
     clips = {clip.id: clip for clip in read_jsonl(tmp_path / "out" / "clips.jsonl", Clip)}
-    assert clips["00822#0"].native_fps == pytest.approx(28.9, rel=1e-3)
+    assert clips["00822#0"].road.native_fps == pytest.approx(28.9, rel=1e-3)
     assert [clips[f"00822#{index}"].label for index in range(2)] == ["normal", "event"]
     assert clips["00012#0"].label == "event"
     assert clips["00012#0"].end_s == pytest.approx(145 / 28.9, rel=1e-3)

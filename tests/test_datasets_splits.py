@@ -6,13 +6,15 @@ from hypothesis import strategies as st
 
 from autodrive.datasets.splits import assign_splits
 from autodrive.errors import InputError
-from autodrive.schema import SourceVideo, Views
+from autodrive.schema import SourceVideo, SourceView
 
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
 def video(number, source, split=None):
-    return SourceVideo(id=f"v{number}", dataset="d", source_video_id=source, views=Views(road="x.mp4"), split=split)
+    return SourceVideo(
+        id=f"v{number}", dataset="d", source_video_id=source, views={"road": SourceView(path="x.mp4")}, split=split
+    )
 
 
 shares = st.tuples(st.integers(0, 10), st.integers(0, 10), st.integers(1, 10)).map(

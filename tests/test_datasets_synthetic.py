@@ -39,8 +39,9 @@ def test_every_scene_gives_one_video_of_each_class_in_one_split(rendered):
     splits = {v.source_video_id: set() for v in videos}
     for video in videos:
         splits[video.source_video_id].add(video.split)
-        assert Path(video.views.road).is_file()
-        assert Path(str(video.telemetry)).is_file()
+        assert Path(video.road.path).is_file()
+        assert Path(str(video.sensors)).is_file()
+        assert Path(str(video.truth)).is_file()
     assert all(len(s) == 1 for s in splits.values())
     assert len({v.id for v in videos}) == len(videos) == 12
 

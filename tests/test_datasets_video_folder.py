@@ -128,4 +128,4 @@ def test_an_empty_folder_is_refused(tmp_path):
 
 def test_real_files_are_found(tmp_path):
     write_video(tmp_path / "normal" / "a.mp4")
-    assert VideoFolderAdapter(str(tmp_path)).videos()[0][0].views.road == str(tmp_path / "normal" / "a.mp4")
+    assert VideoFolderAdapter(str(tmp_path)).videos()[0][0].road.path == str(tmp_path / "normal" / "a.mp4")

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from autodrive.datasets.manifest import load_clips
 from autodrive.datasets.synthetic import SyntheticDataset
 from autodrive.mixture.datamodule import BranchWriter
 from autodrive.prepare import prepare
+from autodrive.schema import Clip
 from autodrive.students.preprocessing import Resolution
 from autodrive.world import physics
 
@@ -186,17 +188,18 @@ def test_worked_examples_are_true(document: str, example: dict[str, object]):
     assert outcome.failed == 0, "".join(report)
 
 
-def test_documented_telemetry_is_what_the_world_writes(example: dict[str, object]):
-    section = (
-        (REPOSITORY / "docs" / "world.md").read_text().split("## The truth beside each video")[1].split("\n## ")[0]
-    )
-    rows = re.findall(r"^\| (`[a-z_`, 0-9]+`) \|", section, re.MULTILINE)
-    documented = {name for row in rows for name in re.findall(r"`([a-z_0-9]+)`", row)}
-    clip = example["clip"]
-    with np.load(clip.telemetry) as truth:  # type: ignore[attr-defined]
-        assert documented == set(truth.files)
+def test_documented_files_are_what_the_world_writes(example: dict[str, object]):
+    text = (REPOSITORY / "docs" / "world.md").read_text()
+    section = text.split("## The sensors and the truth beside each video")[1].split("\n## ")[0]
+    clip = cast(Clip, example["clip"])
+    for kind, file in (("sensors", clip.sensors), ("truth", clip.truth)):
+        rows = re.findall(rf"^\| `{kind}/` \| (`[a-z_`, 0-9]+`) \|", section, re.MULTILINE)
+        documented = {name for row in rows for name in re.findall(r"`([a-z_0-9]+)`", row)}
+        assert file is not None
+        with np.load(file.path) as arrays:
+            assert documented == set(arrays.files)
     named = set(re.findall(r"`([a-z_0-9]+)`", section.split("`metadata` hold plain facts:")[1]))
-    assert set(clip.metadata) <= named  # type: ignore[attr-defined]
+    assert set(clip.metadata) <= named
 
 
 def test_the_readmes_picture_can_be_drawn_again(tmp_path: Path):

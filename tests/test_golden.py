@@ -1,4 +1,4 @@
-"""Sixty steps of the default on forty scenes: a change that is meant to change nothing leaves their losses as they are."""
+"""Sixty steps of the default on forty scenes: what is meant to change nothing leaves their losses as they are."""
 
 import csv
 import json

@@ -25,7 +25,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
 def test_seven_windows_cover_every_video(clips: list[Clip]):
     by_video: dict[str, list[Clip]] = {}
     for clip in clips:
-        by_video.setdefault(Path(clip.views.road).stem, []).append(clip)
+        by_video.setdefault(Path(clip.road.path).stem, []).append(clip)
     assert len(by_video) == 3
     for windows in by_video.values():
         assert len(windows) == 7
@@ -40,4 +40,17 @@ def test_only_windows_that_hold_the_event_take_its_label(clips: list[Clip]):
     for clip in clips:
         holds = clip.event_time_s is not None and clip.start_s <= clip.event_time_s < clip.end_s
         assert holds == (clip.label != "normal")
-    assert max(Counter(c.views.road for c in labelled).values()) <= 2  # windows overlap a little
+    assert max(Counter(c.road.path for c in labelled).values()) <= 2  # windows overlap a little
+
+
+def test_a_window_without_the_event_says_nothing_about_it(clips: list[Clip]):
+    inside = [c for c in clips if "hazard_time_s" in c.metadata]
+    outside = [c for c in clips if "hazard_time_s" not in c.metadata]
+    assert len(inside) >= 3
+    assert len(outside) >= 15
+    for clip in inside:
+        assert clip.start_s <= clip.metadata["hazard_time_s"] < clip.end_s
+        assert {"blame", "impact_side", "weather", "light"} <= clip.metadata.keys()
+    for clip in outside:
+        assert clip.metadata.keys() == {"weather", "light"}
+        assert clip.label == "normal"

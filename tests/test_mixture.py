@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 from itertools import pairwise
 
@@ -5,13 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from records import make_clip
+from records import make_clip, make_view
 
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.mixture.balancing import Balance
 from autodrive.mixture.mixture import Mixture, Visit, VisitSchedule, sibling_blocks
 from autodrive.mixture.selection import select_clips
+from autodrive.schema import DataFile
+from autodrive.video.frame_grid import FrameGrid
 
 PAPER = ["normal"] * 430 + ["near_collision"] * 90 + ["collision"] * 10
 
@@ -100,12 +103,12 @@ TWO = labels("normal", "collision")
 MEMBERS = [("train", "normal"), ("train", "collision"), ("val", "normal"), ("test", "collision")]
 
 
-def manifest(**changes):
-    return [make_clip(id=f"{i}#0", split=s, label=c, **changes) for i, (s, c) in enumerate(MEMBERS)]
+def manifest(view=None, **changes):
+    return [make_clip(view, id=f"{i}#0", split=s, label=c, **changes) for i, (s, c) in enumerate(MEMBERS)]
 
 
 def test_selection_sorts_by_split_and_class():
-    selection = select_clips(manifest(), TWO, 15, ("train", "val", "test"))
+    selection = select_clips(manifest(), TWO, FrameGrid(15), ("train", "val", "test"))
     assert selection.counts() == {
         "train": {"normal": 1, "collision": 1},
         "val": {"normal": 1},
@@ -115,38 +118,61 @@ def test_selection_sorts_by_split_and_class():
 
 
 def test_too_high_frame_rate_is_dropped_and_counted():
-    slow = make_clip(id="slow#0", native_fps=10, split="train", label="normal")
-    selection = select_clips([*manifest(), slow], TWO, 15, ("train",))
+    slow = make_clip(make_view(native_fps=10), id="slow#0", split="train", label="normal")
+    selection = select_clips([*manifest(), slow], TWO, FrameGrid(15), ("train",))
     assert [(d.item, d.reason) for d in selection.dropped] == [("slow#0", "frame_rate_too_high")]
 
 
 def test_frame_rate_tolerance_is_five_percent():
-    assert not select_clips(manifest(native_fps=28.9), TWO, 30, ("train",)).dropped
-    with pytest.raises(InputError, match=r"highest usable value is fps=28"):
-        select_clips(manifest(native_fps=28.0), TWO, 30, ("train",))
+    assert not select_clips(manifest(make_view(native_fps=28.9)), TWO, FrameGrid(30), ("train",)).dropped
+    with pytest.raises(InputError, match=r"highest usable value is fps=29\.4"):
+        select_clips(manifest(make_view(native_fps=28.0)), TWO, FrameGrid(30), ("train",))
 
 
 def test_no_usable_frame_rate_names_the_highest():
-    with pytest.raises(InputError, match="fps=10"):
-        select_clips(manifest(native_fps=10), TWO, 30, ("train",))
+    with pytest.raises(InputError, match=r"fps=10\.5"):
+        select_clips(manifest(make_view(native_fps=10)), TWO, FrameGrid(30), ("train",))
 
 
 def test_class_without_training_clips_is_named():
     with pytest.raises(InputError, match="near_collision"):
-        select_clips(manifest(), labels("normal", "near_collision", "collision"), 15, ("train",))
+        select_clips(manifest(), labels("normal", "near_collision", "collision"), FrameGrid(15), ("train",))
 
 
 def test_empty_split_is_named_with_what_was_set_aside():
     clips = [c for c in manifest() if c.split != "val"] + [make_clip(id="x#0", split="val", label=None)]
     with pytest.raises(InputError, match=r"val split is empty \(set aside: 1 no_label\)"):
-        select_clips(clips, TWO, 15, ("train", "val"))
+        select_clips(clips, TWO, FrameGrid(15), ("train", "val"))
+
+
+def test_both_messages_name_the_same_highest_rate():
+    clips = manifest(make_view(native_fps=29.97))
+    with pytest.raises(InputError) as of_selection:
+        select_clips(clips, TWO, FrameGrid(60), ("train",))
+    with pytest.raises(InputError) as of_grid:
+        FrameGrid(60).timestamps(0, 4, 29.97)
+    named = [
+        re.search(r"highest usable (?:value is fps=|fps is )([\d.]+)", str(e.value)) for e in (of_selection, of_grid)
+    ]
+    assert [match and match[1] for match in named] == ["31.46", "31.46"]
+    assert not select_clips(clips, TWO, FrameGrid(31.46), ("train",)).dropped
+
+
+def test_fingerprint_follows_every_view_and_the_sensors():
+    def fingerprint(driver="22", sensors="33"):
+        views = {"road": make_view(), "driver": make_view("b.mp4", content_hash=driver)}
+        clips = manifest(views=views, sensors=DataFile(path="a.npz", content_hash=sensors))
+        return select_clips(clips, TWO, FrameGrid(15), ("train",)).fingerprint
+
+    assert fingerprint() == fingerprint()
+    assert len({fingerprint(), fingerprint(driver="23"), fingerprint(sensors="34")}) == 3
 
 
 def test_fingerprint_follows_clips_labels_and_splits():
-    base = select_clips(manifest(), TWO, 15, ("train",)).fingerprint
-    assert select_clips(list(reversed(manifest())), TWO, 15, ("train",)).fingerprint == base
-    assert select_clips(manifest(content_hash="11"), TWO, 15, ("train",)).fingerprint != base
-    assert select_clips(manifest(end_s=5.0), TWO, 15, ("train",)).fingerprint != base
+    base = select_clips(manifest(), TWO, FrameGrid(15), ("train",)).fingerprint
+    assert select_clips(list(reversed(manifest())), TWO, FrameGrid(15), ("train",)).fingerprint == base
+    assert select_clips(manifest(make_view(content_hash="11")), TWO, FrameGrid(15), ("train",)).fingerprint != base
+    assert select_clips(manifest(end_s=5.0), TWO, FrameGrid(15), ("train",)).fingerprint != base
 
 
 def visit(ordinal: int, clip_index: int = 0, seed: int = 0) -> Visit:

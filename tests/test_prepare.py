@@ -14,9 +14,9 @@ from autodrive.datasets.manifest import load_clips
 from autodrive.datasets.video_folder import VideoFolderAdapter
 from autodrive.errors import InputError
 from autodrive.prepare import prepare
-from autodrive.schema import Clip, SetAside, SourceVideo, Views, read_jsonl
+from autodrive.schema import Clip, SetAside, SourceVideo, SourceView, read_jsonl
 from autodrive.video.decoder import PyAVDecoder
-from autodrive.video.sampler import requested_timestamps
+from autodrive.video.frame_grid import FrameGrid
 
 MODULE = [sys.executable, "-m", "autodrive.prepare"]
 
@@ -86,23 +86,31 @@ def test_windows_hold_their_event_and_never_leave_the_video(mixed, tmp_path):
         held = clip.start_s <= 7.0 < clip.end_s
         assert (clip.label == "collision") == held
     short = clips["short.mp4#0"]
-    assert (short.start_s, short.end_s, short.width, short.height) == (0.0, 2.5, 80, 48)
+    assert (short.start_s, short.end_s, short.road.width, short.road.height) == (0.0, 2.5, 80, 48)
     assert clips["untimed_short.mp4#0"].label == "collision"
 
 
 def test_videos_below_the_manifest_are_written_relative_to_it(mixed, tmp_path):
     out = mixed / "prepared"
     prepare(VideoFolderAdapter(str(mixed)), tmp_path / "elsewhere", 6.0)
-    assert all(Path(c.views.road).is_absolute() for c in read_jsonl(tmp_path / "elsewhere" / "clips.jsonl", Clip))
+    assert all(Path(c.road.path).is_absolute() for c in read_jsonl(tmp_path / "elsewhere" / "clips.jsonl", Clip))
     prepare(VideoFolderAdapter(str(mixed)), mixed, 6.0)
-    assert {c.views.road for c in read_jsonl(mixed / "clips.jsonl", Clip)} == {
+    assert {c.road.path for c in read_jsonl(mixed / "clips.jsonl", Clip)} == {
         "long.mp4",
         "short.mp4",
         "untimed_short.mp4",
     }
     moved = mixed.rename(tmp_path / "moved")
-    assert all(Path(c.views.road).parent == moved for c in load_clips(moved / "clips.jsonl"))
+    assert all(Path(c.road.path).parent == moved for c in load_clips(moved / "clips.jsonl"))
     assert not out.exists()
+
+
+def test_a_data_folder_can_be_moved_with_its_manifests(mixed, tmp_path):
+    (tmp_path / "data").mkdir()
+    videos = mixed.rename(tmp_path / "data" / "videos")
+    prepare(VideoFolderAdapter(str(videos)), tmp_path / "data" / "out", 6.0, data_dir=tmp_path / "data")
+    moved = (tmp_path / "data").rename(tmp_path / "elsewhere")
+    assert {Path(c.road.path).parent for c in load_clips(moved / "out" / "clips.jsonl")} == {moved / "videos"}
 
 
 def test_a_second_run_scans_only_what_changed(mixed, tmp_path):
@@ -170,7 +178,10 @@ class TwoCameras:
         self.folder = folder
 
     def videos(self):
-        views = Views(road=str(self.folder / "road.mp4"), driver=str(self.folder / "driver.mp4"))
+        views = {
+            "road": SourceView(path=str(self.folder / "road.mp4")),
+            "driver": SourceView(path=str(self.folder / "driver.mp4"), offset_s=0.25),
+        }
         video = SourceVideo(id="drive", dataset=self.name, source_video_id="drive", views=views, split="train")
         return [video], []
 
@@ -181,9 +192,15 @@ def test_both_cameras_must_be_usable(tmp_path):
     with pytest.raises(InputError, match=r"none of 1 items is usable \(zero_byte 1\)"):
         prepare(TwoCameras(tmp_path), tmp_path / "out", 6.0)
     assert read_jsonl(tmp_path / "out" / "quarantine.jsonl", SetAside)[0].item == "drive"
-    write_video(tmp_path / "driver.mp4")
+    write_video(tmp_path / "driver.mp4", fps=20, size=(64, 96))
     prepare(TwoCameras(tmp_path), tmp_path / "out", 6.0)
-    assert load_clips(tmp_path / "out" / "clips.jsonl")[0].views.driver == str(tmp_path / "driver.mp4")
+    views = load_clips(tmp_path / "out" / "clips.jsonl")[0].views
+    assert views["driver"].path == str(tmp_path / "driver.mp4")
+    assert {name: (view.native_fps, view.width, view.offset_s) for name, view in views.items()} == {
+        "road": (pytest.approx(10), 80, 0.0),
+        "driver": (pytest.approx(20), 96, 0.25),
+    }
+    assert views["driver"].content_hash != views["road"].content_hash
 
 
 def test_the_command_prints_the_counts(mixed, tmp_path):
@@ -239,7 +256,7 @@ def test_real_clips_from_folder_to_frames(real_videos, tmp_path):
     for clip in load_clips(tmp_path / "out" / "clips.jsonl"):
         if clip.event_time_s is not None:
             assert (clip.label == "collision") == (clip.start_s <= clip.event_time_s < clip.end_s)
-        requested = requested_timestamps(clip.start_s, clip.end_s, 4, clip.native_fps)
-        frames = PyAVDecoder().read(Path(clip.views.road), requested, (28, 56))
+        requested = FrameGrid(4).timestamps(clip.start_s, clip.end_s, clip.road.native_fps)
+        frames = PyAVDecoder().read(Path(clip.road.path), requested, (28, 56))
         assert frames.frames_TCHW.shape == (len(requested), 3, 28, 56)
         assert frames.timestamps_s[-1] < clip.end_s

@@ -62,7 +62,7 @@ def test_windows_are_labelled_by_the_event_they_hold(prepared: Path):
         assert clip.label == ("collision" if holds else "normal"), clip.id
         assert clip.split == SPLITS[clip.id.rpartition("#")[0]]
     assert Counter(clip.label for clip in clips)["collision"] >= 2
-    rates = {clip.id.split("#")[0]: clip.native_fps for clip in clips}
+    rates = {clip.id.split("#")[0]: clip.road.native_fps for clip in clips}
     assert rates["normal/cosmos_reason1_sample.mp4"] == pytest.approx(4, abs=0.1)
     assert rates["collision/ccd_crash_000431.mp4"] == pytest.approx(10, abs=0.1)
     assert rates["normal/udacity_solidWhiteRight.mp4"] == pytest.approx(25, abs=0.1)

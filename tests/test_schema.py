@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from records import make_clip
+from records import make_clip, make_view
 
 from autodrive.errors import InputError
 from autodrive.schema import Annotation, Clip, iterate_jsonl, read_jsonl, write_jsonl
@@ -42,11 +42,17 @@ def test_missing_manifest_says_how_to_make_one(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"end_s": 0.0}, {"start_s": -1.0}, {"native_fps": 0}, {"native_fps": float("nan")}]
+    "changes", [{"end_s": 0.0}, {"start_s": -1.0}, {"views": {}}, {"views": {"driver": make_view()}}]
 )
 def test_impossible_clips_are_refused(changes: dict):
     with pytest.raises(ValidationError):
         make_clip(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"native_fps": 0}, {"native_fps": float("nan")}, {"width": 0}])
+def test_impossible_views_are_refused(changes: dict):
+    with pytest.raises(ValidationError):
+        make_view(**changes)
 
 
 def test_records_are_frozen():

@@ -61,7 +61,7 @@ def test_a_failing_job_leaves_its_reason_and_a_non_zero_exit(sweep: tuple[Path, 
     (failed,) = [path for path in folders.values() if (path / "error.json").is_file()]
     error = json.loads((failed / "error.json").read_text())
     assert error["type"] == "InputError"
-    assert error["message"] == "fps=60: no clip has that frame rate; the highest usable value is fps=30"
+    assert error["message"] == "fps=60: no clip has that frame rate; the highest usable value is fps=31.5"
     assert "select_clips" in error["traceback"]
     assert not (failed / "metrics.json").exists()
     assert sum((path / "metrics.json").is_file() for path in folders.values()) == 2
@@ -84,7 +84,7 @@ def test_the_table_shows_published_rows_ours_and_the_failure(sweep: tuple[Path, 
     assert [row["status"] for row in rows.values()] == ["done", "done", "not run", "failed"]
     assert [row["published_accuracy"] for row in rows.values()][:3] == ["40.91", "65.66", "76.26"]
     assert rows[1]["n"] == "9"
-    assert "highest usable value is fps=30" in rows[60]["error"]
+    assert "highest usable value is fps=31.5" in rows[60]["error"]
     for text in ((folder / "ablation.md").read_text(), (folder / "ablation.html").read_text(), ended.stdout):
         assert "Frame rate" in text
         assert "40.91" in text

@@ -9,6 +9,7 @@ from run_samples import addresses
 from running import composed, run, tiny
 
 import train as training
+from autodrive.datasets.manifest import load_clips
 from autodrive.evaluation.metrics import metrics_from_predictions
 from autodrive.labels import LabelSet
 from autodrive.prompts import LETTERS
@@ -161,9 +162,9 @@ def test_packing_and_checkpointed_activations_change_no_step(world_dir: Path, tm
 
 
 def test_clips_below_the_frame_rate_are_dropped_with_the_reason(manifest: Path, tmp_path: Path):
-    clips = [clip.model_copy(update={"views": _absolute(clip, manifest)}) for clip in read_jsonl(manifest, Clip)]
+    clips = load_clips(manifest)
     slow = next(clip.id for clip in clips if clip.split == "train")
-    clips = [clip.model_copy(update={"native_fps": 4.0}) if clip.id == slow else clip for clip in clips]
+    clips = [_at_four_fps(clip) if clip.id == slow else clip for clip in clips]
     write_jsonl(tmp_path / "clips.jsonl", clips)
     folder = tmp_path / "run"
     overrides = ["experiment=smoke", "logger=csv", f"clips={tmp_path / 'clips.jsonl'}", "fps=5", "num_steps=1"]
@@ -175,8 +176,8 @@ def test_clips_below_the_frame_rate_are_dropped_with_the_reason(manifest: Path, 
     assert facts["clips_dropped"] == 1
 
 
-def _absolute(clip: Clip, manifest: Path):
-    return clip.views.model_copy(update={"road": str(manifest.parent / clip.views.road)})
+def _at_four_fps(clip: Clip) -> Clip:
+    return clip.model_copy(update={"views": {"road": clip.road.model_copy(update={"native_fps": 4.0})}})
 
 
 def test_a_finished_run_is_not_trained_again(smoke_run: Path, world_dir: Path):

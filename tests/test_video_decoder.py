@@ -13,9 +13,10 @@ from video_files import numbered_picture, read_number, write_video
 from autodrive.errors import InputError
 from autodrive.video.container import UnusableVideo, presentation_times
 from autodrive.video.decoder import DecordDecoder, PyAVDecoder, TorchcodecDecoder
+from autodrive.video.frame_grid import FrameGrid
 from autodrive.video.pixels import to_rgb
 from autodrive.video.preflight import scan
-from autodrive.video.sampler import choose_frames, requested_timestamps
+from autodrive.video.sampler import choose_frames
 
 SIZE = (48, 80)
 CLIPS = [
@@ -47,7 +48,7 @@ def numbers(frames):
 def test_every_decoder_gives_the_frames_on_screen_and_their_times(decoder, tmp_path, fps):
     path = write_video(tmp_path / "a.mp4", num_frames=90, fps=15, gop=20)
     for start_s, end_s in ((0.0, 6.0), (1.37, 5.9)):
-        requested = requested_timestamps(start_s, end_s, fps, 15.0)
+        requested = FrameGrid(fps).timestamps(start_s, end_s, 15.0)
         frames = decoder.read(path, requested, SIZE)
         expected = choose_frames(np.arange(90) / 15, requested)
         assert numbers(frames) == expected.tolist()
@@ -64,7 +65,7 @@ def test_decoders_agree_on_real_clips(real_videos, name, other):
     for fps in (1, 4, 7.5, 10, 15):
         if fps > 1.05 * info.native_fps:
             continue
-        requested = requested_timestamps(0.6, min(info.duration_s, 3.1), fps, info.native_fps)
+        requested = FrameGrid(fps).timestamps(0.6, min(info.duration_s, 3.1), info.native_fps)
         try:
             theirs = other.read(path, requested, (56, 112))
         except UnusableVideo:
@@ -79,7 +80,7 @@ def test_decoders_agree_on_real_clips(real_videos, name, other):
 
 def test_native_rate_of_a_real_clip_gives_every_frame_at_its_true_time(real_videos):
     path = real_videos / "collision" / "observed_intersection_crash.mp4"
-    requested = requested_timestamps(0, 6, 30, scan(path).native_fps)
+    requested = FrameGrid(30).timestamps(0, 6, scan(path).native_fps)
     frames = PyAVDecoder().read(path, requested, (36, 64))
     np.testing.assert_allclose(frames.timestamps_s.numpy(), np.arange(180) * 1001 / 30000, atol=1e-12)
 
@@ -90,10 +91,10 @@ def test_native_rate_of_a_real_clip_gives_every_frame_at_its_true_time(real_vide
 @pytest.mark.parametrize("gop", [5, 1000])
 def test_a_late_window_is_the_same_as_decoding_from_the_start(tmp_path, name, codec, gop):
     path = write_video(tmp_path / name, num_frames=150, fps=25, codec=codec, gop=gop)
-    whole = PyAVDecoder().read(path, requested_timestamps(0, 6, 25, 25), SIZE)
+    whole = PyAVDecoder().read(path, FrameGrid(25).timestamps(0, 6, 25), SIZE)
     assert numbers(whole) == list(range(150))
     for start_s in (1.5, 3.02, 5.6):
-        requested = requested_timestamps(start_s, 6.0, 12, 25)
+        requested = FrameGrid(12).timestamps(start_s, 6.0, 25)
         late = PyAVDecoder().read(path, requested, SIZE)
         chosen = choose_frames(whole.timestamps_s.numpy(), requested)
         assert torch.equal(late.timestamps_s, whole.timestamps_s[chosen])
@@ -181,7 +182,7 @@ def test_damage_in_the_middle_never_hangs_and_never_invents_times(tmp_path):
     middle = len(data) // 2
     data[middle : middle + len(data) // 4] = bytes(len(data) // 4)
     path.write_bytes(data)
-    requested = requested_timestamps(0, 6, 10, 10)
+    requested = FrameGrid(10).timestamps(0, 6, 10)
     begin = time.monotonic()
     with contextlib.suppress(UnusableVideo):
         frames = PyAVDecoder().read(path, requested, SIZE)
@@ -191,7 +192,7 @@ def test_damage_in_the_middle_never_hangs_and_never_invents_times(tmp_path):
 
 def test_the_training_size_decodes_fast_enough(tmp_path):
     path = write_video(tmp_path / "a.mp4", num_frames=120, fps=30, size=(56, 112), gop=30)
-    requested = requested_timestamps(0, 4, 15, 30)
+    requested = FrameGrid(15).timestamps(0, 4, 30)
     decoder = PyAVDecoder()
     decoder.read(path, requested, (56, 112))
     begin = time.process_time()

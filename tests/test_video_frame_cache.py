@@ -13,18 +13,17 @@ from frame_cache_reads import FPS, FRAME_BYTES, NUM_FRAMES, SIZE, assert_same, e
 from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from records import make_clip
+from records import make_clip, make_view
 from running import composed
 from video_files import write_sound_only, write_video
 
 from autodrive.errors import InputError
 from autodrive.mixture.datamodule import ClipReader
-from autodrive.schema import Views
 from autodrive.video.container import UnusableVideo
 from autodrive.video.decoder import DecodedFrames, DecordDecoder, PyAVDecoder, TorchcodecDecoder
 from autodrive.video.frame_cache import DiskFrameCache
 from autodrive.video.frame_codec import JpegCodec, RawCodec
-from autodrive.video.sampler import requested_timestamps
+from autodrive.video.frame_grid import FrameGrid
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> DiskFrameCache:
 def test_every_window_rate_and_phase_has_the_decoder_s_bytes(
     video, decoder, shared_cache, start_s, length_s, fps, phase
 ):
-    requested_s = requested_timestamps(start_s, min(start_s + length_s, NUM_FRAMES / FPS), fps, FPS, phase)
+    requested_s = FrameGrid(fps).timestamps(start_s, min(start_s + length_s, NUM_FRAMES / FPS), FPS, phase)
     assert_same(read(shared_cache, video, requested_s, decoder), read(None, video, requested_s, decoder))
 
 
@@ -83,7 +82,7 @@ def test_other_files_have_the_decoder_s_bytes(tmp_path, name, how, size):
     path = write_video(tmp_path / name, **({"num_frames": NUM_FRAMES, "fps": FPS} | how))
     cache = make_cache(tmp_path / "frames")
     for start_s, end_s, fps in ((0, 3, 30), (1.37, 2.9, 30), (0, 3, 4), (2.95, 3, 30)):
-        requested_s = requested_timestamps(start_s, end_s, fps, FPS)
+        requested_s = FrameGrid(fps).timestamps(start_s, end_s, FPS)
         if name == "one.mp4":
             requested_s = requested_s[:1] * 0
         assert_same(read(cache, path, requested_s, size=size), read(None, path, requested_s, size=size))
@@ -97,7 +96,7 @@ def test_a_source_is_decoded_once_for_all_windows_rates_and_phases(video, decode
     read(cache, path, np.array([0.4]), decoder)
     path.write_bytes(bytes(path.stat().st_size))
     for start_s, end_s, fps, phase in ((0, 3, 30, 0), (1, 3, 4, 0.7), (2.9, 3, 15, 0.2)):
-        requested_s = requested_timestamps(start_s, end_s, fps, FPS, phase)
+        requested_s = FrameGrid(fps).timestamps(start_s, end_s, FPS, phase)
         assert_same(read(cache, path, requested_s, decoder), read(None, video, requested_s, decoder))
     with pytest.raises(UnusableVideo):
         read(None, path, decoder=decoder)
@@ -202,7 +201,7 @@ def test_damage_that_only_some_windows_touch_changes_nothing(tmp_path):
     path.write_bytes(data)
     cache = make_cache(tmp_path / "frames")
     for start_s in (0.0, 1.0, 2.0, 3.0, 4.0, 5.0):
-        requested_s = requested_timestamps(start_s, start_s + 1, 25, 25)
+        requested_s = FrameGrid(25).timestamps(start_s, start_s + 1, 25)
         outcomes = [outcome(lambda c=c, r=requested_s: read(c, path, r)) for c in (None, cache)]
         assert outcomes[0] == outcomes[1]
     assert entries(cache) == []
@@ -252,9 +251,9 @@ class FixedSize:
 def test_every_verb_s_options_read_clips(video, tmp_path, option, verb):
     config = composed(verb, [f"frame_cache={option}", f"paths.data_dir={tmp_path}"])
     cache = instantiate(config.frame_cache)
-    clip = make_clip(views=Views(road=str(video)), native_fps=FPS, end_s=2.0)
-    reader = ClipReader(PyAVDecoder(), FixedSize(), 15, cache=cache)  # type: ignore[arg-type]
-    exact = ClipReader(PyAVDecoder(), FixedSize(), 15).read(clip, 0.3)  # type: ignore[arg-type]
+    clip = make_clip(make_view(video, native_fps=FPS), end_s=2.0)
+    reader = ClipReader(PyAVDecoder(), FixedSize(), FrameGrid(15), cache=cache)  # type: ignore[arg-type]
+    exact = ClipReader(PyAVDecoder(), FixedSize(), FrameGrid(15)).read(clip, 0.3)  # type: ignore[arg-type]
     decoded = reader.read(clip, 0.3)
     assert torch.equal(decoded.timestamps_s, exact.timestamps_s)
     assert torch.equal(decoded.frames_TCHW, exact.frames_TCHW) == (option != "jpeg")

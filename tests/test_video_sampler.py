@@ -4,19 +4,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autodrive.errors import InputError
-from autodrive.video.sampler import FrameRateUnavailable, choose_frames, requested_timestamps
+from autodrive.video.frame_grid import FrameGrid, FrameRateUnavailable, highest_usable_fps
+from autodrive.video.sampler import choose_frames
 
 
 def test_grid_starts_at_the_window_and_is_even():
-    np.testing.assert_allclose(requested_timestamps(2.0, 6.0, 2, 30), [2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5])
+    np.testing.assert_allclose(FrameGrid(2).timestamps(2.0, 6.0, 30), [2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5])
 
 
 def test_phase_moves_the_grid_by_its_share_of_a_frame():
-    np.testing.assert_allclose(requested_timestamps(2.0, 4.0, 1, 30, phase=0.25), [2.25, 3.25])
+    np.testing.assert_allclose(FrameGrid(1).timestamps(2.0, 4.0, 30, phase=0.25), [2.25, 3.25])
 
 
 def test_short_window_still_has_one_frame():
-    assert requested_timestamps(1.0, 1.2, 1, 30).tolist() == [1.0]
+    assert FrameGrid(1).timestamps(1.0, 1.2, 30).tolist() == [1.0]
 
 
 @settings(deadline=None)
@@ -29,7 +30,7 @@ def test_short_window_still_has_one_frame():
 )
 def test_no_time_leaves_the_window(start_s, duration_s, native_fps, share, phase):
     end_s = start_s + duration_s
-    requested = requested_timestamps(start_s, end_s, share * native_fps, native_fps, phase)
+    requested = FrameGrid(share * native_fps).timestamps(start_s, end_s, native_fps, phase)
     assert len(requested) >= 1
     assert np.all(np.diff(requested) > 0)
     assert requested[0] >= start_s - 1e-9
@@ -46,7 +47,7 @@ def test_no_time_leaves_the_window(start_s, duration_s, native_fps, share, phase
 def test_at_the_native_rate_every_frame_of_the_window_comes_once(start_s, duration_s, native_fps, share):
     pts_s = np.round(np.arange(int(50 * native_fps)) / native_fps, 3)  # rounded as Matroska rounds
     end_s = start_s + duration_s
-    requested = requested_timestamps(start_s, end_s, share * native_fps, native_fps)
+    requested = FrameGrid(share * native_fps).timestamps(start_s, end_s, native_fps)
     chosen = choose_frames(pts_s, requested)
     inside = (pts_s >= start_s) & (pts_s < end_s)
     assert np.all(np.diff(chosen) == 1)
@@ -58,21 +59,22 @@ def test_at_the_native_rate_every_frame_of_the_window_comes_once(start_s, durati
 
 def test_thirty_from_twenty_nine_ninety_seven_is_every_native_frame():
     fps = 30000 / 1001
-    requested = requested_timestamps(0, 6, 30, fps)
+    requested = FrameGrid(30).timestamps(0, 6, fps)
     assert choose_frames(np.arange(270) / fps, requested).tolist() == list(range(180))
 
 
 def test_above_the_native_rate_is_refused_with_the_highest_usable_rate():
     with pytest.raises(FrameRateUnavailable, match=r"highest usable fps is 10\.5") as error:
-        requested_timestamps(0, 5, 15, 10.0)
-    assert error.value.highest_usable_fps == 10.5
-    assert len(requested_timestamps(0, 5, error.value.highest_usable_fps, 10.0)) == 50
+        FrameGrid(15).timestamps(0, 5, 10.0)
+    assert error.value.native_fps == 10
+    assert highest_usable_fps(10.0) == 10.5
+    assert len(FrameGrid(10.5).timestamps(0, 5, 10.0)) == 50
 
 
 @pytest.mark.parametrize("arguments", [(3, 3, 5, 30), (-1, 3, 5, 30), (0, 3, 0, 30), (0, 3, 5, 0), (0, 3, 5, 30, 1.0)])
 def test_impossible_requests_are_refused(arguments):
     with pytest.raises(InputError):
-        requested_timestamps(*arguments)
+        FrameGrid(arguments[2]).timestamps(*arguments[:2], *arguments[3:])
 
 
 def test_the_frame_on_screen_is_the_last_one_begun():
@@ -87,9 +89,9 @@ def test_before_the_first_frame_it_is_the_first_one():
 
 def test_timestamps_rounded_to_a_millisecond_do_not_shift_the_frame():
     pts_s = np.round(np.arange(300) / 30, 3)
-    requested = requested_timestamps(0, 10, 15, 30)
+    requested = FrameGrid(15).timestamps(0, 10, 30)
     assert choose_frames(pts_s, requested).tolist() == list(range(0, 300, 2))
 
 
 def test_phase_is_scaled_down_where_the_last_frame_has_less_room():
-    assert requested_timestamps(0, 2.4, 4, 30, phase=0.9)[-1] == pytest.approx((9 + 0.9 * 0.6) / 4)
+    assert FrameGrid(4).timestamps(0, 2.4, 30, phase=0.9)[-1] == pytest.approx((9 + 0.9 * 0.6) / 4)

@@ -51,7 +51,7 @@ def draw(condition: str, camera: Camera, actors: list[Actor], rain: bool = False
 @pytest.fixture(scope="module")
 def filmed(tmp_path_factory) -> tuple[Path, list[list[SourceVideo]]]:
     folder = tmp_path_factory.mktemp("film")
-    for part in ("videos", "telemetry"):
+    for part in ("videos", "sensors", "truth"):
         (folder / part).mkdir()
     return folder, [film_scene(SETTINGS, "test", index, folder) for index in range(5)]
 
@@ -123,19 +123,19 @@ def test_files_hold_the_promised_frames_and_nothing_about_the_class(filmed):
     folder, scenes = filmed
     for videos in scenes:
         for video in videos:
-            path = folder / video.views.road
+            path = folder / video.road.path
             with av.open(str(path)) as container:
                 stream = container.streams.video[0]
                 assert (stream.codec_context.name, stream.average_rate, stream.frames) == ("h264", 30, 120)
                 assert (stream.width, stream.height) == (112, 56)
-            assert video.label not in str(path.relative_to(folder)) + str(video.telemetry)
+            assert video.label not in str(path.relative_to(folder)) + str(video.sensors) + str(video.truth)
             assert "normal" not in path.name
 
 
 def test_first_pictures_of_siblings_are_identical(filmed):
     folder, scenes = filmed
     for videos in scenes:
-        firsts = [decode(folder / video.views.road)[0] for video in videos]
+        firsts = [decode(folder / video.road.path)[0] for video in videos]
         np.testing.assert_array_equal(firsts[0], firsts[1])
         np.testing.assert_array_equal(firsts[0], firsts[2])
 
@@ -146,8 +146,8 @@ def test_impact_changes_the_picture_more_than_the_same_moment_of_a_normal_siblin
     for videos in scenes:
         jump = {}
         for video in videos:
-            frames = decode(folder / video.views.road).astype(float)
-            at = int(video.metadata["hazard_time_s"] * 30)
+            frames = decode(folder / video.road.path).astype(float)
+            at = int(video.hazard_time_s * 30)
             jump[video.label] = np.abs(np.diff(frames[at - 2 : at + 8], axis=0)).mean(axis=(1, 2, 3)).max()
         ratios.append(jump["collision"] / jump["normal"])
     assert np.median(ratios) > 1.3
@@ -157,26 +157,27 @@ def test_truth_agrees_with_itself(filmed):
     folder, scenes = filmed
     for videos in scenes:
         for video in videos:
-            truth = np.load(folder / str(video.telemetry), allow_pickle=False)
-            assert truth["imu_time_s"][-1] == pytest.approx(4.0, abs=0.02)
-            assert np.allclose(np.diff(truth["imu_time_s"]), 0.01, atol=1e-4)
-            assert len(truth["gps_speed_mps"]) == 5
+            sensors = np.load(folder / str(video.sensors), allow_pickle=False)
+            truth = np.load(folder / str(video.truth), allow_pickle=False)
+            assert sensors["imu_time_s"][-1] == pytest.approx(4.0, abs=0.02)
+            assert np.allclose(np.diff(sensors["imu_time_s"]), 0.01, atol=1e-4)
+            assert len(sensors["gps_speed_mps"]) == 5
             # Integrating the forward acceleration gives the change of speed (pitch leaks a little gravity).
-            gained = np.trapezoid(truth["imu_accel_mps2"][:, 0], truth["imu_time_s"])
+            gained = np.trapezoid(sensors["imu_accel_mps2"][:, 0], sensors["imu_time_s"])
             assert gained == pytest.approx(truth["ego_speed_mps"][-1] - truth["ego_speed_mps"][0], abs=1.2)
-            assert np.median(truth["imu_accel_mps2"][:100, 2]) == pytest.approx(9.81, abs=0.1)
+            assert np.median(sensors["imu_accel_mps2"][:100, 2]) == pytest.approx(9.81, abs=0.1)
             assert truth["object_boxes_px"].shape[0] == len(truth["frame_time_s"]) == 120
-            assert truth["object_class"][0] == video.metadata["other_road_user"]
+            assert truth["object_class"][0] == video.event_metadata["other_road_user"]
 
 
 def test_box_of_the_struck_road_user_is_large_at_contact(filmed):
     folder, scenes = filmed
     for video in (v for videos in scenes for v in videos if v.label == "collision"):
-        truth = np.load(folder / str(video.telemetry), allow_pickle=False)
+        truth = np.load(folder / str(video.truth), allow_pickle=False)
         assert video.event_time_s is not None
         box = truth["object_boxes_px"][int(video.event_time_s * 30), 0]
         share = (box[2] - box[0]) * (box[3] - box[1]) / (112 * 56)
-        assert share > (0.08 if video.metadata["other_road_user"] == "pedestrian" else 0.2)
+        assert share > (0.08 if video.event_metadata["other_road_user"] == "pedestrian" else 0.2)
 
 
 def test_events_are_marked_where_they_should_be(filmed):
@@ -185,5 +186,5 @@ def test_events_are_marked_where_they_should_be(filmed):
         if video.event_time_s is not None:
             assert 0.5 < video.event_time_s < 4.0 - 0.3
             assert video.alert_time_s is None or video.alert_time_s <= video.event_time_s
-        assert video.metadata["side"] in ("left", "right", "ahead")
-        assert isinstance(video.metadata["ego_brakes"], bool)
+        assert video.event_metadata["side"] in ("left", "right", "ahead")
+        assert isinstance(video.event_metadata["ego_brakes"], bool)

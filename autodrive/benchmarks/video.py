@@ -29,9 +29,9 @@ from autodrive.video.container import open_video
 from autodrive.video.decoder import Decoder, DecordDecoder, PyAVDecoder, TorchcodecDecoder
 from autodrive.video.frame_cache import DiskFrameCache
 from autodrive.video.frame_codec import FrameCodec, JpegCodec, RawCodec
+from autodrive.video.frame_grid import FrameGrid, highest_usable_fps
 from autodrive.video.preflight import VideoInfo, scan
 from autodrive.video.pyav_frames import set_threads
-from autodrive.video.sampler import highest_usable_fps, requested_timestamps
 
 WINDOW_S, STRIDE_S = 6.0, 4.0
 FINAL_SIZE = (252, 420)
@@ -56,7 +56,7 @@ class _Source:
 
     def requests(self, fps: float) -> list[NDArray[np.float64]]:
         """The times at which each window is looked at."""
-        return [requested_timestamps(start, end, fps, self.info.native_fps) for start, end in self.windows_s]
+        return [FrameGrid(fps).timestamps(start, end, self.info.native_fps) for start, end in self.windows_s]
 
     def read_windows(self, decoder: Decoder, fps: float, cache: DiskFrameCache | None = None) -> int:
         """Read all windows, as a loader's worker does, and drop them; the number of frames."""

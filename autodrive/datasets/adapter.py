@@ -22,7 +22,7 @@ class Adapter(Protocol):
         """Every video of the source with absolute paths, and every row or file that is none, with its reason.
 
         Raises:
-            InputError: the source is not there or not in this layout.
+            InputError: The source is not there or not in this layout.
         """
         ...
 
@@ -31,7 +31,7 @@ def require_folder(source: str | None, dataset: str) -> Path:
     """The folder a user named as `source`.
 
     Raises:
-        InputError: none was named, or it is not a folder.
+        InputError: None was named, or it is not a folder.
     """
     if not source:
         raise InputError(f"dataset={dataset}: source is not set; add source=<folder>")
@@ -56,7 +56,7 @@ def parse_seconds(text: str | None, column: str) -> float | None:
     """A time in seconds from a CSV cell; None for an empty cell.
 
     Raises:
-        ValueError: the cell is not a finite number of seconds at or after 0.
+        ValueError: The cell is not a finite number of seconds at or after 0.
     """
     text = (text or "").strip()
     if not text:

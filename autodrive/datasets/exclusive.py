@@ -19,7 +19,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     The system releases the lock of a process that dies.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: The folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,24 +1,32 @@
-"""Reading a manifest of clips, with its paths made absolute and its videos known to be there."""
+"""Reading a manifest of clips, with its paths made absolute and its files known to be there."""
 
+import json
+import os
 from pathlib import Path
+from typing import TypeVar
 
 from autodrive.errors import InputError
-from autodrive.schema import Clip, Views, read_jsonl
+from autodrive.schema import Clip, DataFile, read_jsonl
+
+# Fields of a clip in manifests of older versions, which measured one video a clip and knew one file beside it.
+OLDER_FIELDS = {"native_fps", "telemetry"}
+FileT = TypeVar("FileT", bound=DataFile)
 
 
 def load_clips(path: Path) -> list[Clip]:
     """Read a `clips.jsonl`.
 
     Args:
-        path: the manifest; relative paths in it start at its folder.
+        path: The manifest; relative paths in it start at its folder.
 
     Returns:
         The clips with absolute paths, in the order of the file.
 
     Raises:
-        InputError: the manifest is missing or empty, a line is not a clip (file and line are named), an id occurs
-            twice, or a video is missing (the first one is named, all are counted).
+        InputError: The manifest is missing, empty or of an older version, a line is not a clip (file and line are
+            named), an id occurs twice, or a file is missing (the first one is named, all are counted).
     """
+    _check_version(path)
     clips = read_jsonl(path, Clip)
     if not clips:
         raise InputError(f"{path}: holds no clips; run python -m autodrive.prepare on a folder with usable videos")
@@ -33,15 +41,32 @@ def load_clips(path: Path) -> list[Clip]:
     return clips
 
 
+def _check_version(path: Path) -> None:
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as lines:
+        first = next((line for line in lines if line.strip()), "")
+    try:
+        fields = json.loads(first)
+    except ValueError:
+        return  # named with its line by the reader of records
+    if isinstance(fields, dict) and OLDER_FIELDS & fields.keys():
+        raise InputError(f"{path}: written by an older version; run python -m autodrive.prepare again")
+
+
 def _with_absolute_paths(clip: Clip, root: Path) -> Clip:
-    views = Views(**{name: value and str(root / value) for name, value in clip.views.model_dump().items()})
-    telemetry = clip.telemetry and str(root / clip.telemetry)
-    return clip.model_copy(update={"views": views, "telemetry": telemetry})
+    def absolute(file: FileT) -> FileT:
+        return file.model_copy(update={"path": os.path.normpath(root / file.path)})
+
+    files = {"sensors": clip.sensors and absolute(clip.sensors), "truth": clip.truth and absolute(clip.truth)}
+    return clip.model_copy(update={"views": {name: absolute(view) for name, view in clip.views.items()}, **files})
 
 
 def _check_files(path: Path, clips: list[Clip]) -> None:
-    files = dict.fromkeys(file for clip in clips for file in (clip.views.road, clip.views.driver) if file)
-    missing = [file for file in files if not Path(file).is_file()]
-    if missing:
-        count = f"{len(missing)} of {len(files)} videos are missing, the first is {missing[0]}"
-        raise InputError(f"{path}: {count}; put them back or run python -m autodrive.prepare again")
+    videos = dict.fromkeys(view.path for clip in clips for view in clip.views.values())
+    beside = dict.fromkeys(file.path for clip in clips for file in (clip.sensors, clip.truth) if file is not None)
+    for kind, files in (("videos", videos), ("sensor and truth files", beside)):
+        missing = [file for file in files if not Path(file).is_file()]
+        if missing:
+            count = f"{len(missing)} of {len(files)} {kind} are missing, the first is {missing[0]}"
+            raise InputError(f"{path}: {count}; put them back or run python -m autodrive.prepare again")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from autodrive.datasets.adapter import find_videos, parse_seconds, require_folder
 from autodrive.errors import InputError
-from autodrive.schema import SetAside, SourceVideo, Split, Views
+from autodrive.schema import ROAD, SetAside, SourceVideo, SourceView, Split
 
 FOLDER_SPLITS: dict[str, Split] = {"train": "train", "test-public": "test", "test-private": "test"}
 FOLDER_LABELS = {"positive": "event", "negative": "normal"}
@@ -27,8 +27,8 @@ class NexarAdapter:
     """Reads a download of `nexar-ai/nexar_collision_prediction`; folders that were not downloaded may be missing.
 
     Attributes:
-        source: the folder that holds `train/`, `test-public/` and `test-private/`.
-        keep_for_anticipation: keep positives that end before their event, as unlabelled clips; else they are set aside.
+        source: The folder that holds `train/`, `test-public/` and `test-private/`.
+        keep_for_anticipation: Keep positives that end before their event, as unlabelled clips; else they are set aside.
     """
 
     source: str
@@ -99,7 +99,7 @@ class NexarAdapter:
             id=identity,
             dataset=self.name,
             source_video_id=identity,
-            views=Views(road=str(path)),
+            views={ROAD: SourceView(path=str(path))},
             label=FOLDER_LABELS[label],
             event_time_s=parse_seconds(row["time_of_event"], "time_of_event"),
             alert_time_s=parse_seconds(row["time_of_alert"], "time_of_alert"),

@@ -3,19 +3,16 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import get_args
 
 from autodrive.errors import InputError
-from autodrive.schema import SourceVideo, Split
-
-SPLITS: tuple[Split, ...] = get_args(Split)
+from autodrive.schema import SPLITS, SourceVideo, Split
 
 
 def check_fractions(fractions: Mapping[str, float]) -> None:
     """Check that the shares of train, val and test are shares.
 
     Raises:
-        InputError: a name is unknown, a share is negative, or they do not add up to 1.
+        InputError: A name is unknown, a share is negative, or they do not add up to 1.
     """
     unknown = [name for name in fractions if name not in SPLITS]
     total = sum(fractions.values())
@@ -30,15 +27,15 @@ def assign_splits(videos: Sequence[SourceVideo], fractions: Mapping[str, float],
     gives none, the seeded hash of the source video's id decides, so that adding videos moves no other one.
 
     Args:
-        videos: files of the source.
-        fractions: shares of train, val and test that add up to 1.
-        seed: of the hash.
+        videos: Videos of the source.
+        fractions: Shares of train, val and test that add up to 1.
+        seed: Seed of the hash that decides.
 
     Returns:
         Split by `source_video_id`.
 
     Raises:
-        InputError: the fractions are wrong, or the source puts one source video into two splits.
+        InputError: The fractions are wrong, or the source puts one source video into two splits.
     """
     check_fractions(fractions)
     given: dict[str, set[Split]] = defaultdict(set)

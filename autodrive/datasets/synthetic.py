@@ -26,14 +26,14 @@ class SyntheticDataset:
     """Adapter for the rendered world; every scene gives three sibling videos, one of each class.
 
     Attributes:
-        root: cache folder; videos lie in a subfolder named after the settings' fingerprint.
-        num_train_scenes, num_val_scenes, num_test_scenes: scenes of each split (three videos each).
-        seed: root of all randomness.
-        duration_s: length of the videos.
-        video_duration_s: if set, render videos of this length with the event anywhere in them (for chunking).
-        native_fps, width, height: of the videos.
-        scenarios, conditions: what to draw from; see `autodrive.world.settings`.
-        num_workers: rendering processes; None takes one for each CPU.
+        root: Cache folder; videos lie in a subfolder named after the settings' fingerprint.
+        num_train_scenes, num_val_scenes, num_test_scenes: Scenes of each split (three videos each).
+        seed: Root of all randomness.
+        duration_s: Length of the videos.
+        video_duration_s: If set, render videos of this length with the event anywhere in them (for chunking).
+        native_fps, width, height: Frames per second, and pixels, of the videos.
+        scenarios, conditions: What to draw from; see `autodrive.world.settings`.
+        num_workers: Rendering processes; None takes one for each CPU.
     """
 
     root: str
@@ -84,7 +84,7 @@ class SyntheticDataset:
         A scene counts as rendered once its record file exists, which is written last; a killed run goes on from there.
 
         Raises:
-            InputError: the settings are wrong, or the folder cannot be written.
+            InputError: The settings are wrong, or the folder cannot be written.
         """
         scenes = self._scenes()
         self._make_folders()
@@ -120,12 +120,16 @@ class SyntheticDataset:
         return self.folder / "scenes" / f"{split}_{index:05d}.json"
 
     def _absolute(self, record: SourceVideo) -> SourceVideo:
-        views = record.views.model_copy(update={"road": str(self.folder / record.views.road)})
-        return record.model_copy(update={"views": views, "telemetry": str(self.folder / str(record.telemetry))})
+        def absolute(path: str | None) -> str | None:
+            return path and str(self.folder / path)
+
+        views = {n: view.model_copy(update={"path": absolute(view.path)}) for n, view in record.views.items()}
+        files = {"sensors": absolute(record.sensors), "truth": absolute(record.truth)}
+        return record.model_copy(update={"views": views, **files})
 
     def _make_folders(self) -> None:
         try:
-            for part in ("videos", "telemetry", "scenes"):
+            for part in ("videos", "sensors", "truth", "scenes"):
                 (self.folder / part).mkdir(parents=True, exist_ok=True)
             settings = TypeAdapter(dict).dump_json(asdict(self.settings), indent=1)
             (self.folder / "world.json").write_bytes(settings)

@@ -13,7 +13,7 @@ from typing import cast, get_args
 
 from autodrive.datasets.adapter import find_videos, parse_seconds, require_folder
 from autodrive.errors import InputError
-from autodrive.schema import SetAside, SourceVideo, Split, Views
+from autodrive.schema import ROAD, SetAside, SourceVideo, SourceView, Split
 from autodrive.video.chunker import NORMAL
 
 LABELS_FILE = "labels.csv"
@@ -27,8 +27,8 @@ class VideoFolderAdapter:
     """Reads a folder of videos.
 
     Attributes:
-        source: the folder.
-        keep_witnessed: use incidents in which the ego vehicle is only a witness (`ego_involved` is no); they are set
+        source: Folder that holds the videos.
+        keep_witnessed: Use incidents in which the ego vehicle is only a witness (`ego_involved` is no); they are set
             aside by default, since the task is about the ego vehicle.
     """
 
@@ -52,7 +52,7 @@ class VideoFolderAdapter:
             if isinstance(item, SetAside):
                 aside.append(item)
             elif item.ego_involved is False and item.label not in (None, NORMAL) and not self.keep_witnessed:
-                detail = f"{item.views.road}: the ego vehicle only witnesses this {item.label}"
+                detail = f"{item.road.path}: the ego vehicle only witnesses this {item.label}"
                 aside.append(SetAside(item=item.id, reason="ego_not_involved", detail=detail))
             else:
                 videos.append(item)
@@ -124,7 +124,9 @@ def _from_row(name: str, path: Path, row: dict[str, str | None]) -> SourceVideo:
 
 
 def _video(name: str, path: Path, label: str | None) -> SourceVideo:
-    return SourceVideo(id=name, dataset="video_folder", source_video_id=name, views=Views(road=str(path)), label=label)
+    return SourceVideo(
+        id=name, dataset="video_folder", source_video_id=name, views={ROAD: SourceView(path=str(path))}, label=label
+    )
 
 
 def _rows(table: Path) -> Iterator[tuple[int, dict[str, str | None]]]:

@@ -18,7 +18,7 @@ from autodrive.trees.packing import pack_trees
 from autodrive.trees.sample import Branch, ClipSample, Turn, Video
 from autodrive.video.decoder import DecodedFrames, Decoder
 from autodrive.video.frame_cache import FrameCache, NoFrameCache
-from autodrive.video.sampler import requested_timestamps
+from autodrive.video.frame_grid import FrameGrid
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,23 @@ class ClipReader:
     """Reads a clip's frames at the requested rate and the student's size: the same way everywhere.
 
     Attributes:
-        decoder: decodes what the cache does not hold.
-        processor: knows the student's frame size.
-        fps: frames per second the student sees.
-        cache: decoded frames that are kept.
+        decoder: Decodes what the cache does not hold.
+        processor: Knows the student's frame size.
+        grid: When a clip is looked at.
+        cache: Decoded frames that are kept.
     """
 
     decoder: Decoder
     processor: ClipProcessor
-    fps: float
+    grid: FrameGrid
     cache: FrameCache = field(default_factory=NoFrameCache)
 
     def read(self, clip: Clip, phase: float = 0.0) -> DecodedFrames:
         """Read one clip; `phase` in [0, 1) shifts the sampling grid within a frame interval."""
-        requested_s = requested_timestamps(clip.start_s, clip.end_s, self.fps, clip.native_fps, phase)
-        size = self.processor.frame_size(clip.width, clip.height)
-        return self.cache.read(self.decoder, Path(clip.views.road), clip.content_hash, requested_s, size)
+        view = clip.road
+        requested_s = self.grid.timestamps(clip.start_s, clip.end_s, view.native_fps, phase)
+        size = self.processor.frame_size(view.width, view.height)
+        return self.cache.read(self.decoder, Path(view.path), view.content_hash, requested_s, size)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
-from autodrive.schema import Clip, SetAside, Split
-
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
-FRAME_RATE_TOLERANCE = 1.05  # a request this far above a clip's native rate still reads every native frame
+from autodrive.schema import SPLITS, Clip, SetAside, Split
+from autodrive.video.frame_grid import FrameGrid, highest_usable_fps
 
 
 @dataclass(frozen=True)
@@ -26,13 +24,13 @@ class Selection:
         return {split: dict(Counter(label for _, label in members)) for split, members in self.clips.items()}
 
 
-def select_clips(clips: Sequence[Clip], labels: LabelSet, fps: float, needed: Sequence[Split]) -> Selection:
+def select_clips(clips: Sequence[Clip], labels: LabelSet, grid: FrameGrid, needed: Sequence[Split]) -> Selection:
     """Sort clips into splits and set aside those this run cannot use.
 
     Args:
         clips: a manifest.
         labels: the run's label set.
-        fps: requested frame rate in frames per second.
+        grid: Requested frame rate.
         needed: splits that must not be empty ("train" must also hold every class).
 
     Raises:
@@ -42,32 +40,32 @@ def select_clips(clips: Sequence[Clip], labels: LabelSet, fps: float, needed: Se
     dropped: list[SetAside] = []
     for clip in clips:
         label = labels.class_of(clip.label) if clip.label is not None else None
-        reason = _reason_to_drop(clip, label, fps, labels)
+        reason = _reason_to_drop(clip, label, grid, labels)
         if reason is not None:
             dropped.append(SetAside(item=clip.id, reason=reason[0], detail=reason[1]))
         elif label is not None and clip.split is not None:
             chosen[clip.split].append((clip, label))
-    _check_frame_rate(clips, dropped, fps)
+    _check_frame_rate(clips, dropped, grid)
     _check_splits(chosen, dropped, labels, needed)
     return Selection(chosen, dropped, _fingerprint(chosen, labels))
 
 
-def _reason_to_drop(clip: Clip, label: str | None, fps: float, labels: LabelSet) -> tuple[str, str] | None:
+def _reason_to_drop(clip: Clip, label: str | None, grid: FrameGrid, labels: LabelSet) -> tuple[str, str] | None:
     if clip.label is None:
         return "no_label", "the source gives no label; usable for prediction only"
     if label is None:
         return "label_not_in_label_set", f"label {clip.label!r} is not in labels={labels.name}"
     if clip.split is None:
         return "no_split", "the manifest assigns no split"
-    if fps > FRAME_RATE_TOLERANCE * clip.native_fps:
-        return "frame_rate_too_high", f"fps {fps:g} requested, the file has {clip.native_fps:.3g}"
+    if not grid.usable(clip.road.native_fps):
+        return "frame_rate_too_high", f"fps {grid.fps:g} requested, the file has {clip.road.native_fps:.4g}"
     return None
 
 
-def _check_frame_rate(clips: Sequence[Clip], dropped: Sequence[SetAside], fps: float) -> None:
+def _check_frame_rate(clips: Sequence[Clip], dropped: Sequence[SetAside], grid: FrameGrid) -> None:
     if clips and sum(d.reason == "frame_rate_too_high" for d in dropped) == len(clips):
-        highest = max(clip.native_fps for clip in clips)
-        raise InputError(f"fps={fps:g}: no clip has that frame rate; the highest usable value is fps={highest:g}")
+        highest = highest_usable_fps(max(clip.road.native_fps for clip in clips))
+        raise InputError(f"fps={grid.fps:g}: no clip has that frame rate; the highest usable value is fps={highest:g}")
 
 
 def _check_splits(
@@ -92,5 +90,7 @@ def _fingerprint(chosen: dict[Split, list[tuple[Clip, str]]], labels: LabelSet) 
     digest = hashlib.sha256(labels.name.encode())
     for split in SPLITS:
         for clip, label in sorted(chosen[split], key=lambda member: member[0].id):
-            digest.update(f"{split} {clip.id} {clip.start_s} {clip.end_s} {label} {clip.content_hash}\n".encode())
+            files = [*(view for _, view in sorted(clip.views.items())), *([clip.sensors] if clip.sensors else [])]
+            hashes = " ".join(file.content_hash for file in files)
+            digest.update(f"{split} {clip.id} {clip.start_s} {clip.end_s} {label} {hashes}\n".encode())
     return digest.hexdigest()[:16]

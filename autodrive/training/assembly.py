@@ -25,6 +25,7 @@ from autodrive.prompts import PromptBook
 from autodrive.schema import Split
 from autodrive.students.preprocessing import Resolution, solve_resolution
 from autodrive.students.student import Student, StudentSpec, load_student
+from autodrive.video.frame_grid import FrameGrid
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def prepared_manifest(config: DictConfig) -> Path:
         stride_s=config.prepare.stride_s,
         split_fractions=OmegaConf.to_container(config.prepare.split_fractions),  # type: ignore[arg-type]
         seed=config.prepare.seed,
+        data_dir=Path(config.paths.data_dir),
     )
     return out / "clips.jsonl"
 
@@ -77,7 +79,7 @@ def load_run_data(config: DictConfig, needed: Sequence[Split]) -> RunData:
     prompts: PromptBook = instantiate(config.prompts)
     mixture: Mixture = instantiate(config.mixture)
     clips = load_clips(prepared_manifest(config))
-    selection = select_clips(clips, labels, config.fps, needed)
+    selection = select_clips(clips, labels, FrameGrid(config.fps), needed)
     labelled = label_clips(selection, mixture, labels, config.seed)
     if "train" in needed:
         mixture.plan_visits(labelled["train"], config.seed)  # a wrong ratio is found before training starts
@@ -150,7 +152,7 @@ def resolution_of(config: DictConfig, frames_per_group: int) -> Resolution:
 def build_data_module(config: DictConfig, data: RunData, student: Student) -> ClipTreeDataModule:
     """Loaders that read clips the way this student wants them."""
     reader = ClipReader(
-        instantiate(config.decoder), student.processor, config.fps, cache=instantiate(config.frame_cache)
+        instantiate(config.decoder), student.processor, FrameGrid(config.fps), cache=instantiate(config.frame_cache)
     )
     return ClipTreeDataModule(
         data.clips,

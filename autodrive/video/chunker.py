@@ -29,15 +29,15 @@ def sliding_windows(video_duration_s: float, window_s: float, stride_s: float) -
     last window to the end (if that leaves no gap before it); a larger one adds a window.
 
     Args:
-        video_duration_s: length of the video in seconds.
-        window_s: length of a window in seconds.
-        stride_s: distance between window starts in seconds, at most `window_s`.
+        video_duration_s: Length of the video in seconds.
+        window_s: Length of a window in seconds.
+        stride_s: Distance between window starts in seconds, at most `window_s`.
 
     Returns:
         (start, end) pairs in seconds, ascending, half-open.
 
     Raises:
-        InputError: a length is not positive, or the stride leaves parts of the video unseen.
+        InputError: A length is not positive, or the stride leaves parts of the video unseen.
     """
     if not (video_duration_s > 0 and window_s > 0):
         raise InputError(f"duration_s={window_s} for a video of {video_duration_s} s: both must be above 0")
@@ -66,7 +66,7 @@ def window_label(source_label: str | None, event_time_s: float | None, start_s: 
         None where the source has no labels.
 
     Raises:
-        InputError: the source says that something happens but not when, so that the window cannot be judged.
+        InputError: The source says that something happens but not when, so that the window cannot be judged.
     """
     if source_label is None or source_label == NORMAL:
         return source_label

@@ -46,7 +46,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file and its first video stream; both are closed on leaving.
 
     Raises:
-        UnusableVideo: the file is missing, empty, not a video, cut off before its index, or has no video stream.
+        UnusableVideo: The file is missing, empty, not a video, cut off before its index, or has no video stream.
     """
     if not path.is_file():
         raise UnusableVideo(path, "missing", "no such file")
@@ -91,7 +91,7 @@ def presentation_times(path: Path) -> NDArray[np.float64]:
         (N,) ascending seconds from the first frame.
 
     Raises:
-        UnusableVideo: the file cannot be opened or holds no timestamps.
+        UnusableVideo: The file cannot be opened or holds no timestamps.
     """
     with open_video(path) as (container, stream):
         pts = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
@@ -106,7 +106,7 @@ def check_count(path: Path, decoder: str, count: int, expected: int) -> None:
     """Refuse a file in which a decoder sees another number of frames than its index lists.
 
     Raises:
-        UnusableVideo: the counts differ.
+        UnusableVideo: The counts differ.
     """
     if count != expected:
         raise UnusableVideo(path, "truncated", f"{decoder} sees {count} frames, the file's index {expected}")
@@ -116,7 +116,7 @@ def check_end(path: Path, last_s: float, interval_s: float, requested_s: NDArray
     """Refuse times after the end: `last_s` is when the last frame begins, `interval_s` how long it is taken to stay.
 
     Raises:
-        UnusableVideo: the last requested time is more than 1.5 intervals after the last frame.
+        UnusableVideo: The last requested time is more than 1.5 intervals after the last frame.
     """
     if requested_s[-1] > last_s + END_TOLERANCE_FRAMES * interval_s + TIMESTAMP_TOLERANCE_S:
         detail = f"the last frame is at {last_s:.3f} s, before the requested {requested_s[-1]:.3f} s"

@@ -52,13 +52,13 @@ class Decoder(Protocol):
         """Decode the frames on screen at the requested times.
 
         Args:
-            path: the video file.
+            path: The video file.
             requested_s: (T,) ascending seconds from the first frame of the file.
-            size: height and width in pixels of the returned frames.
+            size: Height and width in pixels of the returned frames.
 
         Raises:
-            UnusableVideo: the file is missing, damaged, or ends before the last requested time.
-            InputError: no times are requested, they are not ascending, or the decoder's package is not installed.
+            UnusableVideo: The file is missing, damaged, or ends before the last requested time.
+            InputError: No times are requested, they are not ascending, or the decoder's package is not installed.
         """
         ...
 
@@ -70,8 +70,8 @@ class Decoder(Protocol):
         frame different pixels in different windows.)
 
         Raises:
-            UnusableVideo: the file is missing or lacks frames anywhere, which `read` notices only inside its window.
-            InputError: the decoder's package is not installed.
+            UnusableVideo: The file is missing or lacks frames anywhere, which `read` notices only inside its window.
+            InputError: The decoder's package is not installed.
         """
         ...
 
@@ -85,7 +85,7 @@ class PyAVDecoder:
     """The default: PyAV with its bundled FFmpeg, maintained and on every platform.
 
     Attributes:
-        num_threads: decoder threads; 1 does the most work per CPU-second, loader workers bring the parallelism.
+        num_threads: Decoder threads; 1 does the most work per CPU-second, loader workers bring the parallelism.
     """
 
     num_threads: int = 1
@@ -200,11 +200,11 @@ def _import_torchcodec() -> ModuleType:
     try:
         import torchcodec.decoders  # pyright: ignore[reportMissingImports]
     except ImportError:
-        mend = "pip install 'vlm-autodrive[torchcodec]', or use decoder=pyav"
-        raise InputError(f"decoder=torchcodec: not installed; {mend}") from None
+        fix = "pip install 'vlm-autodrive[torchcodec]', or use decoder=pyav"
+        raise InputError(f"decoder=torchcodec: not installed; {fix}") from None
     except (RuntimeError, OSError):
-        mend = "install FFmpeg 4 to 8 (for instance apt install ffmpeg), or use decoder=pyav"
-        raise InputError(f"decoder=torchcodec: it finds no FFmpeg libraries it can load; {mend}") from None
+        fix = "install FFmpeg 4 to 8 (for instance apt install ffmpeg), or use decoder=pyav"
+        raise InputError(f"decoder=torchcodec: it finds no FFmpeg libraries it can load; {fix}") from None
     return torchcodec.decoders
 
 
@@ -218,17 +218,17 @@ def _installed(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "none"  # decoding says so, with the mend
+        return "none"  # decoding says so, with the fix
 
 
 def check_request(requested_s: NDArray[np.float64]) -> None:
     """Refuse times that no decoder takes.
 
     Raises:
-        InputError: there are none, or they are not ascending.
+        InputError: There are none, or they are not ascending.
     """
     if len(requested_s) == 0 or np.any(np.diff(requested_s) < 0):
-        raise InputError("requested times must be ascending and at least one; take them from requested_timestamps")
+        raise InputError("requested times must be ascending and at least one; take them from FrameGrid.timestamps")
 
 
 def _times_that_reach(path: Path, requested_s: NDArray[np.float64]) -> NDArray[np.float64]:

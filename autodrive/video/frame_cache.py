@@ -38,11 +38,11 @@ class FrameCache(Protocol):
         """Give the frames that `decoder.read(path, requested_s, size)` gives, and raise what it raises.
 
         Args:
-            decoder: decodes what is not stored.
-            path: the video file.
-            content_hash: of the file's bytes.
+            decoder: Decodes what is not stored.
+            path: The video file.
+            content_hash: Hash of the file's bytes.
             requested_s: (T,) ascending seconds from the first frame of the file.
-            size: height and width in pixels of the returned frames.
+            size: Height and width in pixels of the returned frames.
         """
         ...
 
@@ -63,9 +63,9 @@ class DiskFrameCache:
     Nothing is opened before the first read, so that it can be sent to loader workers.
 
     Args:
-        folder: on a local disk; made when the first source is stored.
-        codec: how a frame is stored.
-        max_gb: bound on the stored bytes, in 10**9; the least recently used sources go first. A source that would take
+        folder: Folder on a local disk; it is made when the first source is stored.
+        codec: Codec in which frames are stored.
+        max_gb: Bound on the stored bytes, in 10**9; the least recently used sources go first. A source that would take
             more than a tenth of it (a long video) is never stored.
 
     Raises:
@@ -85,7 +85,7 @@ class DiskFrameCache:
         """See `FrameCache.read`.
 
         Raises:
-            InputError: the folder cannot be written to; otherwise as the decoder.
+            InputError: The folder cannot be written to; otherwise as the decoder.
         """
         check_request(requested_s)
         key = self._key(decoder, path, content_hash, size)

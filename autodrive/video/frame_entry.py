@@ -32,9 +32,9 @@ class EntryWriter:
     """Writes frames as they are decoded; memory holds one chunk.
 
     Args:
-        folder: new or empty.
-        key: the entry's, 32 hexadecimal digits.
-        codec: turns frames into bytes.
+        folder: A new or empty folder.
+        key: Key of the entry, 32 hexadecimal digits.
+        codec: Codec that turns frames into bytes.
     """
 
     def __init__(self, folder: Path, key: str, codec: FrameCodec) -> None:
@@ -75,18 +75,18 @@ def read_entry(
     The bytes are read, not mapped into memory: a file that is cut short under a map ends the process without a message.
 
     Args:
-        folder: of the entry.
-        key: the entry's, 32 hexadecimal digits.
-        codec: the one that wrote it.
+        folder: Folder of the entry.
+        key: Key of the entry, 32 hexadecimal digits.
+        codec: The codec that wrote the entry.
         requested_s: (T,) ascending seconds from the first frame of the file.
-        size: height and width in pixels of the stored frames.
+        size: Height and width in pixels of the stored frames.
 
     Returns:
         None where times lie after the last frame has left the screen: what to say then is the decoder's to decide.
 
     Raises:
-        FileNotFoundError: there is no such entry, or it has just been evicted.
-        DamagedEntry: the index or a wanted frame is not what was written.
+        FileNotFoundError: There is no such entry, or it has just been evicted.
+        DamagedEntry: The index or a wanted frame is not what was written.
     """
     rows = _read_index(folder, key)
     times_s, starts = rows["time_s"][:-1], rows["start"]

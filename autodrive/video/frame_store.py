@@ -27,8 +27,8 @@ class EntryStore:
     """Entries of a bounded folder that many processes read and write at once.
 
     Args:
-        folder: made when the first entry is written.
-        max_bytes: bound on the bytes of all entries.
+        folder: Folder of the entries; it is made when the first one is written.
+        max_bytes: Bound on the bytes of all entries.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -46,7 +46,7 @@ class EntryStore:
         done is removed by the next one.
 
         Raises:
-            InputError: the cache cannot be written to.
+            InputError: The cache cannot be written to.
         """
         with self.room():
             lock = self._stripe(key)
@@ -63,10 +63,10 @@ class EntryStore:
         """Make the entry that was built visible to readers, and evict others if it makes the cache too large.
 
         Call it while `writing`. The bytes are counted first: a process that dies in between leaves a total that is too
-        high, which the next full scan mends; one that is too low would let the cache grow.
+        high, which the next full scan corrects; one that is too low would let the cache grow.
 
         Raises:
-            InputError: the cache cannot be written to.
+            InputError: The cache cannot be written to.
         """
         entry = self.entry(key)
         with self.room():
@@ -85,10 +85,10 @@ class EntryStore:
 
     @contextmanager
     def room(self) -> Iterator[None]:
-        """Report what goes wrong with the folder (a full disk above all) as the user's to mend.
+        """Report what goes wrong with the folder (a full disk above all) as something the user has to fix.
 
         Raises:
-            InputError: instead of any `OSError`.
+            InputError: Instead of any `OSError`.
         """
         try:
             yield

@@ -51,7 +51,7 @@ def resize_frames(frames_THWC: NDArray[np.uint8], size: tuple[int, int]) -> Tens
 
     Args:
         frames_THWC: (T, H, W, 3) uint8.
-        size: wanted height and width in pixels.
+        size: Wanted height and width in pixels.
 
     Returns:
         (T, 3, height, width) uint8.
@@ -65,7 +65,7 @@ def resize_frames(frames_THWC: NDArray[np.uint8], size: tuple[int, int]) -> Tens
 def frame_buffer(num_frames: int, size: tuple[int, int]) -> Tensor:
     """An uninitialised (num_frames, 3, height, width) uint8 tensor.
 
-    Its memory is NumPy's, which asks Linux for huge pages where torch does not: first use of 6 s at 30 frames a second
-    (57 MB) costs 14,000 page faults otherwise, three times as much as filling it.
+    Its memory is NumPy's, which asks Linux for huge pages where torch does not: first use of 6 s at 30 frames per
+    second (57 MB) costs 14,000 page faults otherwise, three times as much as filling it.
     """
     return torch.from_numpy(np.empty((num_frames, 3, *size), np.uint8))

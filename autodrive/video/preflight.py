@@ -15,6 +15,7 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from autodrive.schema import View
 from autodrive.video.container import UnusableVideo, open_video, seconds, seek_before
 
 LOWEST_FPS = 0.9
@@ -36,8 +37,8 @@ class VideoInfo:
 
     Attributes:
         native_fps: (frames - 1) / (last - first presentation time).
-        duration_s: from the first frame's start to the last frame's end.
-        content_hash: first 32 hex digits of the file's SHA-256.
+        duration_s: From the first frame's start to the last frame's end.
+        content_hash: First 32 hex digits of the file's SHA-256.
     """
 
     width: int
@@ -48,12 +49,28 @@ class VideoInfo:
     codec: str
     content_hash: str
 
+    def view(self, path: str, offset_s: float = 0.0) -> View:
+        """The file as a camera of a clip.
+
+        Args:
+            path: How the clip names the file.
+            offset_s: Time on the road camera's clock at which its first frame was taken.
+        """
+        return View(
+            path=path,
+            content_hash=self.content_hash,
+            native_fps=self.native_fps,
+            width=self.width,
+            height=self.height,
+            offset_s=offset_s,
+        )
+
 
 def scan(path: Path) -> VideoInfo:
     """Check a file and measure it.
 
     Raises:
-        UnusableVideo: with reason missing, zero_byte, not_a_video, no_video_stream, truncated, no_timestamps,
+        UnusableVideo: With reason missing, zero_byte, not_a_video, no_video_stream, truncated, no_timestamps,
             single_frame, absurd_fps, variable_frame_rate, rotated or changing_size.
     """
     try:
@@ -126,9 +143,9 @@ def _check_rate(path: Path, times_s: NDArray[np.float64]) -> None:
     intervals_s = np.diff(times_s)
     fps = len(intervals_s) / times_s[-1] if times_s[-1] > 0 else float("inf")
     if not LOWEST_FPS <= fps <= HIGHEST_FPS:
-        detail = f"{fps:.4g} frames a second; {LOWEST_FPS:g} to {HIGHEST_FPS:g} are plausible"
+        detail = f"{fps:.4g} frames per second; {LOWEST_FPS:g} to {HIGHEST_FPS:g} are plausible"
         raise UnusableVideo(path, "absurd_fps", detail)
-    # An interval that occurs, not the mean of two: half at 20 and half at 10 frames a second must not look even.
+    # An interval that occurs, not the mean of two: half at 20 and half at 10 frames per second must not look even.
     median_s = float(np.sort(intervals_s)[len(intervals_s) // 2])
     uneven = float(np.mean((intervals_s > UNEVEN_RATIO * median_s) | (intervals_s * UNEVEN_RATIO < median_s)))
     longest = float(intervals_s.max() / median_s) if median_s > 0 else float("inf")

@@ -42,7 +42,7 @@ def read_window(
         Frames (T, 3, height, width) and times (T,) as `DecodedFrames` holds them.
 
     Raises:
-        UnusableVideo: the window is damaged or ends after the file.
+        UnusableVideo: The window is damaged or ends after the file.
     """
     timed = _timed_frames(container, stream)
     if requested_s[0] > SEEK_MARGIN_S:
@@ -69,17 +69,17 @@ def whole_file(
     """Decode all frames from the first to the last, a chunk at a time.
 
     Args:
-        path: named in errors.
-        container: just opened.
-        stream: its pictures.
+        path: The file's path, for errors.
+        container: The file, just opened.
+        stream: The file's video stream.
         times_s: (N,) presentation times from the file's index, at which the frames must come.
-        size: height and width in pixels of the returned frames.
+        size: Height and width in pixels of the returned frames.
 
     Yields:
         Frames (T, 3, height, width) and times (T,) as `DecodedFrames` holds them.
 
     Raises:
-        UnusableVideo: frames are missing, surplus or not of one size.
+        UnusableVideo: Frames are missing, surplus or not of one size.
     """
     decoded = 0
     for chunk in _chunks(path, _timed_frames(container, stream)):

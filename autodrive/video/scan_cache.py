@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from autodrive.journal import Journal
 from autodrive.schema import Record
 from autodrive.video.container import UnusableVideo
 from autodrive.video.preflight import VideoInfo, scan
@@ -33,26 +34,18 @@ class ScanResult(Record):
 
 
 class ScanCache:
-    """Results of `scan` in a JSON Lines file that is appended to after every file."""
+    """Results of `scan` in a journal that is appended to after every file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.num_reused = 0
         self._known: dict[tuple[str, int, int, int], ScanResult] = {}
-        if path.is_file():
-            self._load()
-
-    def _load(self) -> None:
-        lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
-        for line in lines:
+        for record in Journal(path).read():
             try:
-                result = ScanResult.model_validate_json(line)
+                result = ScanResult.model_validate(record)
             except ValidationError:
-                continue  # cut off by a kill, or of an older format: that file is scanned again
+                continue  # of an older format: that file is scanned again
             self._known[result.key] = result
-        if lines[-1]:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n")  # so that the next result does not join the line that a kill cut off
 
     def scan_all(
         self, paths: Iterable[Path], num_workers: int, advance: Callable[[int], None] = lambda count: None
@@ -60,14 +53,13 @@ class ScanCache:
         """Scan files that are not in the cache yet.
 
         Args:
-            paths: absolute paths.
-            num_workers: threads; decoding and hashing leave the interpreter free.
-            advance: called with the number of files finished since the last call.
+            paths: Absolute paths.
+            num_workers: Threads; decoding and hashing leave the interpreter free.
+            advance: Called with the number of files finished since the last call.
 
         Returns:
             A result for every path, usable or not.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         results: dict[Path, ScanResult] = {}
         pending: list[Path] = []
         for path in dict.fromkeys(paths):
@@ -80,13 +72,12 @@ class ScanCache:
         advance(len(results))
         pool = ThreadPoolExecutor(num_workers)
         try:
-            with self.path.open("a", encoding="utf-8") as file:
+            with Journal(self.path) as journal:
                 futures = {pool.submit(_scan_one, path): path for path in pending}
                 for future in as_completed(futures):
                     result = future.result()
                     results[futures[future]] = result
-                    file.write(result.model_dump_json() + "\n")
-                    file.flush()
+                    journal.append(result.model_dump())
                     advance(1)
         finally:
             pool.shutdown(cancel_futures=True)

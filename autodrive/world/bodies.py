@@ -27,9 +27,9 @@ class Body:
     """Faces of one road user in its own frame (x forward, y left, z up from the ground), in drawing order.
 
     Attributes:
-        corners_m: shape (F, 4, 3).
-        colour: shape (F, 3).
-        normal: outward direction, shape (F, 3); zero for a face that is always drawn.
+        corners_m: Shape (F, 4, 3).
+        colour: Shape (F, 3).
+        normal: Outward direction, shape (F, 3); zero for a face that is always drawn.
         kind: SURFACE, TAIL_LIGHT, HEAD_LIGHT or SHADOW, shape (F,).
         stride: +1 or -1 for a leg that swings, else 0, shape (F,).
     """

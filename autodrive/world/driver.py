@@ -13,9 +13,9 @@ class Drivers:
     """Parameters of N drivers who meet the same hazard.
 
     Attributes:
-        reaction_s: delay between the first sign of a conflict and the first brake pressure, shape (N,).
-        brake_limit_mps2: strongest deceleration the driver and the tyres reach, shape (N,).
-        swerve_m: signed lateral evasion (left positive), begun with the braking, shape (N,).
+        reaction_s: Delay between the first sign of a conflict and the first brake pressure, shape (N,).
+        brake_limit_mps2: Strongest deceleration the driver and the tyres reach, shape (N,).
+        swerve_m: Signed lateral evasion (left positive), begun with the braking, shape (N,).
     """
 
     reaction_s: np.ndarray
@@ -34,12 +34,12 @@ def time_to_conflict(
     """Time to collision if both keep their velocities; infinite where the paths do not meet.
 
     Args:
-        gap_x_m: bumper-to-bumper distance along the road, negative once the other is alongside.
-        closing_mps: speed at which that distance shrinks.
-        offset_y_m: lateral distance of the centres.
-        lateral_mps: rate of change of `offset_y_m`.
-        width_m: half the sum of both widths across the road.
-        length_m: sum of both lengths along the road.
+        gap_x_m: Bumper-to-bumper distance along the road, negative once the other is alongside.
+        closing_mps: Speed at which that distance shrinks.
+        offset_y_m: Lateral distance of the centres.
+        lateral_mps: Rate of change of `offset_y_m`.
+        width_m: Half the sum of both widths across the road.
+        length_m: Sum of both lengths along the road.
     """
     closing = np.maximum(closing_mps, 0.1)
     enter_s = np.maximum(gap_x_m, 0.0) / closing

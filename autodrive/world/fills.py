@@ -25,10 +25,10 @@ class Actor:
     """A road user with its pose in every frame; arrays have shape (T,).
 
     Attributes:
-        name: kind of road user.
-        body: its faces.
-        x_m, y_m, heading_rad, tilt_rad, lift_m: pose of its centre.
-        brakes: whether its brake lights are on.
+        name: Kind of road user.
+        body: The faces it is drawn with.
+        x_m, y_m, heading_rad, tilt_rad, lift_m: Pose of the actor's centre in every frame.
+        brakes: Whether its brake lights are on.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Debris:
     """Splinters that burst from a contact and fall.
 
     Attributes:
-        since_s: time since the contact in every frame, negative before, shape (T,).
-        origin_m: where it happened: x, y, z.
-        velocity_mps: of each splinter, shape (N, 3).
-        size_m: half a splinter's width, shape (N,).
-        colour: shape (N, 3).
+        since_s: Time since the contact in every frame, negative before, shape (T,).
+        origin_m: Where the contact happened: x, y, z.
+        velocity_mps: Velocity of each splinter, shape (N, 3).
+        size_m: Half a splinter's width, shape (N,).
+        colour: Shape (N, 3).
     """
 
     since_s: np.ndarray

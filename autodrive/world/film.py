@@ -1,4 +1,4 @@
-"""Turns a family of outcomes into files: one video and one truth file an outcome, and one record each."""
+"""Turns a family of outcomes into files: per outcome one video, its sensors, its truth, and one record."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import av
 import cv2
 import numpy as np
 
-from autodrive.schema import SourceVideo, Split, Views
+from autodrive.schema import ROAD, SourceVideo, SourceView, Split
 from autodrive.world.bodies import make_body
 from autodrive.world.fills import SEE_FAR_M, Actor, Debris
 from autodrive.world.motion import Play, Window
@@ -20,6 +20,7 @@ from autodrive.world.settings import WorldSettings
 from autodrive.world.siblings import Family, Sibling, draw_family
 
 SPLIT_CODES: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
+FILES = {"videos": ".mp4", "sensors": ".npz", "truth": ".npz"}
 # Before contact, if there is one: who slows more than this brakes.
 BRAKING_MPS2 = 1.5
 # Constant quantiser, no look-ahead: the first picture's bytes do not depend on what follows.
@@ -27,18 +28,19 @@ ENCODER_OPTIONS = {"preset": "ultrafast", "tune": "zerolatency", "qp": "20", "g"
 
 
 def film_scene(settings: WorldSettings, split: Split, index: int, folder: Path) -> list[SourceVideo]:
-    """Render scene `index` of a split: three sibling videos with their truth.
+    """Render scene `index` of a split: three sibling videos, each with a file of its sensors and one of its truth.
 
-    A truth file (`telemetry/*.npz`, times in seconds from the first frame) holds `imu_time_s`, `imu_accel_mps2` (n, 3),
-    `imu_gyro_radps` (n, 3), `gps_time_s`, `gps_speed_mps` (see `sensors.record` for axes and gravity), `object_class`
-    (O,), `object_boxes_px` (T, O, 4), `object_distance_m` (T, O) (see `sensors.locate`), `frame_time_s` (T,),
-    `ego_speed_mps` (T,) without noise, and `jolt_time_s`, `jolt_pitch_deg` of potholes and kerbs.
+    Times are in seconds from the first frame. A sensor file (`sensors/*.npz`) holds `imu_time_s`, `imu_accel_mps2`
+    (n, 3), `imu_gyro_radps` (n, 3), `gps_time_s` and `gps_speed_mps` (see `sensors.record` for axes and gravity). A
+    truth file (`truth/*.npz`) holds `object_class` (O,), `object_boxes_px` (T, O, 4), `object_distance_m` (T, O) (see
+    `sensors.locate`), `frame_time_s` (T,), `ego_speed_mps` (T,) without noise, and `jolt_time_s`, `jolt_pitch_deg` of
+    potholes and kerbs.
 
     Args:
-        settings: the world's settings.
-        split: which split; its scenes are drawn independently of the others'.
-        index: scene number within the split.
-        folder: where `videos/` and `telemetry/` are.
+        settings: The world's settings.
+        split: Split of the scene; the scenes of different splits are drawn independently.
+        index: Scene number within the split.
+        folder: Folder that holds `videos/`, `sensors/` and `truth/`.
 
     Returns:
         One record for each video, paths relative to `folder`.
@@ -60,20 +62,19 @@ def _film(
     frame_time = family.window.start_s + np.arange(settings.num_frames) / settings.fps
     camera = _camera(sibling.play, frame_time, scene, settings)
     actors = [_other_actor(scene, sibling.play, frame_time), *_traffic(scene, frame_time)]
-    video, truth = Path("videos") / f"{name}.mp4", Path("telemetry") / f"{name}.npz"
+    video, sensors, truth = (Path(kind) / f"{name}{suffix}" for kind, suffix in FILES.items())
     debris = _debris(scene, sibling, frame_time) if sibling.label == "collision" else None
     frames = render(look, camera, actors, scene.weather == "rain", scene.look_seed, debris)
     _encode(folder / video, frames, settings)
     rng = np.random.default_rng([scene.look_seed, 4, k])
-    _save_truth(
-        folder / truth, {**record(sibling.play, rng), **locate(actors, camera), **_ego_truth(sibling, frame_time)}
-    )
+    _save(folder / sensors, record(sibling.play, rng))
+    _save(folder / truth, {**locate(actors, camera), **_ego_truth(sibling, frame_time)})
     zero = family.window.start_s
     return SourceVideo(
         id=name,
         dataset="synthetic",
         source_video_id=f"{split}_scene_{index:05d}",
-        views=Views(road=video.as_posix()),
+        views={ROAD: SourceView(path=video.as_posix())},
         label=sibling.label,
         event_time_s=None if sibling.label == "normal" else round(sibling.event_s - zero, 3),
         alert_time_s=None
@@ -81,8 +82,11 @@ def _film(
         else round(max(sibling.alert_s - zero, 0.0), 3),
         ego_involved=True,
         split=split,
-        metadata=_metadata(scene, sibling, family.window),
-        telemetry=truth.as_posix(),
+        metadata={"weather": scene.weather, "light": scene.light},
+        event_metadata=_event_metadata(scene, sibling, family.window),
+        hazard_time_s=round(sibling.event_s - zero, 3),
+        sensors=sensors.as_posix(),
+        truth=truth.as_posix(),
     )
 
 
@@ -176,22 +180,20 @@ def _ego_truth(sibling: Sibling, frame_time: np.ndarray) -> dict[str, np.ndarray
     }
 
 
-def _save_truth(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     partial.replace(path)
 
 
-def _metadata(scene: Scene, sibling: Sibling, window: Window) -> dict[str, Any]:
+def _event_metadata(scene: Scene, sibling: Sibling, window: Window) -> dict[str, Any]:
     collided = sibling.label == "collision"
     side = {1: "left", -1: "right", 0: "ahead"}[scene.side]
     before = sibling.play.time_s < (sibling.event_s if collided else np.inf)
     other_brakes = scene.other.name != "pedestrian" and bool(sibling.play.other_brakes[before].any())
     return {
         "scenario": scene.scenario,
-        "weather": scene.weather,
-        "light": scene.light,
         "other_road_user": scene.other.name,
         "side": side,
         "ego_brakes": bool(sibling.play.ego_accel_mps2[before].min() < -BRAKING_MPS2),
@@ -203,8 +205,6 @@ def _metadata(scene: Scene, sibling: Sibling, window: Window) -> dict[str, Any]:
         "initial_gap_m": round(scene.initial_gap_m, 2),
         "initial_speed_mps": round(scene.ego_speed_mps, 2),
         "hazard_onset_s": round(-window.start_s, 3),
-        "hazard_time_s": round(sibling.event_s - window.start_s, 3),
-        "potholes": len(sibling.jolts),
         **sibling.facts,
     }
 

@@ -31,13 +31,13 @@ class Play:
     """Everybody's motion on a 100 Hz grid; all arrays have shape (S,), times run from the hazard's onset.
 
     Attributes:
-        time_s: the grid.
-        ego_x_m, ego_y_m, ego_yaw_rad: pose of the ego's centre (yaw left positive).
-        ego_speed_mps, ego_accel_mps2: along the road.
-        pitch_rad, roll_rad: of the camera; pitch is nose-down positive, roll right-side-down positive (ISO 8855).
-        other_x_m, other_y_m, other_heading_rad, other_tilt_rad, other_lift_m: pose of the other; tilt is a fall
+        time_s: Time of every step, shape (T,).
+        ego_x_m, ego_y_m, ego_yaw_rad: Pose of the ego's centre (yaw left positive).
+        ego_speed_mps, ego_accel_mps2: Speed and acceleration of the ego vehicle along the road.
+        pitch_rad, roll_rad: Angles of the camera, positive nose-down and right-side-down (ISO 8855).
+        other_x_m, other_y_m, other_heading_rad, other_tilt_rad, other_lift_m: Pose of the other; tilt is a fall
             (towards the camera negative), lift a height above the road, both for struck people.
-        other_brakes: whether its brake lights are on.
+        other_brakes: Whether its brake lights are on.
     """
 
     time_s: np.ndarray
@@ -76,13 +76,13 @@ def play(
     """Turn one candidate (trailing axis of length one) into poses over the window.
 
     Args:
-        scene: the shared scene.
-        ego: its trajectory without contact forces.
-        other: the other's motion.
-        contact_step: index of first contact, or None.
-        window: what the video shows.
-        jolts: potholes and kerbs; the contact's own jolt is added here.
-        rng: draws the strength of the contact's jolt, its pulse and deflection.
+        scene: The shared scene.
+        ego: The ego vehicle's trajectory without contact forces.
+        other: Motion of the other road user.
+        contact_step: Index of first contact, or None.
+        window: Part of the scene that the video shows.
+        jolts: Potholes and kerbs; the contact's own jolt is added here.
+        rng: Draws the strength of the contact's jolt, its pulse and deflection.
     """
     num = round((window.end_s - window.start_s) * RATE_HZ) + 1
     time = window.start_s + np.arange(num) / RATE_HZ

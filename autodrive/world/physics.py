@@ -30,13 +30,13 @@ class Trajectories:
     """Ego motion of N candidates on K steps from the onset, and the distances to the other; each (K, N) unless said.
 
     Attributes:
-        x_m, y_m: ego centre.
-        speed_mps: ego speed.
-        acceleration_mps2: ego acceleration along the road.
-        gap_x_m: bumper distance along the road, negative alongside.
-        gap_y_m: distance between the flanks, negative where they overlap.
-        ttc_s: constant-velocity time to collision.
-        alert_s: first sign of a conflict, shape (N,); infinite if there was none.
+        x_m, y_m: Centre of the ego vehicle, shape (K, N).
+        speed_mps: Speed of the ego vehicle, shape (K, N).
+        acceleration_mps2: Ego acceleration along the road.
+        gap_x_m: Bumper distance along the road, negative alongside.
+        gap_y_m: Distance between the flanks, negative where they overlap.
+        ttc_s: Constant-velocity time to collision.
+        alert_s: First sign of a conflict, shape (N,); infinite if there was none.
     """
 
     x_m: np.ndarray
@@ -54,10 +54,10 @@ class Outcomes:
     """What became of N candidates.
 
     Attributes:
-        label: class name, or "" where the candidate lies between classes, shape (N,).
-        event_s: contact, closest approach or (normal) the hazard's worst moment, from the onset, shape (N,).
-        event_step: the same as an index into the trajectories.
-        min_gap_m, min_ttc_s, peak_decel_mps2, closing_mps: the quantities the label was decided by, shape (N,).
+        label: Class name, or "" where the candidate lies between classes, shape (N,).
+        event_s: Contact, closest approach or (normal) the hazard's worst moment, from the onset, shape (N,).
+        event_step: The event's time as an index into the trajectories.
+        min_gap_m, min_ttc_s, peak_decel_mps2, closing_mps: The quantities the label was decided by, shape (N,).
     """
 
     label: np.ndarray

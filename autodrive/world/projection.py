@@ -17,10 +17,10 @@ class Camera:
     """The camera's pose in every frame; arrays have shape (T,).
 
     Attributes:
-        x_m, y_m: position in road coordinates.
-        yaw_rad, pitch_rad, roll_rad: left, nose-down and right-side-down positive.
-        curvature_per_m: of the road.
-        width, height: of the picture.
+        x_m, y_m: Position of the lens in road coordinates.
+        yaw_rad, pitch_rad, roll_rad: Angles of the camera: left, nose-down and right-side-down are positive.
+        curvature_per_m: Curvature of the road, left positive.
+        width, height: Width and height of the picture in pixels.
     """
 
     x_m: np.ndarray

@@ -33,12 +33,12 @@ def render(
     """Yield the frames of a video, uint8 RGB (height, width, 3). The array is reused: copy it to keep it.
 
     Args:
-        look: the static scene.
-        camera: its poses, which also give the number of frames and their size.
-        actors: everything that moves.
-        rain: whether streaks fall.
-        look_seed: seeds the streaks.
-        debris: what flies about after a contact.
+        look: The scene without what moves.
+        camera: Poses of the camera, which also give the number of frames and their size.
+        actors: Everything that moves.
+        rain: Whether rain is drawn.
+        look_seed: Seed of the rain's streaks.
+        debris: What flies about after a contact.
     """
     fills = make_fills(look, camera, actors, debris)
     starts = np.searchsorted(fills.frame, np.arange(len(camera.x_m) + 1)).tolist()

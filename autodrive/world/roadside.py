@@ -16,10 +16,10 @@ class Polygons:
     """Polygons in road coordinates: P of them with up to eight corners.
 
     Attributes:
-        corners_m: x, y, z, shape (P, 8, 3); unused corners repeat the last.
-        num_corners: shape (P,).
-        colour: shape (P, 3).
-        anchor_m: x and y of the object each belongs to, by which it is sorted, shape (P, 2).
+        corners_m: X, y, z, shape (P, 8, 3); unused corners repeat the last.
+        num_corners: Shape (P,).
+        colour: Shape (P, 3).
+        anchor_m: X and y of the object each belongs to, by which it is sorted, shape (P, 2).
         emission: 0 for a surface that reflects light, 1 for one that gives its own, shape (P,).
     """
 

@@ -39,20 +39,20 @@ class Scene:
     """The part of a scene that all its outcomes share.
 
     Attributes:
-        scenario: which hazard.
-        light: day, dusk or night.
-        weather: clear, rain or fog.
-        ego_speed_mps: speed before the onset.
-        other: kind of the other road user.
-        side: where it is or comes from: +1 left, -1 right, 0 ahead.
-        start_xy_m: its centre at the onset, relative to the ego's centre.
-        start_velocity_mps: its velocity along x and y until the onset.
-        heading_rad: direction it faces, 0 along the road.
-        lanes_left: lanes left of the ego lane.
-        lanes_right: lanes right of the ego lane.
-        oncoming_from_lane: first left lane (1-based) used by oncoming traffic.
-        curvature_per_m: of the road, left positive.
-        look_seed: decides colours, texture, props and background traffic.
+        scenario: Name of the hazard.
+        light: Day, dusk or night.
+        weather: Clear, rain or fog.
+        ego_speed_mps: Speed before the onset.
+        other: Kind of the other road user.
+        side: Where it is or comes from: +1 left, -1 right, 0 ahead.
+        start_xy_m: Its centre at the onset, relative to the ego's centre.
+        start_velocity_mps: Its velocity along x and y until the onset.
+        heading_rad: Direction it faces, 0 along the road.
+        lanes_left: Lanes left of the ego lane.
+        lanes_right: Lanes right of the ego lane.
+        oncoming_from_lane: First left lane (1-based) used by oncoming traffic.
+        curvature_per_m: Curvature of the road, left positive.
+        look_seed: Decides colours, texture, props and background traffic.
     """
 
     scenario: str
@@ -88,9 +88,9 @@ class OtherMotion:
     """Open-loop motion of the other road user for N candidates on a time grid of K steps from the onset.
 
     Attributes:
-        x_m, y_m: centre, shape (K, N).
-        vx_mps, vy_mps: velocity, shape (K, N).
-        decel_mps2: braking along the road, shape (K, N).
+        x_m, y_m: Centre of the other road user, shape (K, N).
+        vx_mps, vy_mps: Velocity of the other road user, shape (K, N).
+        decel_mps2: Deceleration of the other road user along the road, shape (K, N).
     """
 
     x_m: np.ndarray
@@ -173,10 +173,10 @@ def draw_other_motion(scene: Scene, time_s: np.ndarray, num: int, rng: np.random
     """Draw N behaviours of the other road user after the onset.
 
     Args:
-        scene: the shared scene.
-        time_s: time grid from the onset, shape (K,).
-        num: how many candidates, N.
-        rng: source of all draws.
+        scene: The shared scene.
+        time_s: Time grid from the onset, shape (K,).
+        num: Number of candidates, N.
+        rng: Source of all draws.
     """
     t = time_s[:, None]
     (x0, y0), (vx0, vy0) = scene.start_xy_m, scene.start_velocity_mps

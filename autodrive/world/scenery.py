@@ -68,10 +68,10 @@ def make_look(scene: Scene, x_range_m: tuple[float, float], width: int, height: 
     """Draw the static appearance of a scene for a road section that the ego drives through.
 
     Args:
-        scene: the scene; `look_seed` decides everything random.
-        x_range_m: first and last x that the camera will see.
-        width: of the picture in pixels, which sets the panorama's scale.
-        height: of the picture in pixels.
+        scene: The scene to dress; its `look_seed` decides everything random.
+        x_range_m: First and last x that the camera will see.
+        width: Width of the picture in pixels, which sets the panorama's scale.
+        height: Height of the picture in pixels.
     """
     rng = np.random.default_rng([scene.look_seed, 1])
     light = _make_light(scene, rng)

@@ -11,7 +11,7 @@ SCENARIOS = ("lead_brake", "cut_in", "crossing_vehicle", "pedestrian", "oncoming
 CONDITIONS = ("day", "dusk", "night", "rain", "fog")
 CLASSES = ("normal", "near_collision", "collision")
 # Raised whenever rendering or physics changes, so that cached videos of an older world are not mixed with new ones.
-RENDERER_VERSION = 5
+RENDERER_VERSION = 6
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class WorldSettings:
     """Everything that decides what the videos look like, apart from how many there are.
 
     Attributes:
-        seed: root of all randomness; scene i of a split depends on (seed, split, i) only.
-        duration_s: length of every video. A longer video of the same scene has the same event and more lead-in.
-        event_anywhere: place the event anywhere in the video instead of near its end (for long videos).
-        fps: frames per second.
-        width: pixels, even.
-        height: pixels, even.
-        scenarios: hazards to draw from, in equal shares.
-        conditions: light and weather to draw from.
+        seed: Root of all randomness; scene i of a split depends on (seed, split, i) only.
+        duration_s: Length of every video. A longer video of the same scene has the same event and more lead-in.
+        event_anywhere: Place the event anywhere in the video instead of near its end (for long videos).
+        fps: Frames per second.
+        width: Pixels of the picture, an even number.
+        height: Pixels of the picture, an even number.
+        scenarios: Hazards to draw from, in equal shares.
+        conditions: Light and weather to draw from.
     """
 
     seed: int

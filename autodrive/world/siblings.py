@@ -28,11 +28,11 @@ class Sibling:
     """One outcome of a scene, played out.
 
     Attributes:
-        label: its class.
-        play: everybody's motion over the window, times from the onset.
-        jolts: potholes and kerbs in it (the contact's own jolt is not listed).
-        event_s, alert_s: from the onset; alert_s is None where no conflict ever showed.
-        facts: plain values for the metadata.
+        label: Class of this outcome.
+        play: Everybody's motion over the window, times from the onset.
+        jolts: Potholes and kerbs of the scene (the contact's own jolt is not listed).
+        event_s, alert_s: Times of event and alert from the onset; the alert is None where no conflict ever showed.
+        facts: Plain values for the metadata.
     """
 
     label: str
@@ -59,7 +59,7 @@ def draw_family(settings: WorldSettings, split_code: int, index: int) -> Family:
     Depends on nothing but the arguments: any number of workers gives the same families.
 
     Raises:
-        RuntimeError: no such scene among `SCENE_DRAWS`.
+        RuntimeError: No such scene among `SCENE_DRAWS`.
     """
     scenario = settings.scenarios[index % len(settings.scenarios)]
     for attempt in range(SCENE_DRAWS):

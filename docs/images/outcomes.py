@@ -41,7 +41,7 @@ def draw_outcomes(target: Path) -> None:
         conditions=CONDITIONS,
     )
     with tempfile.TemporaryDirectory() as folder:
-        for part in ("videos", "telemetry"):
+        for part in ("videos", "sensors", "truth"):
             (Path(folder) / part).mkdir()
         videos = {str(video.label): video for video in film_scene(settings, "train", SCENE, Path(folder))}
         contact_s = videos["collision"].event_time_s
@@ -55,7 +55,7 @@ def draw_outcomes(target: Path) -> None:
 
 def _frames(folder: Path, video: SourceVideo, times_s: np.ndarray) -> np.ndarray:
     """(T, height, width, 3) uint8 frames at the given seconds of a video."""
-    decoded = PyAVDecoder(num_threads=1).read(folder / video.views.road, times_s, (HEIGHT, WIDTH))
+    decoded = PyAVDecoder(num_threads=1).read(folder / video.road.path, times_s, (HEIGHT, WIDTH))
     return decoded.frames_TCHW.permute(0, 2, 3, 1).numpy()
 
 

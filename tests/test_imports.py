@@ -1,0 +1,41 @@
+"""Which rooms may not know of which: the arrows of the house point down."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "autodrive"
+VERBS = {"annotate", "bench", "mine", "plan", "predict", "prepare", "report", "review"}
+ROOMS = sorted(path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__")
+FORBIDDEN = {
+    "students": {"mixture", "experts"},
+    "trees": {"students", "mixture", "experts"},
+    "inference": {"training"},
+    "reporting": {"students"},
+    "ablation": {"students"},
+}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Second parts of the names imported from this package: `video` of `autodrive.video.decoder`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "autodrive":
+            parts = node.module.split(".")
+            yield from [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+            yield from (parts[1] for parts in names if parts[0] == "autodrive" and len(parts) > 1)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_no_verb_and_nothing_that_is_forbidden_to_it(room: str):
+    forbidden = VERBS | {"assembly"} | FORBIDDEN.get(room, set())
+    found = {(path.name, name) for path in (PACKAGE / room).rglob("*.py") for name in imported(path)}
+    assert [pair for pair in sorted(found) if pair[1] in forbidden] == []
+
+
+def test_the_import_reader_sees_imports():
+    names = set(imported(Path(__file__).parent / "records.py"))
+    assert names == {"schema"}
