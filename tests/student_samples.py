@@ -1,10 +1,12 @@
 """Small clips, students and the plain one-sequence-at-a-time computation that student tests compare with."""
 
+import copy
 from typing import Any, cast
 
 import torch
 from patch_student import PatchStudent, build_patch_student
 from torch import Tensor, nn
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from autodrive.students.preprocessing import Resolution
 from autodrive.students.qwen_student import QwenStudent
@@ -70,6 +72,18 @@ def make_student(fps: float = 2.0, seed: int = 0, **changes) -> QwenStudent:
     """A tiny student; the fan-in initialisation makes its logits sensitive to every position and mask."""
     spec = TinyQwen2_5_VL("tiny", vocab_size=400, **changes)
     return spec.build(TEXTS * 3, fps, Resolution(16, 1), seed)
+
+
+def make_tied_student() -> QwenStudent:
+    """One whose head is its embedding, as in the smaller released checkpoints."""
+    student = make_student()
+    config = copy.deepcopy(student.model.config)
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = True
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    model.load_state_dict(student.model.state_dict())
+    model.tie_weights()
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    return QwenStudent("tied", model, student.processor)
 
 
 def make_patch_student(fps: float = 2.0, seed: int = 0) -> PatchStudent:

@@ -1,6 +1,7 @@
 """Option scoring and generation against plain loops over transformers' own model."""
 
 import copy
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -55,6 +56,17 @@ def test_option_scores_equal_one_forward_per_option(student, trees, row):
     assert [len(score) for score in scores] == [3, 3, 0, 2, 3]
     for ours, (tree, branch) in zip(scores, branches, strict=True):
         assert list(ours) == pytest.approx(plain_scores(student, tree, branch), abs=1e-3)
+
+
+def test_users_see_no_warning_of_transformers_own_changes(student, row):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        prefilled = student.prefill(row)
+        prefilled.score_options()
+        prefilled.generate([3] * len(row.spans))
+        trained = copy.deepcopy(student)
+        trained.checkpoint_activations()
+        trained.supervised_logits(row).sum().backward()
 
 
 def test_several_tokens_are_really_scored(trees):

@@ -10,7 +10,7 @@ from autodrive.students.preprocessing import Resolution
 from autodrive.students.qwen_processor import QwenProcessor
 from autodrive.students.qwen_tokenizer import SPECIAL_TOKENS, VIDEO_PAD
 from autodrive.trees.packing import pack_trees
-from autodrive.trees.sample import Branch, Turn
+from autodrive.trees.sample import Branch, Turn, Video
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +134,7 @@ def test_real_time_reads_the_measured_timestamps(processor):
     real = replace(processor, position_mode="real_time")
     sample = make_sample(num_frames=4)
     (video,) = sample.prefix
+    assert isinstance(video, Video)
     slower = replace(video.frames, timestamps_s=video.frames.timestamps_s * 1.5)
     late = replace(sample, prefix=(replace(video, frames=slower),))
     times = real.encode(sample).prefix_positions[0], real.encode(late).prefix_positions[0]

@@ -8,13 +8,13 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
-from student_samples import FAMILIES, make_sample, pack_one
+from student_samples import FAMILIES, make_sample, make_tied_student, pack_one
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Config, Qwen2ForCausalLM
 
 from autodrive.errors import InputError
 from autodrive.students import student as students
 from autodrive.students.student import SETTINGS_FILE, load_student
-from autodrive.students.tree_attention import CLIP_TREES, use_tree_attention
+from autodrive.students.tree_attention import CLIP_TREES, check_tree_attention, use_tree_attention
 
 ADAPTERS = {"lora": {}, "dora": {"use_dora": True}}
 
@@ -22,6 +22,9 @@ ADAPTERS = {"lora": {}, "dora": {"use_dora": True}}
 @pytest.fixture(autouse=True)
 def test_family(monkeypatch):
     monkeypatch.setitem(students.FAMILIES, "patches", "patch_student.PatchStudent")
+
+
+VARIANTS = FAMILIES | {"qwen2_5_vl tied": make_tied_student}
 
 
 def adapted(family: str, **how):
@@ -36,9 +39,9 @@ def adapted(family: str, **how):
     return student
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_saved_student_comes_back(family, tmp_path):
-    student = FAMILIES[family]()
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_saved_student_comes_back(variant, tmp_path):
+    student = VARIANTS[variant]()
     student.save(tmp_path / "student")
     loaded = load_student(tmp_path / "student")
     assert type(loaded) is type(student)
@@ -144,7 +147,8 @@ def tiny_qwen2(**changes) -> Qwen2ForCausalLM:
 def test_a_plain_qwen2_gets_tree_attention():
     model = tiny_qwen2()
     use_tree_attention(model)
-    assert {layer.self_attn.config._attn_implementation for layer in model.model.layers} == {CLIP_TREES}
+    check_tree_attention(model)
+    assert model.model.config._attn_implementation == CLIP_TREES
 
 
 class DeafQwen2(Qwen2ForCausalLM):

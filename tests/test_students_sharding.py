@@ -6,20 +6,22 @@ import sys
 from pathlib import Path
 
 import pytest
-from student_samples import FAMILIES
+from student_samples import FAMILIES, make_tied_student
+
+VARIANTS = FAMILIES | {"qwen2_5_vl tied": make_tied_student}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_sharded_student_answers_as_a_whole_one(family: str, repository: Path, tmp_path: Path):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_sharded_student_answers_as_a_whole_one(variant: str, repository: Path, tmp_path: Path):
     """In a process of its own: a process group is for life."""
     paths = [str(repository), str(repository / "tests")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, __file__, family, str(tmp_path / "rendezvous")]
+    command = [sys.executable, __file__, variant, str(tmp_path / "rendezvous")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
 
-def _compare(family: str, rendezvous: str) -> None:
+def _compare(variant: str, rendezvous: str) -> None:
     import torch
     import torch.distributed as dist
     from student_samples import CONVERSATION, make_sample, pack_one
@@ -33,14 +35,14 @@ def _compare(family: str, rendezvous: str) -> None:
     mesh = dist.device_mesh.init_device_mesh("cpu", (1,))
 
     def sharded():
-        student = FAMILIES[family]()
+        student = VARIANTS[variant]()
         for layer in [m for m in student.modules() if isinstance(m, GradientCheckpointingLayer)]:
             fully_shard(layer, mesh=mesh)
         fully_shard(student, mesh=mesh)
         assert all(isinstance(parameter, DTensor) for parameter in student.parameters())
         return student
 
-    whole = FAMILIES[family]()
+    whole = VARIANTS[variant]()
     row = pack_one(whole, make_sample(), make_sample(branches=(CONVERSATION,), num_frames=4, seed=1))
     limits = [6] * len(row.spans)
 

@@ -45,6 +45,7 @@ def test_rows_hold_every_branch_once_within_the_budget(sizes, budget, loss_mean)
     by_name = {t.clip_id: t for t in trees}
     for row in rows:
         assert row.position_ids.shape == (3, row.num_tokens)
+        assert isinstance(row.visual, QwenVisual)
         assert len(row.visual.grid_thw) == len(row.trees)
         for span in row.spans:
             owner = row.trees[span.tree]

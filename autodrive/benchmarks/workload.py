@@ -30,12 +30,12 @@ class TreeSize:
     """Size of one clip tree.
 
     Attributes:
-        prefix_tokens: system prompt and video.
-        annotations: branches.
-        prompt_tokens: of each branch.
-        target_tokens: of each branch; 0 to ask.
-        options: of each branch, each of `option_tokens`.
-        option_tokens: tokens of an option.
+        prefix_tokens: Tokens of system prompt and video.
+        annotations: Number of branches.
+        prompt_tokens: Tokens of each prompt.
+        target_tokens: Tokens of each answer; 0 to ask.
+        options: Options of each branch.
+        option_tokens: Tokens of an option.
     """
 
     prefix_tokens: int

@@ -66,7 +66,7 @@ class PrefilledRow:
         """Greedy token ids of every span's answer, without the token that ends it.
 
         Args:
-            max_new_tokens: most tokens of each span's answer.
+            max_new_tokens: Most tokens of each span's answer.
         """
         answers: list[list[int]] = [[] for _ in self.row.spans]
         tokens = self.log_probs.argmax(-1)

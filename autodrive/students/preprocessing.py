@@ -91,16 +91,16 @@ def smart_frame_size(width: int, height: int, resolution: Resolution, factor: in
     upper one holds (Qwen's own rule lets very long or very small frames exceed it).
 
     Args:
-        width: of the source, pixels.
-        height: of the source, pixels.
-        resolution: bounds in visual tokens per temporal patch.
-        factor: pixels along the side of a visual token (patch size x merge size).
+        width: Width of the source in pixels.
+        height: Height of the source in pixels.
+        resolution: Bounds in visual tokens per temporal patch.
+        factor: Pixels along the side of a visual token (patch size x merge size).
 
     Returns:
         Height and width in pixels.
 
     Raises:
-        InputError: the frame is more than 200 times longer than wide, as in Qwen's rule.
+        InputError: The frame is more than 200 times longer than wide, as in Qwen's rule.
     """
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         raise InputError(f"a frame of {width}x{height} pixels is over {MAX_ASPECT_RATIO}:1; remove that video")
@@ -127,10 +127,10 @@ def patchify(
     An odd frame count is padded by repeating the last frame, as transformers' video processor does.
 
     Args:
-        frames_TCHW: frames whose height and width are multiples of patch_size x merge_size; any dtype, on the CPU.
-        patch_size: pixels along a patch's side.
-        temporal_patch_size: frames in a patch.
-        merge_size: patches along a visual token's side.
+        frames_TCHW: Frames whose height and width are multiples of patch_size x merge_size; any dtype, on the CPU.
+        patch_size: Pixels along a patch's side.
+        temporal_patch_size: Frames in a patch.
+        merge_size: Patches along a visual token's side.
 
     Returns:
         Patches (P, D) with D in the order channel, frame, row, column; and the grid: temporal patches, rows, columns.
@@ -163,8 +163,8 @@ def normalise(patches_PD: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
     Args:
         patches_PD: (P, D) uint8, D in the order channel, frame, row, column.
-        mean: (channels,) in units of the full pixel range.
-        std: (channels,) in the same units.
+        mean: (channels,) means in units of the full pixel range.
+        std: (channels,) standard deviations in the same units.
 
     Returns:
         (P, D) float32 on the patches' device.

@@ -20,10 +20,10 @@ def reference_times(num_patches: int, fps: float, tokens_per_second: float, temp
     """Temporal ids of a video's temporal patches, before the offset: floor(k x patch / fps x tokens per second).
 
     Args:
-        num_patches: temporal patches in the clip.
-        fps: requested frames per second.
-        tokens_per_second: of the checkpoint (`vision_config.tokens_per_second`).
-        temporal_patch_size: frames in a temporal patch.
+        num_patches: Temporal patches in the clip.
+        fps: Requested frames per second.
+        tokens_per_second: Of the checkpoint (`vision_config.tokens_per_second`).
+        temporal_patch_size: Frames in a temporal patch.
 
     Returns:
         (num_patches,) int64.
@@ -39,8 +39,8 @@ def real_times(timestamps_s: Tensor, tokens_per_second: float, temporal_patch_si
 
     Args:
         timestamps_s: (T,) measured times of the frames, seconds.
-        tokens_per_second: position ids per second of video.
-        temporal_patch_size: frames in a temporal patch.
+        tokens_per_second: Position ids per second of video.
+        temporal_patch_size: Frames in a temporal patch.
 
     Returns:
         (ceil(T / temporal_patch_size),) float32, starting at 0.

@@ -24,11 +24,10 @@ class PretrainedQwen2_5_VL:  # noqa: N801
     Attributes:
         full_size: See `StudentSpec`.
         frames_per_group: See `StudentSpec`.
-        name: kept in records.
-        checkpoint: repository on the Hugging Face hub, or a local folder in the same layout.
-        dtype: of the weights in memory.
-        attention: implementation for the language model; both take the tree mask.
-        position_mode: see `positions`.
+        name: Name of the student, kept in records.
+        checkpoint: Repository on the Hugging Face hub, or a local folder in the same layout.
+        dtype: Type of the weights in memory.
+        position_mode: How video frames get their temporal ids, see `qwen_positions`.
     """
 
     full_size: ClassVar[bool] = True
@@ -37,17 +36,16 @@ class PretrainedQwen2_5_VL:  # noqa: N801
     name: str
     checkpoint: str
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    attention: Literal["sdpa", "eager"] = "sdpa"
     position_mode: PositionMode = "reference"
 
     def build(self, texts: Iterable[str], fps: float, resolution: Resolution, seed: int) -> QwenStudent:
         """Read the checkpoint; `texts` and `seed` are for students from scratch.
 
         Raises:
-            InputError: the checkpoint cannot be read or lacks weights.
+            InputError: The checkpoint cannot be read or lacks weights.
         """
         del texts, seed
-        model, tokenizer = read_checkpoint(self.checkpoint, DTYPES[self.dtype], self.attention)
+        model, tokenizer = read_checkpoint(self.checkpoint, DTYPES[self.dtype])
         try:
             pixels = Qwen2VLImageProcessorPil.from_pretrained(self.checkpoint)
         except (OSError, ValueError) as error:

@@ -33,8 +33,8 @@ class QwenVisual(VisualInput):
     """Videos in patches. Shape letters: P patches, D values in a patch.
 
     Attributes:
-        patches_PD: uint8 pixels in the vision tower's patch order; normalised later, on the device.
-        grid_thw: (videos, 3) temporal patches, rows and columns of each video.
+        patches_PD: The pixels, uint8, in the vision tower's patch order; normalised later, on the device.
+        grid_thw: (videos, 3) numbers of temporal patches, rows and columns of each video.
     """
 
     patches_PD: Tensor
@@ -55,12 +55,12 @@ class VisionFormat:
     """How a checkpoint wants its video.
 
     Attributes:
-        tokens_per_second: temporal position ids per second of video.
-        image_mean: per channel, in units of the full pixel range.
-        image_std: per channel, in the same units.
-        patch_size: pixels along a patch's side.
-        temporal_patch_size: frames in a patch.
-        merge_size: patches along a visual token's side.
+        tokens_per_second: Temporal position ids per second of video.
+        image_mean: Mean per channel, in units of the full pixel range.
+        image_std: Standard deviation per channel, in the same units.
+        patch_size: Pixels along a patch's side.
+        temporal_patch_size: Frames in a patch.
+        merge_size: Patches along a visual token's side.
     """
 
     tokens_per_second: float
@@ -76,11 +76,11 @@ class QwenProcessor(Processor):
     """Turns clip samples into clip trees in Qwen's chat format.
 
     Attributes:
-        tokenizer: with Qwen's special tokens.
-        vision: pixel format of the checkpoint.
-        resolution: bounds on visual tokens per temporal patch.
-        fps: requested frames per second, the time grid of the `reference` positions.
-        position_mode: `reference` or `real_time`, see `positions`.
+        tokenizer: A tokenizer with Qwen's special tokens.
+        vision: Pixel format of the checkpoint.
+        resolution: Bounds on visual tokens per temporal patch.
+        fps: Requested frames per second, the time grid of the `reference` positions.
+        position_mode: `reference` or `real_time`, see `qwen_positions`.
     """
 
     tokenizer: PreTrainedTokenizerBase

@@ -52,7 +52,9 @@ class QwenStudent(Student):
         if not len(visual.grid_thw):
             return embeddings_NC
         features = self.model.model.visual(visual.patches_PD, grid_thw=visual.grid_thw).pooler_output
-        _, places = self.model.model.get_placeholder_mask(row.input_ids, embeddings_NC, video_features=features)
+        _, places = self.model.model.get_placeholder_mask(
+            cast(torch.LongTensor, row.input_ids), embeddings_NC, video_features=features
+        )
         return embeddings_NC.masked_scatter(places, features.to(embeddings_NC.dtype))
 
     def stock_model(self) -> Qwen2_5_VLForConditionalGeneration:

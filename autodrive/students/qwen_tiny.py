@@ -33,19 +33,19 @@ class TinyQwen2_5_VL:  # noqa: N801
     Attributes:
         full_size: See `StudentSpec`.
         frames_per_group: See `StudentSpec`.
-        name: kept in records.
-        vocab_size: most tokenizer entries.
-        tokens_per_second: temporal position ids per second; 15 gives every temporal patch its own id up to 30 fps.
-        position_mode: see `positions`.
-        vision_layers: vision blocks.
-        vision_width: of the vision blocks.
-        vision_heads: attention heads of the vision blocks.
-        vision_mlp: hidden width of the vision blocks' MLP.
-        text_layers: language-model layers.
-        text_width: of the language model.
-        text_heads: attention heads of the language model.
-        text_kv_heads: key and value heads of the language model.
-        text_mlp: hidden width of the language model's MLP.
+        name: Name of the student, kept in records.
+        vocab_size: Most tokenizer entries.
+        tokens_per_second: Temporal position ids per second; 15 gives every temporal patch its own id up to 30 fps.
+        position_mode: How video frames get their temporal ids, see `qwen_positions`.
+        vision_layers: Number of vision blocks.
+        vision_width: Width of the vision blocks.
+        vision_heads: Attention heads of the vision blocks.
+        vision_mlp: Hidden width of the vision blocks' MLP.
+        text_layers: Number of language-model layers.
+        text_width: Width of the language model.
+        text_heads: Attention heads of the language model.
+        text_kv_heads: Key and value heads of the language model.
+        text_mlp: Hidden width of the language model's MLP.
     """
 
     full_size: ClassVar[bool] = False

@@ -86,6 +86,7 @@ def check_tree_attention(text_model: PreTrainedModel) -> None:
     other = {kind for kind in getattr(text_model.config, "layer_types", None) or () if kind != "full_attention"}
     if other:  # windows, and recurrent layers, reach from one branch into the next
         raise ValueError(f"{name}: layers of {', '.join(sorted(other))} cannot be kept within clip trees")
-    attentions = [m for m in text_model.modules() if type(m).__name__.endswith("Attention") and hasattr(m, "config")]
-    if not attentions or any(m.config._attn_implementation != CLIP_TREES for m in attentions):
+    attentions = [module for module in text_model.modules() if type(module).__name__.endswith("Attention")]
+    chosen = {getattr(getattr(module, "config", None), "_attn_implementation", None) for module in attentions}
+    if chosen != {CLIP_TREES}:
         raise ValueError(f"{name}: its attention is not that of clip trees, branches would see each other")

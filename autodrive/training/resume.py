@@ -103,9 +103,7 @@ def _with_student_of(config: DictConfig, overrides: Sequence[str]) -> DictConfig
         return config
     run = Path(config.student_from)
     if not (run / "checkpoints" / "student").is_dir():
-        raise InputError(
-            f"student_from={run}: no checkpoints/student there; give the folder of a finished training"
-        )
+        raise InputError(f"student_from={run}: no checkpoints/student there; give the folder of a finished training")
     student = run_config(run).student
     given = [key for key in overridden_keys(overrides) if key.split(".")[0] == "student"]
     if given and config.student != student:
