@@ -78,7 +78,8 @@ def make_tied_student() -> QwenStudent:
     """One whose head is its embedding, as in the smaller released checkpoints."""
     student = make_student()
     config = copy.deepcopy(student.model.config)
-    config.tie_word_embeddings = config.text_config.tie_word_embeddings = True
+    for part in (config, config.get_text_config()):
+        part.tie_word_embeddings = True
     model = Qwen2_5_VLForConditionalGeneration(config)
     model.load_state_dict(student.model.state_dict())
     model.tie_weights()

@@ -6,7 +6,7 @@ prompt's end saw and the earlier tokens of their own continuation, never another
 """
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -14,12 +14,20 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from autodrive.students.calls import ReadOn
 from autodrive.trees.clip_tree import TreeRow
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Continuation = tuple[int, tuple[int, ...]]  # number of its span, tokens
-# Logits (L, vocabulary) behind the cache: new tokens (T, Q), their positions, what they see (T, Q, K), and the trees
-# and slots, (L,) each, whose next token is asked for.
-ReadOn = Callable[[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]], Tensor]
+
+
+def without_gradients(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function keep nothing for a backward pass, also where the caller is in inference mode.
+
+    In that mode torch cannot gather sharded weights: its tensors do not count their versions.
+    """
+    return torch.inference_mode(False)(torch.no_grad()(function))
 
 
 class PrefilledRow:
@@ -32,24 +40,32 @@ class PrefilledRow:
         log_probs: (spans, vocabulary) float32, of the first token of every branch's answer.
     """
 
-    def __init__(self, row: TreeRow, log_probs: Tensor, cache: DynamicCache, read_on: ReadOn, end_id: int) -> None:
+    def __init__(
+        self,
+        student: Callable[[ReadOn], Tensor],
+        row: TreeRow,
+        log_probs: Tensor,
+        cache: DynamicCache,
+        end_id: int,
+    ) -> None:
         """Take over what reading the row left.
 
         Args:
+            student: Reads further tokens behind the cache.
             row: The row that was read.
             log_probs: Log-probabilities after the end of every branch's last prompt.
             cache: Keys and values of the row.
-            read_on: Reads further tokens behind the cache.
             end_id: The token that ends an answer.
         """
         self.row, self.log_probs = row, log_probs
-        self._read_on, self._end_id = read_on, end_id
+        self._student, self._cache, self._end_id = student, cache, end_id
         self._layers = cast(list[DynamicLayer], cache.layers)
         ends = torch.tensor([s.target_start - 1 for s in row.spans], dtype=torch.long, device=log_probs.device)
         self._end_positions = row.position_ids[0, ends]  # within a branch all axes have the same id
         self._trees_to_rows()
         self._visible = self._prompt_visibility()
 
+    @without_gradients
     def score_options(self) -> list[tuple[float, ...]]:
         """For every span, the summed log-probability of each of its options; empty for a span without options."""
         flat = [(number, option) for number, span in enumerate(self.row.spans) for option in span.option_ids]
@@ -62,6 +78,7 @@ class PrefilledRow:
         values = iter(totals.tolist())
         return [tuple(next(values) for _ in span.option_ids) for span in self.row.spans]
 
+    @without_gradients
     def generate(self, max_new_tokens: Sequence[int]) -> list[list[int]]:
         """Greedy token ids of every span's answer, without the token that ends it.
 
@@ -86,7 +103,8 @@ class PrefilledRow:
             own = torch.eye(width, dtype=torch.bool, device=visible.device).expand(len(self._slots), -1, -1)
             visible = torch.cat([visible, own], dim=-1)
             places = (self._tree_of_span, self._slot_of_span)
-            tokens = self._read_on(tokens[self._slots], positions[self._slots], visible, places).argmax(-1)
+            call = ReadOn(tokens[self._slots], positions[self._slots], visible, places, self._cache)
+            tokens = self._student(call).argmax(-1)
         self._restore(layers)
         return [ids[:-1] if ids and ids[-1] == self._end_id else ids for ids in answers]
 
@@ -138,7 +156,7 @@ class PrefilledRow:
             visible[tree, own, :length] = self._visible[tree, self._slot_of_span[number]]
             visible[tree, own, length + own.start : length + own.stop] = (steps[:, None] >= steps[None]).bool()
         layers = self._snapshot()
-        logits = self._read_on(ids, positions, visible, places)
+        logits = self._student(ReadOn(ids, positions, visible, places, self._cache))
         self._restore(layers)
         return logits
 

@@ -8,7 +8,6 @@ import importlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -18,7 +17,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from autodrive.errors import InputError
 from autodrive.students import adapters
-from autodrive.students.prefill import PrefilledRow
+from autodrive.students.calls import ReadOn, ReadRow
+from autodrive.students.prefill import PrefilledRow, without_gradients
 from autodrive.students.preprocessing import Resolution
 from autodrive.students.processor import Processor
 from autodrive.students.tree_attention import check_tree_attention, use_tree_attention
@@ -28,42 +28,6 @@ from autodrive.trees.layout import TreeLayout
 SETTINGS_FILE = "student.json"
 # A closed list: a file that comes from elsewhere may choose among these classes and name no other.
 FAMILIES = {"qwen2_5_vl": "autodrive.students.qwen_student.QwenStudent"}
-
-
-@dataclass(frozen=True)
-class ReadRow:
-    """Read a packed row.
-
-    Attributes:
-        row: The row.
-        places: (L,) places in the row whose next token's logits are wanted.
-        cache: Takes the row's keys and values, if given.
-    """
-
-    row: TreeRow
-    places: Tensor
-    cache: DynamicCache | None = None
-
-
-@dataclass(frozen=True)
-class ReadOn:
-    """Read further tokens behind what a cache holds.
-
-    Shape letters: T trees, Q new tokens, K tokens seen so far and new.
-
-    Attributes:
-        ids_TQ: The new tokens.
-        positions_TQ: Their position ids, the same on all axes.
-        visible_TQK: Bool, what each of them may see.
-        places: (L,) tree and (L,) slot of the tokens whose next token's logits are wanted.
-        cache: Grows by the new tokens.
-    """
-
-    ids_TQ: Tensor
-    positions_TQ: Tensor
-    visible_TQK: Tensor
-    places: tuple[Tensor, Tensor]
-    cache: DynamicCache
 
 
 class Student(nn.Module, ABC):
@@ -162,20 +126,14 @@ class Student(nn.Module, ABC):
         """Logits (S, vocabulary) of the tokens that follow the row's `source_positions`."""
         return self(ReadRow(row, row.source_positions))
 
-    @torch.inference_mode(False)  # within it torch cannot gather sharded weights
-    @torch.no_grad()
+    @without_gradients
     def prefill(self, row: TreeRow) -> PrefilledRow:
         """Read a row once, to score options and to generate from it."""
         cache = DynamicCache(config=self.text_model.config)
         ends = torch.tensor([s.target_start - 1 for s in row.spans], dtype=torch.long, device=row.input_ids.device)
         log_probs = self(ReadRow(row, ends, cache)).float().log_softmax(-1)
 
-        @torch.inference_mode(False)
-        @torch.no_grad()
-        def read_on(ids_TQ: Tensor, positions_TQ: Tensor, visible_TQK: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
-            return self(ReadOn(ids_TQ, positions_TQ, visible_TQK, places, cache))
-
-        return PrefilledRow(row, log_probs, cache, read_on, self.processor.end_id)
+        return PrefilledRow(self, row, log_probs, cache, self.processor.end_id)
 
     def checkpoint_activations(self) -> None:
         """Keep only every layer's input in training and compute the rest again on the way back."""
