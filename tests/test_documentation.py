@@ -170,7 +170,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     annotations = list(ClassQuestion("mcq").annotations([clip], labels, 0))
     annotations += ClosedQuestions("closed_qa", ["weather", "when"]).annotations([clip], labels, 0)
     taught = [BranchWriter(book, labels).teach(annotation) for annotation in annotations]
-    texts = [book.system, *(text for branch in taught for text in (branch.prompt, str(branch.target)))]
+    texts = [book.system, *(t for b in taught for turn in b.turns for t in (turn.prompt, str(turn.target)))]
     student = configured("student/tiny_qwen2_5_vl").build(texts, 15, Resolution.parse("8x4"), 0)
     return {
         "folder": folder,
@@ -219,6 +219,13 @@ def test_worked_examples_are_true(document: str, example: dict[str, object], add
     report: list[str] = []
     outcome = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(parsed, out=report.append)
     assert outcome.failed == 0, "".join(report)
+
+
+def test_examples_of_how_to_add_a_thing_are_short():
+    section = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## How to add")[1]
+    lengths = [len([line for line in block.splitlines() if line.strip()]) for block in blocks(section, "python")]
+    assert lengths
+    assert max(lengths) < 60
 
 
 def test_documented_files_are_what_the_world_writes(example: dict[str, object]):
