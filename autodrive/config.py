@@ -36,6 +36,7 @@ class TrainConfig:
         tokens_per_row: most tokens of a packed row; a step packs its clip visits into as few rows as fit them.
         num_steps: optimiser steps.
         num_workers: loader processes.
+        student_from: Run folder whose student a new training starts from; it comes with its family, size and tokenizer.
         resume: a run folder to continue, in a new folder and with its configuration.
         table: published table that a sweep is compared with; null finds it by the swept keys.
         scale: name of the scale in force; `axes` holds its values of the paper's axes.
@@ -53,6 +54,7 @@ class TrainConfig:
     tokens_per_row: int = MISSING
     num_steps: int = MISSING
     num_workers: int = MISSING
+    student_from: str | None = None
     resume: str | None = None
     table: str | None = None
     scale: str = MISSING

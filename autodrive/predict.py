@@ -26,7 +26,7 @@ from autodrive.labels import LabelSet
 from autodrive.mixture.datamodule import AskedClip, BranchWriter, ClipReader, ClipTreeDataModule
 from autodrive.reporting.timeline import draw_timeline
 from autodrive.schema import ROAD, Clip, Question
-from autodrive.students.qwen2_5_vl import QwenStudent
+from autodrive.students.student import Student
 from autodrive.tasks.task_book import TaskBook
 from autodrive.training.assembly import device_of, saved_student
 from autodrive.training.process import share_cores
@@ -103,7 +103,7 @@ def mean_probabilities(
 
 
 def predict_timeline(
-    student: QwenStudent,
+    student: Student,
     module: ClipTreeDataModule,
     source: ClassQuestion,
     clips: list[Clip],

@@ -132,7 +132,7 @@ def soak(num_clips: int, num_workers: int, num_videos: int, seed: int = 0) -> Me
         every = max(1, num_clips // BATCH_SIZE // 100)
         began = time.monotonic()
         for number, rows in enumerate(module.asking(asked, ("direct",)), 1):
-            assert all(row.patches_PD.shape[0] > 0 for row in rows)
+            assert all(row.num_tokens > 0 for row in rows)
             if number % every == 0:
                 memory.look(number * BATCH_SIZE)
         seconds = time.monotonic() - began

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import run
+from hydra.utils import instantiate
+from running import composed, run
 
 from autodrive.bench import ratios
 from autodrive.benchmarks.measure import peak_memory_mb, time_alternately
@@ -65,8 +66,9 @@ def test_the_median_is_of_every_step_in_turn():
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process its peak memory")
 def test_padding_takes_more_memory_than_a_packed_row():
     size = TreeSize(prefix_tokens=510, annotations=7)
+    small = instantiate(composed("bench", OVERRIDES).student)
     packed, padded = (
-        peak_memory_mb(build, SMALL, size, False, CPU, torch.float32, device=CPU)
+        peak_memory_mb(build, small, size, False, CPU, torch.float32, device=CPU)
         for build in (packed_training, padded_training)
     )
     assert packed is not None

@@ -171,7 +171,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     annotations = list(ClassQuestion("mcq").annotations([clip], labels, 0))
     annotations += ClosedQuestions("closed_qa", ["weather", "when"]).annotations([clip], labels, 0)
     taught = [BranchWriter(book, labels).teach(annotation) for annotation in annotations]
-    texts = [book.system, *(text for branch in taught for text in (branch.prompt, str(branch.target)))]
+    texts = [book.system, *(t for b in taught for turn in b.turns for t in (turn.prompt, str(turn.target)))]
     student = configured("student/tiny_qwen2_5_vl").build(texts, 15, Resolution.parse("8x4"), 0)
     return {
         "folder": folder,
@@ -218,10 +218,10 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 def test_every_how_to_fits_on_a_page():
     section = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## How to add …")[1].split("\n## ")[0]
-    how_tos = re.split(r"\n(?=\*\*[A-Z])", section)
-    assert len(how_tos) > 6
-    for how_to in how_tos:
-        assert len(how_to.splitlines()) < 60, how_to.splitlines()[0]
+    examples = [block for language in ("python", "yaml") for block in blocks(section, language)]
+    assert len(examples) > 6
+    for example in examples:
+        assert sum(bool(line.strip()) for line in example.splitlines()) < 60, example.splitlines()[0]
 
 
 @pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/clip_trees.md"])
@@ -232,6 +232,13 @@ def test_worked_examples_are_true(document: str, example: dict[str, object], add
     report: list[str] = []
     outcome = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(parsed, out=report.append)
     assert outcome.failed == 0, "".join(report)
+
+
+def test_examples_of_how_to_add_a_thing_are_short():
+    section = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## How to add")[1]
+    lengths = [len([line for line in block.splitlines() if line.strip()]) for block in blocks(section, "python")]
+    assert lengths
+    assert max(lengths) < 60
 
 
 def test_documented_files_are_what_the_world_writes(example: dict[str, object]):

@@ -8,19 +8,19 @@ from student_samples import make_sample, make_student
 
 from autodrive.annotation.rules import ClassQuestion
 from autodrive.annotation.supply import AnnotatedClip
-from autodrive.mixture.clip_tree import Branch, ClipSample
-from autodrive.mixture.packing import pack_trees
 from autodrive.schema import Annotation, Question, Reply
-from autodrive.students.qwen2_5_vl import QwenStudent
+from autodrive.students.student import Student
 from autodrive.training.answering import Respondent, answer_questions, beside_references, weights_digest
 from autodrive.training.assembly import device_of, headline_answers
+from autodrive.trees.packing import pack_trees
+from autodrive.trees.sample import Branch, ClipSample, Turn
 
 RESPONDENT = Respondent("tiny", None, "digest")
 BOOK = task_book()
 
 
 @pytest.fixture(scope="module")
-def student() -> QwenStudent:
+def student() -> Student:
     return make_student()
 
 
@@ -32,14 +32,14 @@ def annotated(label: str, seed: int) -> AnnotatedClip:
     return AnnotatedClip(clip, label, {"classes": mcq, "people": free})
 
 
-def batches(student: QwenStudent, clips: list[AnnotatedClip]):
+def batches(student: Student, clips: list[AnnotatedClip]):
     for seed, member in enumerate(clips):
         branches = tuple(
-            Branch(id_, question.question, None, ("A", "B", "C") if question.options else ())
+            Branch(id_, (Turn(question.question),), ("A", "B", "C") if question.options else ())
             for id_, question in member.questions()
         )
         sample = make_sample(seed=seed, branches=branches)
-        sample = ClipSample(member.clip, sample.frames, sample.system, branches)
+        sample = ClipSample(member.clip.id, sample.system, sample.prefix, branches)
         yield pack_trees([student.processor.encode(sample)], 10**6)
 
 
@@ -47,7 +47,7 @@ def questions(clips: list[AnnotatedClip]) -> dict[str, Question]:
     return {id_: question for clip in clips for id_, question in clip.questions()}
 
 
-def test_every_question_is_answered_once_without_a_reference(student: QwenStudent):
+def test_every_question_is_answered_once_without_a_reference(student: Student):
     clips = [annotated("normal", 0), annotated("collision", 1)]
     done: list[int] = []
     replies = list(answer_questions(student, batches(student, clips), questions(clips), BOOK, RESPONDENT, done.append))
@@ -61,7 +61,7 @@ def test_every_question_is_answered_once_without_a_reference(student: QwenStuden
         assert r.latency_s > 0
 
 
-def test_predictions_are_replies_beside_their_references(student: QwenStudent):
+def test_predictions_are_replies_beside_their_references(student: Student):
     clips = [annotated("normal", 0), annotated("collision", 1)]
     replies = list(answer_questions(student, batches(student, clips), questions(clips), BOOK, RESPONDENT))
     found = list(beside_references(replies, clips, BOOK, label_set(), "fingerprint"))
@@ -74,7 +74,7 @@ def test_predictions_are_replies_beside_their_references(student: QwenStudent):
     assert [p.source_video_id for p in found] == ["video0"] * 2 + ["video1"] * 2
 
 
-def test_a_reply_is_finished_if_the_student_ended_it(student: QwenStudent):
+def test_a_reply_is_finished_if_the_student_ended_it(student: Student):
     clips = [annotated("normal", 0)]
 
     def finished() -> list[bool]:
@@ -91,7 +91,7 @@ def test_a_reply_is_finished_if_the_student_ended_it(student: QwenStudent):
     assert finished() == [True, True]
 
 
-def test_questions_without_options_have_no_scores(student: QwenStudent):
+def test_questions_without_options_have_no_scores(student: Student):
     clips = [annotated("normal", 0)]
     found = answer_questions(student, batches(student, clips), questions(clips), BOOK, RESPONDENT)
     scores = {r.task: r.option_log_probs for r in found}
@@ -100,7 +100,7 @@ def test_questions_without_options_have_no_scores(student: QwenStudent):
     assert torch.tensor(scores["mcq"]).exp().sum() < 1
 
 
-def test_the_digest_follows_the_weights(student: QwenStudent):
+def test_the_digest_follows_the_weights(student: Student):
     changed = make_student()
     assert weights_digest(changed) == weights_digest(student)
     with torch.no_grad():

@@ -11,11 +11,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.labels import LabelSet
-from autodrive.mixture.clip_tree import Branch, ClipProcessor, ClipSample, ClipTree
 from autodrive.mixture.mixture import Visit, VisitSchedule
-from autodrive.mixture.packing import LossMean, pack_trees
 from autodrive.schema import Annotation, Clip, Mode, Question, Split
 from autodrive.tasks.task_book import TaskBook
+from autodrive.trees.clip_tree import ClipProcessor, ClipTree
+from autodrive.trees.packing import LossMean, pack_trees
+from autodrive.trees.sample import Branch, ClipSample, Turn, Video
 from autodrive.video.decoder import DecodedFrames, Decoder
 from autodrive.video.frame_cache import FrameCache, NoFrameCache
 from autodrive.video.frame_grid import FrameGrid
@@ -55,7 +56,7 @@ class BranchWriter:
     def ask(self, annotation_id: str, question: Question, mode: Mode) -> Branch:
         """A branch without an answer."""
         prompt = self.book[question.task].render(question, mode, self.labels)
-        return Branch(annotation_id, prompt.text, None, prompt.option_targets, mode=mode)
+        return Branch(annotation_id, (Turn(prompt.text),), prompt.option_targets, mode=mode)
 
     def teach(self, annotation: Annotation, weight: float = 1.0) -> Branch:
         """A branch with its answer, for training only, in the mode that the annotation teaches.
@@ -67,16 +68,16 @@ class BranchWriter:
         task, mode = self.book[annotation.task], annotation.mode
         prompt = task.render(annotation.without_answer(), mode, self.labels)
         target = task.target(annotation, self.labels)
-        return Branch(annotation.id, prompt.text, target, prompt.option_targets, weight, mode)
+        return Branch(annotation.id, (Turn(prompt.text, target),), prompt.option_targets, weight, mode)
 
 
 def training_texts(clips: Iterable[AnnotatedClip], writer: BranchWriter) -> Iterator[str]:
     """Every prompt and target of training clips, rendered when it is asked for: only students from scratch do."""
     yield writer.book.system
     for annotation in (a for annotated in clips for a in annotated.annotations):
-        branch = writer.teach(annotation)
-        yield branch.prompt
-        yield branch.target or ""
+        for turn in writer.teach(annotation).turns:
+            yield turn.prompt
+            yield turn.target or ""
 
 
 class TrainingTrees(Dataset[ClipTree]):
@@ -88,7 +89,8 @@ class TrainingTrees(Dataset[ClipTree]):
     def __getitem__(self, visit: Visit) -> ClipTree:
         frames = self.reader.read(visit.clip, visit.phase)
         branches = tuple(self.writer.teach(taught.annotation, taught.weight) for taught in visit.taught)
-        return self.reader.processor.encode(ClipSample(visit.clip, frames, self.writer.book.system, branches))
+        sample = ClipSample(visit.clip.id, self.writer.book.system, (Video(frames),), branches)
+        return self.reader.processor.encode(sample)
 
 
 AskedClip = tuple[Clip, Sequence[tuple[str, Question]]]
@@ -120,7 +122,7 @@ class QuestionTrees(Dataset[ClipTree]):
             for id_, question in questions
             if mode in self.writer.book[question.task].modes
         )
-        sample = ClipSample(clip, self.reader.read(clip), self.writer.book.system, branches)
+        sample = ClipSample(clip.id, self.writer.book.system, (Video(self.reader.read(clip)),), branches)
         return self.reader.processor.encode(sample)
 
 

@@ -14,9 +14,9 @@ from autodrive.annotation.supply import AnnotatedClip
 from autodrive.errors import InputError
 from autodrive.mixture.balancing import Balance
 from autodrive.mixture.epoch import EpochPlan, Part, Taught
-from autodrive.mixture.packing import LossMean
 from autodrive.schema import Clip
 from autodrive.seeding import generator_for
+from autodrive.trees.packing import LossMean
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import torch
 
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.labels import LabelSet
-from autodrive.mixture.clip_tree import TreeRow
 from autodrive.schema import Annotation, Prediction, Question, Reply
-from autodrive.students.qwen2_5_vl import QwenStudent
+from autodrive.students.student import Student
 from autodrive.tasks.task_book import TaskBook
+from autodrive.trees.clip_tree import TreeRow
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Respondent:
     weights_digest: str
 
 
-def respondent_of(student: QwenStudent) -> Respondent:
+def respondent_of(student: Student) -> Respondent:
     """The student as it is now."""
     return Respondent(student.name, None, weights_digest(student))
 
@@ -45,7 +45,7 @@ def weights_digest(student: torch.nn.Module) -> str:
 
 
 def answer_questions(
-    student: QwenStudent,
+    student: Student,
     batches: Iterable[Sequence[TreeRow]],
     questions: Mapping[str, Question],
     book: TaskBook,

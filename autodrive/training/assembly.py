@@ -8,7 +8,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -28,8 +28,7 @@ from autodrive.mixture.selection import Selection, select_clips
 from autodrive.prepare import prepare
 from autodrive.schema import Clip, SetAside, Split
 from autodrive.students.preprocessing import Resolution, solve_resolution
-from autodrive.students.protocol import StudentSpec
-from autodrive.students.qwen2_5_vl import QwenStudent
+from autodrive.students.student import Student, StudentSpec, load_student
 from autodrive.tasks.task_book import TaskBook
 from autodrive.video.frame_grid import FrameGrid
 
@@ -141,15 +140,17 @@ def epoch_plan(config: DictConfig, data: RunData) -> EpochPlan:
     return plan
 
 
-def build_student(config: DictConfig, data: RunData) -> QwenStudent:
-    """A fresh student: random (tiny), or with a checkpoint's weights.
+def build_student(config: DictConfig, data: RunData) -> Student:
+    """The student that training starts with: that of `student_from`, or a fresh one of `student`'s recipe.
 
     Raises:
         InputError: The weights are not there, or as `student_spec` does.
     """
+    if config.student_from is not None:
+        return saved_student(config, Path(config.student_from))
+    spec = student_spec(config)
     texts = training_texts(data.clips["train"], data.writer)
-    student = student_spec(config).build(texts, config.fps, resolution_of(config), config.seed)
-    return cast(QwenStudent, student)
+    return spec.build(texts, config.fps, resolution_of(config, spec.frames_per_group), config.seed)
 
 
 def check_student(config: DictConfig) -> None:
@@ -158,8 +159,7 @@ def check_student(config: DictConfig) -> None:
     Raises:
         InputError: As `student_spec` and `resolution_of` do.
     """
-    student_spec(config)
-    resolution_of(config)
+    resolution_of(config, student_spec(config).frames_per_group)
 
 
 def student_spec(config: DictConfig) -> StudentSpec:
@@ -175,10 +175,11 @@ def student_spec(config: DictConfig) -> StudentSpec:
     return spec
 
 
-def saved_student(config: DictConfig, run: Path) -> QwenStudent:
+def saved_student(config: DictConfig, run: Path) -> Student:
     """The student that a run folder holds, set to this configuration's frame rate and resolution."""
-    student = QwenStudent.load(run / "checkpoints" / "student")
-    student.processor = replace(student.processor, fps=config.fps, resolution=resolution_of(config))
+    student = load_student(run / "checkpoints" / "student")
+    resolution = resolution_of(config, student.processor.frames_per_group)
+    student.processor = student.processor.with_settings(config.fps, resolution)
     return student
 
 
@@ -187,18 +188,23 @@ def device_of(accelerator: str) -> torch.device:
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def resolution_of(config: DictConfig) -> Resolution:
-    """The configured resolution; `auto` is solved from `tokens_per_clip`, and the solution is logged."""
+def resolution_of(config: DictConfig, frames_per_group: int) -> Resolution:
+    """The configured resolution; `auto` is solved from `tokens_per_clip`, and the solution is logged.
+
+    Args:
+        config: Configuration of the run.
+        frames_per_group: Frames of this student that share a group of visual tokens.
+    """
     if config.resolution != "auto":
         return Resolution.parse(config.resolution)
     num_frames = round(config.fps * config.duration_s)
-    resolution, num_tokens = solve_resolution(num_frames, config.tokens_per_clip)
+    resolution, num_tokens = solve_resolution(num_frames, config.tokens_per_clip, frames_per_group)
     log.info("resolution=auto: %s, at most %d of %d tokens a clip", resolution, num_tokens, config.tokens_per_clip)
     return resolution
 
 
 def build_data_module(
-    config: DictConfig, data: RunData, student: QwenStudent, plan: EpochPlan | None = None
+    config: DictConfig, data: RunData, student: Student, plan: EpochPlan | None = None
 ) -> ClipTreeDataModule:
     """Loaders that read clips the way this student wants them; with a plan, also those of training."""
     reader = ClipReader(

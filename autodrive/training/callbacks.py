@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
-from autodrive.mixture.clip_tree import TreeRow
+from autodrive.trees.clip_tree import TreeRow
 
 
 class StepProgress(RichProgressBar):

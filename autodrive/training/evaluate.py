@@ -8,14 +8,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from autodrive.mixture.datamodule import ClipTreeDataModule
 from autodrive.schema import Mode, Split, write_jsonl
-from autodrive.students.qwen2_5_vl import QwenStudent
+from autodrive.students.student import Student
 from autodrive.tasks.scorecard import scorecard
 from autodrive.training.answering import answer_questions, beside_references, respondent_of
 from autodrive.training.assembly import RunData, device_of
 
 
 def evaluate_student(
-    config: DictConfig, student: QwenStudent, data: RunData, module: ClipTreeDataModule, split: Split, run_dir: Path
+    config: DictConfig, student: Student, data: RunData, module: ClipTreeDataModule, split: Split, run_dir: Path
 ) -> dict[str, float]:
     """Ask every question of a split, write `predictions.jsonl`, `annotations.jsonl` and `metrics.json`.
 

@@ -75,7 +75,7 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], choices: Mappin
         InputError: the run cannot be resumed, or the command line asks for something else than the run did.
     """
     if config.resume is None:
-        return config
+        return _with_student_of(config, overrides)
     run = Path(config.resume)
     resumed = run_config(run)
     if not (run / "checkpoints" / "last.ckpt").is_file():
@@ -92,6 +92,25 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], choices: Mappin
         OmegaConf.update(resumed, key, OmegaConf.select(config, key), merge=False)
     resumed.resume = str(run)
     return resumed
+
+
+def _with_student_of(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """With `student_from=<run>`: the configuration with that run's student in the place of the default one.
+
+    Raises:
+        InputError: The run has no student, or the command line asks for another one.
+    """
+    if config.student_from is None:
+        return config
+    run = Path(config.student_from)
+    if not (run / "checkpoints" / "student").is_dir():
+        raise InputError(f"student_from={run}: no checkpoints/student there; give the folder of a finished training")
+    student = run_config(run).student
+    given = [key for key in overridden_keys(overrides) if key.split(".")[0] == "student"]
+    if given and config.student != student:
+        raise InputError(f"{given[0]}: differs from the student of student_from={run}; leave it out")
+    OmegaConf.update(config, "student", student, merge=False)
+    return config
 
 
 def resume_checkpoint(config: DictConfig, run_dir: Path, data_fingerprint: str) -> str | None:
@@ -134,7 +153,7 @@ def with_run_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         InputError: `ckpt` is no run folder, or the command line also sets what comes with it.
     """
     if config.ckpt is None:
-        return config
+        return _with_student_of(config, overrides)
     merged = run_config(Path(config.ckpt))
     keys = overridden_keys(overrides)
     settled = [key for key in keys if key.split(".")[0] in SETTLED_BY_CKPT]

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from autodrive.mixture.clip_tree import TreeRow
-from autodrive.students.qwen2_5_vl import QwenStudent
+from autodrive.students.student import Student
 from autodrive.training.losses import weighted_cross_entropy
 from autodrive.training.schedules import warmup_cosine
+from autodrive.trees.clip_tree import TreeRow
 
 
 class SupervisedFineTuning(L.LightningModule):
@@ -34,7 +34,7 @@ class SupervisedFineTuning(L.LightningModule):
 
     def __init__(
         self,
-        student: QwenStudent,
+        student: Student,
         lr: float,
         num_steps: int,
         weight_decay: float,
@@ -49,7 +49,7 @@ class SupervisedFineTuning(L.LightningModule):
         self.automatic_optimization = False  # a step has as many backward passes as packed rows
         self.student = student
         if gradient_checkpointing:
-            student.model.gradient_checkpointing_enable({"use_reentrant": False})
+            student.checkpoint_activations()
         self.lr, self.num_steps, self.weight_decay, self.betas = lr, num_steps, weight_decay, (betas[0], betas[1])
         self.factor = partial(
             warmup_cosine, num_steps=num_steps, warmup_fraction=warmup_fraction, final_fraction=final_lr_fraction

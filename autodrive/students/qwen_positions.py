@@ -7,6 +7,7 @@ collapses time above 2 fps; 5.23.0 starts the text inside the video's time range
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -19,10 +20,10 @@ def reference_times(num_patches: int, fps: float, tokens_per_second: float, temp
     """Temporal ids of a video's temporal patches, before the offset: floor(k x patch / fps x tokens per second).
 
     Args:
-        num_patches: temporal patches in the clip.
-        fps: requested frames per second.
-        tokens_per_second: of the checkpoint (`vision_config.tokens_per_second`).
-        temporal_patch_size: frames in a temporal patch.
+        num_patches: Temporal patches in the clip.
+        fps: Requested frames per second.
+        tokens_per_second: Of the checkpoint (`vision_config.tokens_per_second`).
+        temporal_patch_size: Frames in a temporal patch.
 
     Returns:
         (num_patches,) int64.
@@ -38,8 +39,8 @@ def real_times(timestamps_s: Tensor, tokens_per_second: float, temporal_patch_si
 
     Args:
         timestamps_s: (T,) measured times of the frames, seconds.
-        tokens_per_second: position ids per second of video.
-        temporal_patch_size: frames in a temporal patch.
+        tokens_per_second: Position ids per second of video.
+        temporal_patch_size: Frames in a temporal patch.
 
     Returns:
         (ceil(T / temporal_patch_size),) float32, starting at 0.
@@ -48,25 +49,32 @@ def real_times(timestamps_s: Tensor, tokens_per_second: float, temporal_patch_si
     return ((first_frames_s - first_frames_s[0]) * tokens_per_second).float()
 
 
-def prefix_positions(
-    num_before: int, times: Tensor, grid_hw: tuple[int, int], num_after: int, merge_size: int = 2
-) -> tuple[Tensor, int]:
-    """Position ids of text, then a video, then text.
+Segment = int | tuple[Tensor, tuple[int, int]]
+"""So many text tokens; or a video: its temporal ids before the offset, and the patch rows and columns of a frame."""
+
+
+def prefix_positions(segments: Sequence[Segment], merge_size: int = 2) -> tuple[Tensor, int]:
+    """Position ids of text and videos in the order in which they are read.
 
     Args:
-        num_before: text tokens before the video.
-        times: (temporal patches,) temporal ids before the offset, from `reference_times` or `real_times`.
-        grid_hw: patch rows and columns of a temporal patch.
-        num_after: text tokens after the video that belong to the prefix.
-        merge_size: patches along a visual token's side.
+        segments: Text and videos; the temporal ids of a video come from `reference_times` or `real_times`.
+        merge_size: Patches along a visual token's side.
 
     Returns:
-        (3, tokens) ids in the dtype of `times`, and the id with which every branch starts.
+        (3, tokens) ids, floats if a video's are, and the id with which every branch starts.
     """
-    rows, columns = grid_hw[0] // merge_size, grid_hw[1] // merge_size
-    axes = (times, torch.arange(rows).to(times), torch.arange(columns).to(times))
-    video = torch.stack([axis.reshape(-1) for axis in torch.meshgrid(*axes, indexing="ij")]) + num_before
-    before = torch.arange(num_before).to(times).expand(3, -1)
-    after_start = math.floor(video.max().item()) + 1
-    after = (torch.arange(num_after) + after_start).to(times).expand(3, -1)
-    return torch.cat([before, video, after], dim=1), after_start + num_after
+    start = 0
+    pieces: list[Tensor] = []
+    for segment in segments:
+        if isinstance(segment, int):
+            pieces.append((torch.arange(segment) + start).expand(3, -1))
+            start += segment
+        else:
+            times, (rows, columns) = segment
+            axes = (times, *(torch.arange(side // merge_size).to(times) for side in (rows, columns)))
+            grid = torch.stack([axis.reshape(-1) for axis in torch.meshgrid(*axes, indexing="ij")])
+            pieces.append(grid + start)
+            # One past the largest id on any axis. Time is the longest where a clip is long and its frames are small;
+            # going on after the image axes alone would put the text back into the video's time range.
+            start = math.floor(pieces[-1].max().item()) + 1
+    return torch.cat(pieces, dim=1), start

@@ -7,12 +7,12 @@ from typing import ClassVar
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from autodrive.students.initialisation import initialise_from_scratch
-from autodrive.students.positions import PositionMode
 from autodrive.students.preprocessing import Resolution
-from autodrive.students.processor import QwenProcessor, VisionFormat
-from autodrive.students.qwen2_5_vl import QwenStudent
-from autodrive.students.tokenizer import (
+from autodrive.students.qwen_initialisation import initialise_from_scratch
+from autodrive.students.qwen_positions import PositionMode
+from autodrive.students.qwen_processor import QwenProcessor, VisionFormat
+from autodrive.students.qwen_student import QwenStudent
+from autodrive.students.qwen_tokenizer import (
     END_OF_TEXT,
     END_OF_TURN,
     IMAGE_PAD,
@@ -31,23 +31,25 @@ class TinyQwen2_5_VL:  # noqa: N801
     """Recipe of the tiny student (`conf/student/tiny_qwen2_5_vl.yaml`).
 
     Attributes:
-        full_size: see `StudentSpec`.
-        name: kept in records.
-        vocab_size: most tokenizer entries.
-        tokens_per_second: temporal position ids per second; 15 gives every temporal patch its own id up to 30 fps.
-        position_mode: see `positions`.
-        vision_layers: vision blocks.
-        vision_width: of the vision blocks.
-        vision_heads: attention heads of the vision blocks.
-        vision_mlp: hidden width of the vision blocks' MLP.
-        text_layers: language-model layers.
-        text_width: of the language model.
-        text_heads: attention heads of the language model.
-        text_kv_heads: key and value heads of the language model.
-        text_mlp: hidden width of the language model's MLP.
+        full_size: See `StudentSpec`.
+        frames_per_group: See `StudentSpec`.
+        name: Name of the student, kept in records.
+        vocab_size: Most tokenizer entries.
+        tokens_per_second: Temporal position ids per second; 15 gives every temporal patch its own id up to 30 fps.
+        position_mode: How video frames get their temporal ids, see `qwen_positions`.
+        vision_layers: Number of vision blocks.
+        vision_width: Width of the vision blocks.
+        vision_heads: Attention heads of the vision blocks.
+        vision_mlp: Hidden width of the vision blocks' MLP.
+        text_layers: Number of language-model layers.
+        text_width: Width of the language model.
+        text_heads: Attention heads of the language model.
+        text_kv_heads: Key and value heads of the language model.
+        text_mlp: Hidden width of the language model's MLP.
     """
 
     full_size: ClassVar[bool] = False
+    frames_per_group: ClassVar[int] = 2
 
     name: str
     vocab_size: int = 768

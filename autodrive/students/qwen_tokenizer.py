@@ -29,8 +29,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     The result depends on the texts and how often each occurs, not on their order.
 
     Args:
-        texts: what the student will read and write: prompts, options and answers of the train split.
-        vocab_size: most entries, special tokens included; fewer if the texts offer fewer merges.
+        texts: What the student will read and write: prompts, options and answers of the train split.
+        vocab_size: Most entries, special tokens included; fewer if the texts offer fewer merges.
 
     Returns:
         A tokenizer that adds no special tokens by itself.

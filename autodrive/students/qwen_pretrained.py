@@ -8,11 +8,11 @@ import torch
 from transformers import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
 
-from autodrive.students.checkpoint import read_checkpoint, unreadable
-from autodrive.students.positions import PositionMode
 from autodrive.students.preprocessing import Resolution
-from autodrive.students.processor import QwenProcessor, VisionFormat
-from autodrive.students.qwen2_5_vl import QwenStudent
+from autodrive.students.qwen_checkpoint import read_checkpoint, unreadable
+from autodrive.students.qwen_positions import PositionMode
+from autodrive.students.qwen_processor import QwenProcessor, VisionFormat
+from autodrive.students.qwen_student import QwenStudent
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -22,30 +22,30 @@ class PretrainedQwen2_5_VL:  # noqa: N801
     """Recipe of a released student (`conf/student/qwen2_5_vl_7b.yaml` and its like).
 
     Attributes:
-        full_size: see `StudentSpec`.
-        name: kept in records.
-        checkpoint: repository on the Hugging Face hub, or a local folder in the same layout.
-        dtype: of the weights in memory.
-        attention: implementation for the language model; both take the tree mask.
-        position_mode: see `positions`.
+        full_size: See `StudentSpec`.
+        frames_per_group: See `StudentSpec`.
+        name: Name of the student, kept in records.
+        checkpoint: Repository on the Hugging Face hub, or a local folder in the same layout.
+        dtype: Type of the weights in memory.
+        position_mode: How video frames get their temporal ids, see `qwen_positions`.
     """
 
     full_size: ClassVar[bool] = True
+    frames_per_group: ClassVar[int] = 2
 
     name: str
     checkpoint: str
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    attention: Literal["sdpa", "eager"] = "sdpa"
     position_mode: PositionMode = "reference"
 
     def build(self, texts: Iterable[str], fps: float, resolution: Resolution, seed: int) -> QwenStudent:
         """Read the checkpoint; `texts` and `seed` are for students from scratch.
 
         Raises:
-            InputError: the checkpoint cannot be read or lacks weights.
+            InputError: The checkpoint cannot be read or lacks weights.
         """
         del texts, seed
-        model, tokenizer = read_checkpoint(self.checkpoint, DTYPES[self.dtype], self.attention)
+        model, tokenizer = read_checkpoint(self.checkpoint, DTYPES[self.dtype])
         try:
             pixels = Qwen2VLImageProcessorPil.from_pretrained(self.checkpoint)
         except (OSError, ValueError) as error:

@@ -8,21 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autodrive.errors import InputError
-from autodrive.mixture.clip_tree import ClipTree, TokenBranch
-from autodrive.mixture.packing import pack_trees
+from autodrive.students.qwen_processor import QwenVisual
+from autodrive.trees.clip_tree import ClipTree, TokenBranch, TokenTurn
+from autodrive.trees.packing import pack_trees
 
 
 def tree(name: str, prefix: int, branches: list[tuple[int, int]]) -> ClipTree:
     """A tree of made-up tokens; every branch is (prompt tokens, target tokens)."""
     return ClipTree(
         clip_id=name,
-        patches_PD=torch.full((4, 6), hash(name) % 256, dtype=torch.uint8),
-        grid_thw=(1, 2, 2),
+        visual=QwenVisual(torch.full((4, 6), hash(name) % 256, dtype=torch.uint8), torch.tensor([[1, 2, 2]])),
         prefix_ids=list(range(100, 100 + prefix)),
         prefix_positions=torch.arange(prefix).expand(3, -1),
         branch_start=prefix,
         branches=tuple(
-            TokenBranch(f"{name}/{i}", [1000 + i] * prompt, [2000 + i] * target)
+            TokenBranch(f"{name}/{i}", (TokenTurn([1000 + i] * prompt, [2000 + i] * target),))
             for i, (prompt, target) in enumerate(branches)
         ),
     )
@@ -45,12 +45,13 @@ def test_rows_hold_every_branch_once_within_the_budget(sizes, budget, loss_mean)
     by_name = {t.clip_id: t for t in trees}
     for row in rows:
         assert row.position_ids.shape == (3, row.num_tokens)
-        assert len(row.grid_thw) == len(row.trees)
+        assert isinstance(row.visual, QwenVisual)
+        assert len(row.visual.grid_thw) == len(row.trees)
         for span in row.spans:
             owner = row.trees[span.tree]
             branch = next(b for b in by_name[owner.clip_id].branches if b.annotation_id == span.annotation_id)
             assert row.input_ids[owner.start : owner.prefix_end].tolist() == by_name[owner.clip_id].prefix_ids
-            assert row.input_ids[span.start : span.end].tolist() == branch.prompt_ids + branch.target_ids
+            assert row.input_ids[span.start : span.end].tolist() == branch.ids
             assert row.position_ids[0, span.start].item() == by_name[owner.clip_id].branch_start
         assert torch.equal(row.input_ids[row.source_positions + 1], row.target_ids)
     weights = torch.cat([row.target_weights for row in rows])
@@ -78,6 +79,28 @@ def test_the_mean_is_over_annotations_or_over_tokens():
     assert pack_trees([heavy], 100)[0].target_weights.tolist() == pytest.approx([3 / 24] * 6 + [1 / 8] * 2)
 
 
-def test_a_clip_that_fits_no_row_is_named_with_the_mend():
+def test_signed_weights_need_a_normaliser_and_are_not_their_own():
+    """+1 and -1, as reinforcement learning has them: their sum is nothing to divide by."""
+    good, bad = tree("clip", 5, [(2, 1), (2, 4)]).branches
+    pair = replace(tree("clip", 5, []), branches=(replace(good, weight=1.0), replace(bad, weight=-1.0)))
+    with pytest.raises(ValueError, match="give a normaliser"):
+        pack_trees([pair], 100)
+    assert pack_trees([pair], 100, normaliser=8.0)[0].target_weights.tolist() == [1 / 8] + [-1 / 32] * 4
+    assert pack_trees([pair], 100, "tokens", normaliser=8.0)[0].target_weights.tolist() == [1 / 8] + [-1 / 8] * 4
+
+
+def test_every_turn_s_target_is_supervised_from_the_token_before_it():
+    turns = (TokenTurn([10, 11], [12, 13]), TokenTurn([14], [15]), TokenTurn([16, 17], []))
+    talk = replace(tree("clip", 3, []), branches=(TokenBranch("talk", turns, weight=2.0),))
+    (row,) = pack_trees([talk], 100)
+    assert row.input_ids[row.source_positions].tolist() == [11, 12, 14]
+    assert row.target_ids.tolist() == [12, 13, 15]
+    assert row.target_weights.tolist() == pytest.approx([1 / 3] * 3)
+    (span,) = row.spans
+    assert span.targets == ((5, 7), (8, 9), (11, 11))
+    assert (span.start, span.target_start, span.end) == (3, 11, 11)
+
+
+def test_a_clip_that_fits_no_row_is_named_with_the_fix():
     with pytest.raises(InputError, match=r"tokens_per_row=20: clip long needs 33 tokens .* raise tokens_per_row"):
         pack_trees([tree("long", 30, [(2, 1)])], 20)

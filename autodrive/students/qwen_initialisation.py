@@ -22,8 +22,8 @@ def initialise_from_scratch(model: Qwen2_5_VLForConditionalGeneration, generator
     `motion_filters`.
 
     Args:
-        model: on the CPU.
-        generator: source of all randomness.
+        model: The model, on the CPU.
+        generator: Source of all randomness.
     """
     patch_embed = model.model.visual.patch_embed.proj.weight
     embeddings = model.get_input_embeddings().weight
@@ -44,7 +44,7 @@ def motion_filters(shape: torch.Size | tuple[int, ...], generator: torch.Generat
 
     Args:
         shape: (filters, channels, 2 frames, rows, columns).
-        generator: source of all randomness.
+        generator: Source of all randomness.
 
     Returns:
         Filters of that shape. A difference is -k on the first frame and +k on the second up to its sign, a mean 0.15 k

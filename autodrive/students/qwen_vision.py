@@ -123,7 +123,7 @@ class ChunkedVisionAttention(nn.Module):
         Args:
             hidden_states: (P, width).
             cu_seqlens: (chunks + 1,) cumulative chunk lengths.
-            position_embeddings: cosines and sines, each (P, head size), both halves alike.
+            position_embeddings: Cosines and sines, each (P, head size), both halves alike.
 
         Returns:
             (P, width).
@@ -159,9 +159,9 @@ def use_fast_vision(model: Qwen2_5_VLForConditionalGeneration, mean: Sequence[fl
     """Put the replacements into a model's vision tower, which then takes uint8 patches.
 
     Args:
-        model: changed in place.
-        mean: per channel, in units of the full pixel range.
-        std: per channel, in the same units.
+        model: The model; it is changed in place.
+        mean: Mean per channel, in units of the full pixel range.
+        std: Standard deviation per channel, in the same units.
     """
     visual = model.model.visual
     visual.add_module("patch_embed", PixelPatchEmbed(visual.patch_embed, mean, std))

@@ -13,20 +13,19 @@ MODEL_TYPE = "qwen2_5_vl"
 
 
 def read_checkpoint(
-    checkpoint: str, dtype: torch.dtype, attention: str = "sdpa"
+    checkpoint: str, dtype: torch.dtype
 ) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
     """Read weights (safetensors only, no remote code) and tokenizer.
 
     Args:
-        checkpoint: folder, or repository on the Hugging Face hub.
-        dtype: of the weights in memory.
-        attention: implementation for the language model.
+        checkpoint: Folder, or repository on the Hugging Face hub.
+        dtype: Type of the weights in memory.
 
     Returns:
         The model on the CPU in evaluation mode, and its tokenizer.
 
     Raises:
-        InputError: it cannot be reached, is not a Qwen2.5-VL, or lacks weights.
+        InputError: It cannot be reached, is not a Qwen2.5-VL, or lacks weights.
     """
     try:
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
@@ -39,7 +38,6 @@ def read_checkpoint(
         loaded: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             checkpoint,
             dtype=dtype,
-            attn_implementation={"text_config": attention},
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -60,7 +58,7 @@ def unreadable(checkpoint: str, error: Exception) -> InputError:
     """The one-line error for a checkpoint that could not be read."""
     reason = " ".join(str(error).split())[:200]
     if Path(checkpoint).exists():
-        mend = "give a folder with config.json, the tokenizer and *.safetensors"
+        fix = "give a folder with config.json, the tokenizer and *.safetensors"
     else:
-        mend = "connect to the hub once to download it, or set student.checkpoint to a local folder"
-    return InputError(f"student.checkpoint={checkpoint}: cannot be read ({reason}); {mend}")
+        fix = "connect to the hub once to download it, or set student.checkpoint to a local folder"
+    return InputError(f"student.checkpoint={checkpoint}: cannot be read ({reason}); {fix}")

@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 
 from autodrive.errors import InputError
-from autodrive.mixture.clip_tree import BranchSpan, ClipTree, TokenBranch, TreeRow, TreeSpan
+from autodrive.trees.clip_tree import BranchSpan, ClipTree, TokenBranch, TreeRow, TreeSpan
 
 LossMean = Literal["annotations", "tokens"]
 
 
 def pack_trees(
-    trees: Sequence[ClipTree], tokens_per_row: int, loss_mean: LossMean = "annotations"
+    trees: Sequence[ClipTree],
+    tokens_per_row: int,
+    loss_mean: LossMean = "annotations",
+    normaliser: float | None = None,
 ) -> tuple[TreeRow, ...]:
     """Pack the trees of one step into as few rows as a simple rule finds.
 
@@ -22,21 +25,33 @@ def pack_trees(
     is longer than a row is split between branches, its prefix repeated, which changes no loss. What is packed follows
     from the trees alone.
 
-    Loss weights are shared over all rows: with `annotations` the weighted mean over the step's annotations of the mean
-    over an annotation's target tokens, so that a caption counts no more than a letter; with `tokens` the weighted mean
-    over target tokens.
+    The loss of a step is `sum(weight x loss of the annotation) / normaliser` over all rows. With `annotations` the loss
+    of an annotation is the mean over its target tokens, so that a caption counts no more than a letter; with `tokens`
+    it is their sum.
 
     Args:
-        trees: of one optimiser step, or of one batch of questions.
-        tokens_per_row: most tokens in a row.
-        loss_mean: what the loss is a mean over.
+        trees: Trees of one optimiser step, or of one batch of questions.
+        tokens_per_row: Most tokens in a row.
+        loss_mean: What the loss is a mean over.
+        normaliser: What the weighted losses are divided by. Left out, it is the sum of the weights (of annotations, or
+            of target tokens), which makes the loss a weighted mean; where weights are signed their sum means nothing,
+            and the number of replies, say, has to be given.
 
     Returns:
         Rows on the CPU; all of them together are one step.
 
     Raises:
-        InputError: a prefix with a single branch is longer than a row.
+        InputError: A prefix with a single branch is longer than a row.
+        ValueError: A weight is negative and no normaliser is given.
     """
+    branches = [branch for tree in trees for branch in tree.branches]
+    if normaliser is None:
+        if any(branch.weight < 0 for branch in branches):
+            raise ValueError("signed weights do not add up to what their losses are divided by: give a normaliser")
+        counts = [len(b.target_ids) if loss_mean == "tokens" else bool(b.target_ids) for b in branches]
+        normaliser = sum(branch.weight * count for branch, count in zip(branches, counts, strict=True))
+    scale = 1 / normaliser if normaliser else 0.0  # a batch of questions supervises nothing
+
     parts = [part for tree in trees for part in _split(tree, tokens_per_row)]
     rows: list[list[int]] = []
     room: list[int] = []
@@ -49,12 +64,11 @@ def pack_trees(
             room.append(tokens_per_row)
         rows[row].append(index)
         room[row] -= length
-    scale = _loss_scale([branch for tree in trees for branch in tree.branches], loss_mean)
     return tuple(_row([parts[i] for i in sorted(row)], scale, loss_mean) for row in sorted(rows, key=min))
 
 
 def _length(tree: ClipTree) -> int:
-    return len(tree.prefix_ids) + sum(len(branch.prompt_ids) + len(branch.target_ids) for branch in tree.branches)
+    return len(tree.prefix_ids) + sum(len(branch.ids) for branch in tree.branches)
 
 
 def _split(tree: ClipTree, tokens_per_row: int) -> list[ClipTree]:
@@ -76,13 +90,6 @@ def _split(tree: ClipTree, tokens_per_row: int) -> list[ClipTree]:
     return found
 
 
-def _loss_scale(branches: Sequence[TokenBranch], loss_mean: LossMean) -> float:
-    """One over the step's total weight; 0 if nothing is supervised."""
-    counts = [len(b.target_ids) if loss_mean == "tokens" else bool(b.target_ids) for b in branches]
-    total = sum(branch.weight * count for branch, count in zip(branches, counts, strict=True))
-    return 1 / total if total else 0.0
-
-
 def _row(trees: Sequence[ClipTree], scale: float, loss_mean: LossMean) -> TreeRow:
     """Lay trees out one after the other."""
     ids: list[int] = []
@@ -90,37 +97,39 @@ def _row(trees: Sequence[ClipTree], scale: float, loss_mean: LossMean) -> TreeRo
     tree_spans: list[TreeSpan] = []
     spans: list[BranchSpan] = []
     sources: list[int] = []
-    targets: list[int] = []
     weights: list[float] = []
     for number, tree in enumerate(trees):
         start = len(ids)
         ids += tree.prefix_ids
         positions.append(tree.prefix_positions)
         for branch in tree.branches:
-            span = _span(number, branch, len(ids))
-            spans.append(span)
-            ids += branch.prompt_ids + branch.target_ids
-            steps = torch.arange(span.end - span.start).to(tree.prefix_positions) + tree.branch_start
-            positions.append(steps.expand(3, -1))
-            sources += range(span.target_start - 1, span.end - 1)
-            targets += branch.target_ids
-            share = 1 if loss_mean == "tokens" else max(1, len(branch.target_ids))
-            weights += [branch.weight * scale / share] * len(branch.target_ids)
+            branch_start = len(ids)
+            targets = []
+            for turn in branch.turns:
+                ids += turn.prompt_ids
+                targets.append((len(ids), len(ids) + len(turn.target_ids)))
+                # A target is predicted from the token before it: the first from the end of its prompt.
+                sources += range(targets[-1][0] - 1, targets[-1][1] - 1)
+                ids += turn.target_ids
+            spans.append(
+                BranchSpan(number, branch.annotation_id, branch.mode, branch_start, tuple(targets), branch.option_ids)
+            )
+            # Every branch restarts at the same id, on all axes alike, as if it alone followed the prefix.
+            steps = torch.arange(len(ids) - branch_start).to(tree.prefix_positions) + tree.branch_start
+            positions.append(steps.expand(len(tree.prefix_positions), -1))
+            num_targets = len(branch.target_ids)
+            share = 1 if loss_mean == "tokens" else max(1, num_targets)
+            weights += [branch.weight * scale / share] * num_targets
         tree_spans.append(TreeSpan(tree.clip_id, start, start + len(tree.prefix_ids), len(ids)))
+    input_ids = torch.tensor(ids)
+    source_positions = torch.tensor(sources, dtype=torch.long)
     return TreeRow(
-        input_ids=torch.tensor(ids),
+        input_ids=input_ids,
         position_ids=torch.cat(positions, dim=1),
-        patches_PD=torch.cat([tree.patches_PD for tree in trees]),
-        grid_thw=torch.tensor([tree.grid_thw for tree in trees]),
-        source_positions=torch.tensor(sources, dtype=torch.long),
-        target_ids=torch.tensor(targets, dtype=torch.long),
+        visual=type(trees[0].visual).cat([tree.visual for tree in trees]),
+        source_positions=source_positions,
+        target_ids=input_ids[source_positions + 1],
         target_weights=torch.tensor(weights, dtype=torch.float32),
         trees=tuple(tree_spans),
         spans=tuple(spans),
     )
-
-
-def _span(tree: int, branch: TokenBranch, start: int) -> BranchSpan:
-    target_start = start + len(branch.prompt_ids)
-    end = target_start + len(branch.target_ids)
-    return BranchSpan(tree, branch.annotation_id, branch.mode, start, target_start, end, branch.option_ids)
