@@ -14,6 +14,7 @@ from autodrive.ablation.table import ACCURACY, MAIN_KEY, AblationSummary, summar
 from autodrive.ablation.wording import (
     PAIR_HEADER,
     STEP_HEADER,
+    caption,
     header,
     pair_cells,
     remarks,
@@ -53,17 +54,15 @@ def write_tables(runs: Sequence[RunFolder], out: Path, table: str | None = None)
 
 
 def print_ablation(summary: AblationSummary, console: Console) -> None:
-    """Print the table, the verdicts and the remarks."""
-    terminal.print_table(summary.title, header(summary), [row_cells(summary, row) for row in summary.rows], console)
-    if step_cells(summary):
-        terminal.print_table("Verdicts", STEP_HEADER, step_cells(summary), console)
+    """Print the table, the verdict and the remarks."""
+    terminal.print_table(caption(summary), header(summary), [row_cells(summary, row) for row in summary.rows], console)
     for remark in remarks(summary):
         console.print(remark, highlight=False, markup=False)
 
 
 def to_markdown(summary: AblationSummary) -> str:
     """The whole report as Markdown."""
-    parts = [f"# {summary.title}", _markdown_table(header(summary), [row_cells(summary, r) for r in summary.rows])]
+    parts = [f"# {caption(summary)}", _markdown_table(header(summary), [row_cells(summary, r) for r in summary.rows])]
     if step_cells(summary):
         parts += ["## Verdicts", _markdown_table(STEP_HEADER, step_cells(summary))]
     if summary.comparisons:
@@ -140,7 +139,7 @@ def _to_html(summary: AblationSummary) -> str:
             drawn.append((metric.name, pages.inline_png(figures.to_png(figure))))
     return pages.render(
         "ablation.html.j2",
-        title=summary.title,
+        title=caption(summary),
         tables=[
             ("", header(summary), [row_cells(summary, row) for row in summary.rows]),
             ("Verdicts", STEP_HEADER, step_cells(summary)),

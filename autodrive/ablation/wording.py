@@ -23,6 +23,11 @@ PAIR_HEADER = (
 STEP_HEADER = ("metric", "step of the published order", "published", "ours", "p, corrected", "verdict")
 
 
+def caption(summary: AblationSummary) -> str:
+    """The title, with how cells are to be read where the paper's figures stand beside ours."""
+    return summary.title if summary.table is None else f"{summary.title} (published | ours)"
+
+
 def header(summary: AblationSummary) -> list[str]:
     """Column titles of the table."""
     titles = list(summary.axis)
@@ -94,7 +99,7 @@ def _title(summary: AblationSummary, column: str) -> str:
     metric = summary.metrics[column]
     if summary.table is None or column not in summary.table.metrics:
         return metric.title
-    return f"{metric.title} ({'published | ours' if metric.ours else 'published'})"
+    return metric.title if metric.ours else f"{metric.title} (published)"
 
 
 def _figures(summary: AblationSummary, row: AblationRow, column: str) -> str:
