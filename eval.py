@@ -2,20 +2,20 @@
 
 python eval.py ckpt=outputs/train/<run>
 python eval.py ckpt=outputs/train/<run> clips=my/clips.jsonl labels=event2
-python eval.py student=cosmos_reason1_7b scale=paper ckpt=null clips=my/clips.jsonl
+python eval.py student=cosmos_reason1_7b scale=paper questions=rules ckpt=null clips=my/clips.jsonl
 """
 
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from autodrive.assembly import build_exam, build_loaders, build_student, load_run_data, saved_student
 from autodrive.entry_point import run_with_hydra
+from autodrive.inference.evaluating import evaluate as evaluate_student
+from autodrive.reporting.show import show_run
 from autodrive.runs.frame import open_run
 from autodrive.runs.job import run_job
 from autodrive.runs.resume import evaluated_config
-from autodrive.training.assembly import build_data_module, build_student, load_run_data, saved_student
-from autodrive.training.evaluate import evaluate_student
-from autodrive.training.show import show_run
 
 
 def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
@@ -25,22 +25,17 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
         The metrics that `metrics.json` holds; of a folder that holds this evaluation already, without doing it again.
 
     Raises:
-        InputError: the configuration or an input is wrong, or the folder holds another finished run.
+        InputError: The configuration or an input is wrong, or the folder holds another finished run.
     """
     with open_run(config, run_dir) as run:
         if run.finished is not None:
             return run.finished
-        data = load_run_data(config, needed=(config.split,))
+        data = load_run_data(config, needed=(config.split,), asked=("val", "test", config.split))
         student = build_student(config, data) if config.ckpt is None else saved_student(config, Path(config.ckpt))
-        module = build_data_module(config, data, student)
-        metrics = evaluate_student(config, student, data, module, config.split, run_dir)
-        run.facts = {
-            "ckpt": config.ckpt,
-            "data_fingerprint": data.selection.fingerprint,
-            "clips_by_split_and_class": data.selection.counts(),
-            "clips_dropped": len(data.selection.dropped),
-        }
-    show_run(config, run_dir, data, module.reader, metrics)
+        loaders = build_loaders(config, data, student)
+        metrics = evaluate_student(student, data, loaders, build_exam(config, config.split), run.files)
+        run.facts = data.facts() | {"ckpt": config.ckpt}
+    show_run(run_dir, loaders.frames_of, config.evaluation.num_strips)
     return metrics
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
@@ -38,12 +39,11 @@ def bench(config: DictConfig) -> dict[str, Any]:
     video = Path(config.video) if config.video else None
     if video is not None and not video.is_file():
         raise InputError(f"video={video}: no such file")
-    recipe: Any = OmegaConf.to_container(config.student, resolve=True)
-    model = {"recipe": recipe, "repeats": config.repeats, "device": device_of(config.accelerator)}
+    model = {"spec": instantiate(config.student), "repeats": config.repeats, "device": device_of(config.accelerator)}
     model["dtype"] = DTYPES[config.dtype]
     prefixes = list(config.prefix_tokens)
     benchmarks = {
-        "tree": lambda: tree_benchmark(prefix_tokens=prefixes, annotations=list(config.annotations), **model),
+        "tree": lambda: tree_benchmark(prefix_tokens=prefixes, annotations=list(config.branches), **model),
         "train": lambda: mixture_benchmark(
             prefix_tokens=prefixes[-1],
             tokens_per_row=config.tokens_per_row,

@@ -37,6 +37,7 @@ class TrainConfig:
         tokens_per_row: Most tokens of a packed row; a step packs its clip visits into as few rows as fit them.
         num_steps: Optimiser steps of the whole training.
         num_workers: Number of loader processes.
+        student_from: A run folder whose student a new training starts from, with its family, size and tokenizer.
         resume: A run folder to continue in a new one, with its configuration.
         table: Published table that a sweep is compared with; null finds it by the swept keys.
         scale: Name of the scale in force.
@@ -55,12 +56,15 @@ class TrainConfig:
     tokens_per_row: int = MISSING
     num_steps: int = MISSING
     num_workers: int = MISSING
+    student_from: str | None = None
     resume: str | None = None
     table: str | None = None
     scale: str = MISSING
     axes: Any = MISSING
     dataset: Any = MISSING
+    annotations: Any = MISSING
     mixture: Any = MISSING
+    questions: Any = MISSING
     labels: Any = MISSING
     prompts: Any = MISSING
     student: Any = MISSING
@@ -93,7 +97,7 @@ def check_values(config: DictConfig) -> None:
     """Refuse what no run can work with before anything is rendered, prepared or loaded.
 
     Raises:
-        InputError: a key at the root is unknown (`+key=` passes Hydra), or a value is out of its range.
+        InputError: A key at the root is unknown (`+key=` passes Hydra), or a value is out of its range.
     """
     unknown = [str(key) for key in config if key not in {field.name for field in fields(EvalConfig)}]
     if unknown:

@@ -40,7 +40,7 @@ class CommandLine:
     def overridden_keys(self) -> list[str]:
         """Keys and groups that were set, in order, with dots as separators."""
         parsed = OverridesParser.create().parse_overrides(list(self.overrides))
-        return [override.key_or_group.replace("/", ".") for override in parsed]
+        return [(override.package or override.key_or_group).replace("/", ".") for override in parsed]
 
 
 Completion = Callable[[DictConfig, CommandLine], DictConfig]

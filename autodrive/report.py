@@ -9,10 +9,10 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 
+from autodrive.ablation.files import print_ablation, write_tables
+from autodrive.ablation.table import AblationSummary
 from autodrive.entry_point import run_with_hydra
 from autodrive.errors import InputError
-from autodrive.reporting.ablation import AblationSummary
-from autodrive.reporting.ablation_files import print_ablation, write_tables
 from autodrive.runs.folder import find_runs
 
 

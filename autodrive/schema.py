@@ -153,8 +153,12 @@ class Question(Record):
 class Annotation(Record):
     """One supervised question about a clip.
 
-    `options` and `answer` hold canonical values (class names, attribute values), not display text; the prompt book
-    and the label set turn them into words. `options` are in the order shown; `answer` is one of them if there are any.
+    `options` and `answer` hold canonical values (class names, attribute values), not display text; the task and the
+    label set turn them into words. `options` are in the order shown; `answer` is one of them if there are any. `think`
+    is a trace that leads to the answer: an annotation that has one is taught in reasoning mode.
+
+    Several references for a free-text question are several annotations with the same task and question: each is taught
+    by itself, and evaluation asks the question once and compares the reply with all of them.
     """
 
     id: str
@@ -184,9 +188,9 @@ class Annotation(Record):
         options: Iterable[str] = (),
         think: str | None = None,
     ) -> "Annotation":
-        """Build an annotation whose id is the hash of everything that identifies it."""
+        """Build an annotation whose id is the hash of everything that is taught, and of who made it."""
         options = tuple(options)
-        key = json.dumps([clip_id, task, question, options, answer, generator], ensure_ascii=False)
+        key = json.dumps([clip_id, task, question, options, answer, think, generator], ensure_ascii=False)
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         return cls(
             id=digest,
@@ -199,35 +203,53 @@ class Annotation(Record):
             generator=generator,
         )
 
+    @property
+    def mode(self) -> Mode:
+        """The mode that this annotation teaches: a trace teaches reasoning."""
+        return "direct" if self.think is None else "reasoning"
+
     def without_answer(self) -> Question:
         """The part of this annotation that a prompt may be made of."""
         return Question(task=self.task, question=self.question, options=self.options)
 
 
-class Prediction(Record):
-    """A model's reply to one annotation, kept verbatim, with what was read from it.
+class Reply(Record):
+    """What a model said to one question, verbatim; it knows no reference, so a clip without one can have it.
 
-    `parsed` is a canonical value or None; `failure` says why nothing could be read. `option_log_probs` follow
-    `options` (natural log, of the option's answer text given the prompt). `answer` is the reference.
+    `annotation_id` is the id the question was asked under: its annotation's, where it has one. `option_log_probs`
+    follow `options` (natural log, of the option's answer text given the prompt). `finished` says whether the model
+    ended the reply itself; if not, it was cut at the token limit. `weights_digest` identifies the model's weights.
     """
 
     annotation_id: str
     clip_id: str
-    source_video_id: str
     task: str
     question: str
+    options: tuple[str, ...] = ()
     mode: Mode
     model: str
     adapter: str | None = None
-    data_fingerprint: str
+    weights_digest: str
     prompt_hash: str
-    options: tuple[str, ...] = ()
-    answer: str
     reply: str
-    parsed: str | None = None
-    failure: str | None = None
+    finished: bool
     option_log_probs: tuple[float, ...] | None = None
     latency_s: float | None = None
+
+
+class Prediction(Reply):
+    """A reply beside its reference, and what was read from it: a line of predictions.jsonl.
+
+    `answer` is the reference, `other_answers` are further ones of a free-text question. `parsed` is a canonical value
+    or None; `failure` says why nothing could be read.
+    """
+
+    source_video_id: str
+    data_fingerprint: str
+    answer: str
+    other_answers: tuple[str, ...] = ()
+    parsed: str | None = None
+    failure: str | None = None
 
 
 class SetAside(Record):

@@ -17,13 +17,14 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from autodrive.assembly import load_run_data, saved_student
 from autodrive.config import register
-from autodrive.evaluation.metrics import metrics_from_predictions
-from autodrive.mixture.datamodule import ClipReader, ClipTreeDataModule
+from autodrive.inference.answering import answer_questions, beside_references, respondent_of
+from autodrive.mixture.datamodule import Batching, ClipReader, ClipTreeDataModule
+from autodrive.mixture.run_data import RunData
 from autodrive.runs.folder import run_config
 from autodrive.schema import Clip
-from autodrive.training.answering import Provenance, answer_questions
-from autodrive.training.assembly import RunData, load_run_data, saved_student
+from autodrive.tasks.scorecard import scorecard
 from autodrive.video.decoder import DecodedFrames
 
 BEFORE_S, AFTER_S = 0.1, 0.33
@@ -69,22 +70,14 @@ def evaluate_frozen(config: DictConfig, data: RunData, run: Path, condition: str
     """Metrics of the multiple-choice question under one condition."""
     student = saved_student(config, run)
     reader = FreezingReader(instantiate(config.decoder), student.processor, config.fps, condition=condition)
-    clips = [replace(c, annotations=tuple(a for a in c.annotations if a.task == "mcq")) for c in data.clips["test"]]
-    module = ClipTreeDataModule(
-        {"test": clips},
-        data.mixture,
-        reader,
-        data.writer,
-        config.batch_size,
-        config.tokens_per_row,
-        0,
-        num_workers=0,
-        seed=config.seed,
-    )
-    provenance = Provenance(student.name, None, data.selection.fingerprint, data.writer.prompts.hash)
-    loader = module.questions("test", ("direct",))
-    predictions = answer_questions(student, loader, clips, data.labels, {"direct": 4}, provenance)
-    return metrics_from_predictions(predictions, data.labels, "test")
+    clips, book = data.clips["test"], data.writer.book
+    batching = Batching(config.batch_size, config.tokens_per_row, config.num_workers)
+    module = ClipTreeDataModule(data.clips, None, reader, data.writer, batching, num_steps=0)
+    loader = module.questions("test", ("direct",), tasks=(book.headline,))
+    questions = {id_: question for clip in clips for id_, question in clip.questions()}
+    replies = answer_questions(student, loader, questions, book, respondent_of(student))
+    predictions = list(beside_references(replies, clips, book, data.labels, data.selection.fingerprint))
+    return scorecard(predictions, book, data.labels)
 
 
 def main() -> None:

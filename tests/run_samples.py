@@ -3,15 +3,20 @@
 import html.parser
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from running import composed
 
-from autodrive.evaluation.metrics import metrics_from_predictions
 from autodrive.labels import LabelSet
 from autodrive.schema import Mode, Prediction, SetAside, write_jsonl
+from autodrive.tasks.scorecard import scorecard
+from autodrive.tasks.task_book import TaskBook
 
 LABELS_FILE = Path(__file__).resolve().parents[1] / "conf" / "labels" / "event3.yaml"
 NAMES = ("normal", "near_collision", "collision")
@@ -20,6 +25,18 @@ NAMES = ("normal", "near_collision", "collision")
 def label_set() -> LabelSet:
     node = yaml.safe_load(LABELS_FILE.read_text(encoding="utf-8"))
     return LabelSet(node["name"], node["classes"])
+
+
+@cache
+def prompts_config() -> DictConfig:
+    """The node `prompts` of the default configuration."""
+    return composed("train").prompts
+
+
+@cache
+def task_book() -> TaskBook:
+    """The tasks of the default configuration."""
+    return instantiate(prompts_config())
 
 
 def prediction(
@@ -42,8 +59,10 @@ def prediction(
         "question": "What happens in this clip?",
         "mode": mode,
         "model": "tiny",
+        "weights_digest": "w",
         "data_fingerprint": "f",
         "prompt_hash": "p",
+        "finished": True,
         "options": NAMES,
         "answer": answer,
         "reply": letter,
@@ -84,14 +103,26 @@ def write_run(
     chosen = {"student": "tiny_qwen2_5_vl", "dataset": "synthetic", "scale": "tiny", "mixture": "uniform"}
     (hydra / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"choices": chosen | (choices or {})}}}))
     labels = yaml.safe_load(LABELS_FILE.read_text(encoding="utf-8"))
-    root = {"labels": labels, "fps": 15, "lr": 1e-3, "duration_s": 6, "resolution": "8x4", "seed": 0, "axes": {}}
+    prompts = OmegaConf.to_container(prompts_config())
+    root = {
+        "labels": labels,
+        "prompts": prompts,
+        "fps": 15,
+        "lr": 1e-3,
+        "duration_s": 6,
+        "resolution": "8x4",
+        "seed": 0,
+        "axes": {},
+    }
     (hydra / "config.yaml").write_text(yaml.safe_dump(root | (config or {})))
     if error:
         (folder / "error.json").write_text(json.dumps({"type": "RuntimeError", "message": error, "traceback": "…"}))
     if predictions is not None:
         write_jsonl(folder / "predictions.jsonl", predictions)
         write_jsonl(folder / "dropped.jsonl", dropped)
-        metrics = metrics_from_predictions(predictions, label_set())
+        metrics: dict[str, float] = {}
+        for mode, prefix in (("direct", "test"), ("reasoning", "test_reasoning")):
+            metrics |= scorecard([p for p in predictions if p.mode == mode], task_book(), label_set(), prefix)
         (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
 

@@ -68,7 +68,8 @@ def tiny(data_dir: Path, **changes: object) -> list[str]:
         "duration_s": 2,
         "fps": 5,
         "num_steps": 8,
-        "evaluation.max_new_tokens.reasoning": 12,
+        "prompts.tasks.mcq.max_new_tokens.reasoning": 12,
+        "prompts.tasks.closed_qa.max_new_tokens.reasoning": 12,
         "evaluation.num_strips": 2,
         "trainer.log_every_n_steps": 1,
     }

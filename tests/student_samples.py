@@ -1,33 +1,59 @@
 """Small clips, students and the plain one-sequence-at-a-time computation that student tests compare with."""
 
 import copy
+from typing import Any, cast
 
 import torch
-from records import make_clip
-from torch import Tensor
+from patch_student import PatchStudent, build_patch_student
+from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from autodrive.mixture.clip_tree import Branch, ClipSample, ClipTree, TokenBranch, TreeRow
-from autodrive.mixture.packing import pack_trees
 from autodrive.students.preprocessing import Resolution
-from autodrive.students.qwen2_5_vl import QwenStudent
-from autodrive.students.tiny import TinyQwen2_5_VL
+from autodrive.students.qwen_student import QwenStudent
+from autodrive.students.qwen_tiny import TinyQwen2_5_VL
+from autodrive.students.student import Student
+from autodrive.trees.clip_tree import ClipTree, TokenBranch, TreeRow
+from autodrive.trees.packing import pack_trees
+from autodrive.trees.sample import Branch, ClipSample, Text, Turn, Video
 from autodrive.video.decoder import DecodedFrames
 
 SYSTEM = "You watch dashcam video."
 MCQ = "What happens?\nA. normal driving\nB. a near-collision\nC. a collision\nAnswer with one letter."
 WEATHER = "What is the weather?"
+
+
+def one_turn(
+    name: str, prompt: str, target: str | None = None, options: tuple[str, ...] = (), **changes: Any
+) -> Branch:
+    """A branch of a single turn."""
+    return Branch(name, (Turn(prompt, target),), options, **changes)
+
+
 BRANCHES = (
-    Branch("mcq", MCQ, "B", ("A", "B", "C")),
-    Branch("weather", WEATHER, "heavy rain", ("clear", "heavy rain", "fog")),
-    Branch("caption", "Describe the clip.", "The car ahead brakes hard and stops in time."),
+    one_turn("mcq", MCQ, "B", ("A", "B", "C")),
+    one_turn("weather", WEATHER, "heavy rain", ("clear", "heavy rain", "fog")),
+    one_turn("caption", "Describe the clip.", "The car ahead brakes hard and stops in time."),
 )
-THINK = Branch(
+THINK = one_turn(
     "think", MCQ, "<think>The car ahead brakes hard. The gap closes but stays open.</think><answer>B</answer>"
 )
-TEXTS = [SYSTEM] + [
-    text for branch in (*BRANCHES, THINK) for text in (branch.prompt, branch.target or "", *branch.option_targets)
+CONVERSATION = Branch(
+    "conversation",
+    (Turn(WEATHER, "heavy rain"), Turn("Describe the clip.", "The car ahead brakes hard."), Turn(MCQ, "B")),
+    ("A", "B", "C"),
+)
+BEFORE, AFTER = Text("What happens in this clip of the front camera?"), Text("It was taken in heavy rain.")
+TEXTS = [SYSTEM, BEFORE.text, AFTER.text] + [
+    text
+    for one in (*BRANCHES, THINK, CONVERSATION)
+    for text in (*(t for turn in one.turns for t in (turn.prompt, turn.target or "")), *one.option_targets)
 ]
+
+
+def make_frames(num_frames: int, height: int, width: int, fps: float, seed: int = 0) -> DecodedFrames:
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.randint(0, 256, (num_frames, 3, height, width), dtype=torch.uint8, generator=generator)
+    return DecodedFrames(frames, torch.arange(num_frames).double() / fps)
 
 
 def make_sample(
@@ -38,10 +64,8 @@ def make_sample(
     branches: tuple[Branch, ...] = BRANCHES,
     seed: int = 0,
 ) -> ClipSample:
-    clip = make_clip(id=f"video{seed}#0", source_video_id=f"video{seed}", end_s=num_frames / fps)
-    generator = torch.Generator().manual_seed(seed)
-    frames = torch.randint(0, 256, (num_frames, 3, height, width), dtype=torch.uint8, generator=generator)
-    return ClipSample(clip, DecodedFrames(frames, torch.arange(num_frames).double() / fps), SYSTEM, branches)
+    frames = make_frames(num_frames, height, width, fps, seed)
+    return ClipSample(f"video{seed}#0", SYSTEM, (Video(frames),), branches)
 
 
 def make_student(fps: float = 2.0, seed: int = 0, **changes) -> QwenStudent:
@@ -50,47 +74,51 @@ def make_student(fps: float = 2.0, seed: int = 0, **changes) -> QwenStudent:
     return spec.build(TEXTS * 3, fps, Resolution(16, 1), seed)
 
 
-FAMILIES = {"qwen2_5_vl": make_student}
+def make_tied_student() -> QwenStudent:
+    """One whose head is its embedding, as in the smaller released checkpoints."""
+    student = make_student()
+    config = copy.deepcopy(student.model.config)
+    for part in (config, config.get_text_config()):
+        part.tie_word_embeddings = True
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    model.load_state_dict(student.model.state_dict())
+    model.tie_weights()
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    return QwenStudent("tied", model, student.processor)
 
 
-def make_trees(student: QwenStudent, case: dict) -> list[ClipTree]:
+def make_patch_student(fps: float = 2.0, seed: int = 0) -> PatchStudent:
+    """The second family; time is not in its tokens, so `fps` means nothing to it."""
+    del fps
+    return build_patch_student(TEXTS * 3, seed)
+
+
+FAMILIES = {"qwen2_5_vl": make_student, "patches": make_patch_student}
+
+
+def make_trees(student: Student, case: dict) -> list[ClipTree]:
     """Two clips with another number of branches, so that their trees differ in length."""
     two = make_sample(**case, branches=BRANCHES[1:], seed=1)
     return [student.processor.encode(sample) for sample in (make_sample(**case), two)]
 
 
-def pack_one(student: QwenStudent, *samples: ClipSample) -> TreeRow:
+def pack_one(student: Student, *samples: ClipSample) -> TreeRow:
     """All samples in one row."""
     (row,) = pack_trees([student.processor.encode(sample) for sample in samples], 10**6)
     return row
 
 
-def stock_model(student: QwenStudent) -> Qwen2_5_VLForConditionalGeneration:
-    """transformers' own model, untouched, with the student's weights."""
-    model = Qwen2_5_VLForConditionalGeneration(copy.deepcopy(student.model.config))
-    model.set_attn_implementation("sdpa")
-    model.load_state_dict(student.model.state_dict())
-    return model.eval()
-
-
-def plain_logits(model: Qwen2_5_VLForConditionalGeneration, student: QwenStudent, tree: ClipTree, ids: list[int]):
+def plain_logits(model: nn.Module, student: Student, tree: ClipTree, ids: list[int]) -> Tensor:
     """Logits (len(ids), vocabulary) after each token of one branch, as one causal sequence without any of our masks."""
-    vision = student.processor.vision
-    per_channel = tree.patches_PD.reshape(len(tree.patches_PD), 3, -1).double() / 255
-    mean, std = torch.tensor(vision.image_mean).double(), torch.tensor(vision.image_std).double()
-    pixels = ((per_channel - mean[:, None]) / std[:, None]).flatten(1).float()
-    steps = (torch.arange(len(ids)) + tree.branch_start).to(tree.prefix_positions)
-    logits = model(
-        input_ids=torch.tensor([tree.prefix_ids + ids]),
-        position_ids=torch.cat([tree.prefix_positions, steps.expand(3, -1)], dim=1)[:, None],
-        pixel_values_videos=pixels,
-        video_grid_thw=torch.tensor([tree.grid_thw]),
-        use_cache=False,
-    ).logits
+    logits = cast(Any, model)(**student.stock_inputs(tree, ids), use_cache=False).logits
     return logits[0, len(tree.prefix_ids) :]
 
 
-def plain_target_logits(model, student: QwenStudent, tree: ClipTree, branch: TokenBranch) -> Tensor:
-    """Logits (targets, vocabulary) that predict a branch's target tokens, computed alone."""
-    start = len(branch.prompt_ids)
-    return plain_logits(model, student, tree, branch.prompt_ids + branch.target_ids)[start - 1 : -1]
+def plain_target_logits(model: nn.Module, student: Student, tree: ClipTree, branch: TokenBranch) -> Tensor:
+    """Logits (targets, vocabulary) that predict the target tokens of a branch's turns, computed alone."""
+    places, start = [], 0
+    for turn in branch.turns:
+        start += len(turn.prompt_ids)
+        places += range(start - 1, start + len(turn.target_ids) - 1)
+        start += len(turn.target_ids)
+    return plain_logits(model, student, tree, branch.ids)[places]

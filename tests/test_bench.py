@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import run
+from hydra.utils import instantiate
+from running import composed, run
 
 from autodrive.bench import ratios
 from autodrive.benchmarks.measure import peak_memory_mb, time_alternately
@@ -25,7 +26,7 @@ def bench(out: Path, *arguments: str) -> dict:
 
 def test_the_tree_benchmark_has_the_keys_that_outsiders_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Ratios of so small a model say little; that seven annotations on a long prefix gain is beyond doubt."""
-    found = bench(tmp_path, "name=tree", "prefix_tokens=[310]", "annotations=[1,4]")
+    found = bench(tmp_path, "name=tree", "prefix_tokens=[310]", "branches=[1,4]")
     assert "times its floor" in " ".join(capsys.readouterr().err.split())
     main = ("train_vs_one_by_one", "train_vs_padded", "evaluate_options", "evaluate_questions")
     assert {f"{name}_speedup" for name in main} <= set(ratios(found))
@@ -65,8 +66,9 @@ def test_the_median_is_of_every_step_in_turn():
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process its peak memory")
 def test_padding_takes_more_memory_than_a_packed_row():
     size = TreeSize(prefix_tokens=510, annotations=7)
+    small = instantiate(composed("bench", OVERRIDES).student)
     packed, padded = (
-        peak_memory_mb(build, SMALL, size, False, CPU, torch.float32, device=CPU)
+        peak_memory_mb(build, small, size, False, CPU, torch.float32, device=CPU)
         for build in (packed_training, padded_training)
     )
     assert packed is not None

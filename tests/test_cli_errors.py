@@ -48,7 +48,7 @@ def the_one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["clips=nowhere.jsonl"], ["nowhere.jsonl: no such manifest", "autodrive.prepare"]),
         (["dataset=video_folder"], ["source is not set", "source=<folder>"]),
         (["dataset=nexar", "source=/nowhere"], ["source=/nowhere: no such folder"]),
-        (["mixture.closed_questions=[moon]"], ["mixture.closed_questions: unknown moon", "weather"]),
+        (["annotations.closed_qa.keys=[moon]"], ["closed questions: unknown moon", "weather"]),
         (["resume=nowhere"], ["nowhere: not a run folder", "train.py wrote"]),
         (["clips=a=b.jsonl"], ["""'clips="a=b.jsonl"'"""]),
         (["clips=my folder/a=b.jsonl"], ["""'clips="my folder/a=b.jsonl"'"""]),

@@ -22,8 +22,22 @@ EXPERIMENTS = sorted(
     path.relative_to(CONFIG_FOLDER / "experiment").with_suffix("").as_posix()
     for path in (CONFIG_FOLDER / "experiment").rglob("*.yaml")
 )
-GROUPS = ("dataset", "labels", "mixture", "prompts", "student", "decoder", "frame_cache", "trainer", "logger", "method")
-GROUPS += ("optimizer", "schedule")
+GROUPS = (
+    "dataset",
+    "labels",
+    "annotations",
+    "mixture",
+    "questions",
+    "prompts",
+    "student",
+    "decoder",
+    "frame_cache",
+    "trainer",
+    "logger",
+    "method",
+    "optimizer",
+    "schedule",
+)
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]
 
 
@@ -84,6 +98,22 @@ def test_axes_of_a_scale_hold_the_defaults_and_can_be_used(scale: str):
     assert [set(axes) for axes in both] == [{"fps", "lr", "resolution", "duration_s", "mixture"}] * 2
     for key in both[0]:
         assert list(both[0][key]) == list(both[1][key]), key
+
+
+@pytest.mark.parametrize("group", ["annotations", "mixture", "questions", "labels", "prompts"])
+def test_a_scale_changes_neither_what_is_taught_nor_what_is_asked(group: str):
+    tiny, paper = (composed("train", [f"scale={scale}", "source=x"]) for scale in ("tiny", "paper"))
+    assert tiny[group] == paper[group]
+
+
+def test_the_laptop_s_values_are_in_sight():
+    """Whoever opens conf/train.yaml sees what runs; scale=tiny adds names for the axes only."""
+    shown = yaml.safe_load((CONFIG_FOLDER / "train.yaml").read_text(encoding="utf-8"))
+    config = composed("train", ["scale=tiny"])
+    for key in ("fps", "duration_s", "resolution", "lr", "batch_size", "tokens_per_row", "num_steps", "seed"):
+        assert float(shown[key]) == config[key] if key != "resolution" else shown[key] == config[key], key
+    scale = yaml.safe_load((CONFIG_FOLDER / "scale" / "tiny.yaml").read_text(encoding="utf-8"))
+    assert set(scale) == {"scale", "axes"}
 
 
 def test_paper_scale_has_the_paper_s_values():

@@ -2,12 +2,12 @@
 
 import ast
 import doctest
-import importlib.util
 import re
 import runpy
 import shlex
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
-from running import prepare_settings, run
+from run_samples import reader, write_run
+from running import composed, prepare_settings, run
 from video_files import write_video
 
-from autodrive.annotation.rules import closed_annotations, mcq_annotations, mcq_questions
+from autodrive.annotation.rules import ClassQuestion, ClosedQuestions
 from autodrive.config import register
 from autodrive.datasets.manifest import load_clips
 from autodrive.datasets.preparing import prepare
@@ -167,29 +168,78 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     prepare(world, folder / "clips", prepare_settings(4))
     clips = load_clips(folder / "clips" / "clips.jsonl")
     clip = next(clip for clip in clips if clip.label == "collision")
-    labels, prompts = configured("labels/event3"), configured("prompts/autodrive")
-    annotations = mcq_annotations(clip, "collision", mcq_questions(clip.id, labels, 0))
-    annotations += closed_annotations(clip, "collision", ["weather", "when"])
-    taught = [BranchWriter(prompts, labels).teach(annotation, "direct") for annotation in annotations]
-    texts = [prompts.system, *(text for branch in taught for text in (branch.prompt, str(branch.target)))]
+    labels, book = configured("labels/event3"), instantiate(composed("train").prompts)
+    annotations = list(ClassQuestion("mcq").annotations([clip], labels, 0))
+    annotations += ClosedQuestions("closed_qa", ["weather", "when"]).annotations([clip], labels, 0)
+    taught = [BranchWriter(book, labels).teach(annotation) for annotation in annotations]
+    texts = [book.system, *(t for b in taught for turn in b.turns for t in (turn.prompt, str(turn.target)))]
     student = configured("student/tiny_qwen2_5_vl").build(texts, 15, Resolution.parse("8x4"), 0)
     return {
+        "folder": folder,
         "clip": clip,
         "labels": labels,
-        "prompts": prompts,
+        "book": book,
         "student": student.eval(),
         "decoder": configured("decoder/pyav"),
+        **published_table_example(folder),
     }
 
 
+def published_table_example(folder: Path) -> dict[str, object]:
+    """The file that CONTRIBUTING.md shows, and a sweep to stand beside it."""
+    (shown,) = [b for b in blocks((REPOSITORY / "CONTRIBUTING.md").read_text(), "yaml") if "test_set:" in b]
+    (folder / "published").mkdir()
+    (folder / "published" / "another.yaml").write_text(shown, encoding="utf-8")
+    for fps, skill in ((2, 0.5), (10, 0.9)):
+        for seed in (0, 1):
+            write_run(folder / "sweep" / f"{fps}-{seed}", [f"fps={fps}", f"seed={seed}"], reader(skill, seed))
+    return {"folder_of_that_file": folder / "published", "sweep": folder / "sweep"}
+
+
+@pytest.fixture
+def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """What the how-tos of CONTRIBUTING.md add: their files, as if they lay where their first line says."""
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for content in blocks(text, "yaml"):
+        path = tmp_path / re.match(r"# (\S+)", content)[1]  # type: ignore[index]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    for content in blocks(text, "python"):
+        if first := re.match(r"# (autodrive/\S+)\.py\n", content):
+            module = types.ModuleType(first[1].replace("/", "."))
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+            exec(content, module.__dict__)
+    names = ",".join(path.stem for folder in (REPOSITORY, tmp_path) for path in (folder / "conf" / "tasks").iterdir())
+    where = (f"hydra.searchpath=[file://{tmp_path}/conf]", f"tasks@prompts.tasks=[{names}]")
+    return {
+        "composed": lambda *overrides: composed("train", [*where, *overrides]),
+        "book": instantiate(composed("train", where).prompts),
+    }
+
+
+def test_every_how_to_fits_on_a_page():
+    section = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## How to add …")[1].split("\n## ")[0]
+    examples = [block for language in ("python", "yaml") for block in blocks(section, language)]
+    assert len(examples) > 6
+    for example in examples:
+        assert sum(bool(line.strip()) for line in example.splitlines()) < 60, example.splitlines()[0]
+
+
 @pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/clip_trees.md"])
-def test_worked_examples_are_true(document: str, example: dict[str, object]):
+def test_worked_examples_are_true(document: str, example: dict[str, object], added: dict[str, object]):
     text = "\n".join(blocks((REPOSITORY / document).read_text(encoding="utf-8"), "python"))
-    parsed = doctest.DocTestParser().get_doctest(text, dict(example), document, document, 0)
+    parsed = doctest.DocTestParser().get_doctest(text, example | added, document, document, 0)
     assert len(parsed.examples) > 10
     report: list[str] = []
     outcome = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(parsed, out=report.append)
     assert outcome.failed == 0, "".join(report)
+
+
+def test_examples_of_how_to_add_a_thing_are_short():
+    section = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## How to add")[1]
+    lengths = [len([line for line in block.splitlines() if line.strip()]) for block in blocks(section, "python")]
+    assert lengths
+    assert max(lengths) < 60
 
 
 def test_documented_files_are_what_the_world_writes(example: dict[str, object]):
@@ -206,38 +256,13 @@ def test_documented_files_are_what_the_world_writes(example: dict[str, object]):
     assert set(clip.metadata) <= named
 
 
-@pytest.fixture
-def documented_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that CONTRIBUTING.md shows; their modules can be imported as if they were in place."""
-    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    for language in ("python", "yaml"):
-        for block in blocks(text, language):
-            named = re.match(r"# ((?:autodrive|conf)/\S+)\n", block)
-            if not named:
-                continue
-            assert block.count("\n") < 60, named[1]
-            assert not (REPOSITORY / named[1]).exists(), f"{named[1]} is there already"
-            path = tmp_path / named[1]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block, encoding="utf-8")
-            if path.suffix == ".py":
-                name = named[1].removesuffix(".py").replace("/", ".")
-                spec = importlib.util.spec_from_file_location(name, path)
-                assert spec is not None
-                assert spec.loader is not None
-                module = importlib.util.module_from_spec(spec)
-                monkeypatch.setitem(sys.modules, name, module)
-                monkeypatch.setattr(importlib.import_module(name.rpartition(".")[0]), path.stem, module, raising=False)
-                spec.loader.exec_module(module)
-    return tmp_path
-
-
-def test_the_example_of_a_new_dataset_prepares_its_videos(documented_files: Path):
-    source, out = documented_files / "my_fleet", documented_files / "out"
+@pytest.mark.usefixtures("added")
+def test_the_example_of_a_new_dataset_prepares_its_videos(tmp_path: Path):
+    source, out = tmp_path / "my_fleet", tmp_path / "out"
     for name in ("a", "b"):
         write_video(source / f"{name}.mp4", num_frames=30, fps=10)
     (source / "incidents.csv").write_text("file,kind,second\nb.mp4,collision,1.5\nc.mp4,collision,2\n")
-    search = f"hydra.searchpath=[file://{documented_files / 'conf'}]"
+    search = f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
     assert run("prepare", "dataset=fleet", f"source={source}", f"out={out}", search) == 0
     labels = {clip.source_video_id: (clip.label, clip.event_time_s) for clip in load_clips(out / "clips.jsonl")}
     assert labels == {"a": ("normal", None), "b": ("collision", 1.5)}

@@ -43,7 +43,9 @@ def test_the_folder_of_an_evaluation(smoke_run: Path, evaluated: Path):
     assert facts["data_fingerprint"] == json.loads((smoke_run / "provenance.json").read_text())["data_fingerprint"]
 
 
-def test_the_command_line_changes_the_run_s_configuration(smoke_run: Path, manifest: Path, tmp_path: Path):
+def test_the_command_line_changes_the_run_s_configuration(
+    smoke_run: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     folder = tmp_path / "run"
     changes = ["labels=event2", f"clips={manifest}", "fps=2", "split=val", "evaluation.modes=[direct]"]
     assert run("eval", f"ckpt={smoke_run}", *changes, f"hydra.run.dir={folder}") == 0
@@ -51,6 +53,10 @@ def test_the_command_line_changes_the_run_s_configuration(smoke_run: Path, manif
     assert {p.mode for p in found} == {"direct"}
     assert {p.answer for p in found if p.task == "mcq"} == {"normal", "event"}
     assert all(p.clip_id.startswith("val_") for p in found)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert {key.split("/")[0] for key in metrics} == {"val"}
+    assert "val: " in capsys.readouterr().out
+    assert "val clips of" in (folder / "report.html").read_text(encoding="utf-8")
     assert run_config(folder).fps == 2
 
 

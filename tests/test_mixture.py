@@ -1,19 +1,23 @@
 import re
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import make_clip, make_view
+from run_samples import task_book
 
+from autodrive.annotation.rules import ClassQuestion
+from autodrive.annotation.supply import AnnotatedClip, supply
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.mixture.balancing import Balance
-from autodrive.mixture.mixture import Mixture, Visit, VisitSchedule, sibling_blocks
+from autodrive.mixture.mixture import Mixture, VisitSchedule, sibling_blocks
 from autodrive.mixture.selection import select_clips
-from autodrive.schema import DataFile
+from autodrive.schema import Annotation, Clip, DataFile, Split
 from autodrive.video.frame_grid import FrameGrid
 
 PAPER = ["normal"] * 430 + ["near_collision"] * 90 + ["collision"] * 10
@@ -63,35 +67,39 @@ def test_subsample_is_seeded():
     assert plan(balance, PAPER, 1).visits != plan(balance, PAPER, 2).visits
 
 
-def test_unknown_closed_question_is_refused():
-    with pytest.raises(InputError, match="wether"):
-        Mixture(closed_questions=["wether"])
-
-
 def test_an_unknown_mean_is_refused():
     with pytest.raises(InputError, match=r"mixture\.loss_mean=clips: choose annotations or tokens"):
         Mixture(loss_mean="clips")  # type: ignore[arg-type]
 
 
+def annotated(label: str | None = "normal", **changes) -> AnnotatedClip:
+    clip = make_clip(label=label, **changes)
+    said = Annotation.create(clip.id, "caption", "?", "Two cars touch.", "test")
+    return AnnotatedClip(clip, label, {"people": (said,)})
+
+
+def schedule_of(num_clips: int, batch_size: int, seed: int) -> VisitSchedule:
+    clips = [annotated(id=f"{i}#0", source_video_id=f"s{i}") for i in range(num_clips)]
+    return Mixture().schedule(Mixture().plan(clips, ("people",), seed), batch_size)
+
+
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 5), st.integers(1, 30))
 def test_every_epoch_visits_each_place_of_the_plan_once(num_visits: int, batch_size: int, seed: int, steps: int):
-    schedule = VisitSchedule(tuple((i,) for i in range(num_visits)), batch_size, seed)
+    schedule = schedule_of(num_visits, batch_size, seed)
     stream = [visit for step in range(steps) for visit in schedule.batch(step)]
     assert [v.position for v in stream] == list(range(steps * batch_size))
     for start in range(0, len(stream) - num_visits + 1, num_visits):
-        assert sorted(v.clip_index for v in stream[start : start + num_visits]) == list(range(num_visits))
+        assert len({v.clip.id for v in stream[start : start + num_visits]}) == num_visits
     assert all(0 <= v.phase < 1 for v in stream)
 
 
-FIFTY = tuple((i,) for i in range(50))
-
-
 def test_a_batch_follows_from_seed_and_step_alone():
-    unbroken = VisitSchedule(FIFTY, 16, seed=4)
+    unbroken = schedule_of(50, 16, seed=4)
     for step in range(20):
         unbroken.batch(step)
-    assert VisitSchedule(FIFTY, 16, seed=4).batch(20) == unbroken.batch(20)
-    assert VisitSchedule(FIFTY, 16, seed=5).batch(20) != unbroken.batch(20)
+    assert schedule_of(50, 16, seed=4).batch(20) == unbroken.batch(20)
+    assert schedule_of(50, 16, seed=5).batch(20) != unbroken.batch(20)
 
 
 def labels(*names: str) -> LabelSet:
@@ -107,8 +115,15 @@ def manifest(view=None, **changes):
     return [make_clip(view, id=f"{i}#0", split=s, label=c, **changes) for i, (s, c) in enumerate(MEMBERS)]
 
 
+def select(clips: list[Clip], labels: LabelSet, fps: float, needed: tuple[Split, ...], **sources):
+    """Select with the class question, and other sources if given."""
+    built = {"classes": ClassQuestion("mcq"), **sources}
+    found = supply(built, [c for c in clips if c.split], {c.id for c in clips}, task_book(), labels, seed=0)
+    return select_clips(clips, {c.clip.id: c for c in found.clips}, labels, FrameGrid(fps), needed)
+
+
 def test_selection_sorts_by_split_and_class():
-    selection = select_clips(manifest(), TWO, FrameGrid(15), ("train", "val", "test"))
+    selection = select(manifest(), TWO, 15, ("train", "val", "test"))
     assert selection.counts() == {
         "train": {"normal": 1, "collision": 1},
         "val": {"normal": 1},
@@ -119,107 +134,102 @@ def test_selection_sorts_by_split_and_class():
 
 def test_too_high_frame_rate_is_dropped_and_counted():
     slow = make_clip(make_view(native_fps=10), id="slow#0", split="train", label="normal")
-    selection = select_clips([*manifest(), slow], TWO, FrameGrid(15), ("train",))
+    selection = select([*manifest(), slow], TWO, 15, ("train",))
     assert [(d.item, d.reason) for d in selection.dropped] == [("slow#0", "frame_rate_too_high")]
 
 
 def test_frame_rate_tolerance_is_five_percent():
-    assert not select_clips(manifest(make_view(native_fps=28.9)), TWO, FrameGrid(30), ("train",)).dropped
+    assert not select(manifest(make_view(native_fps=28.9)), TWO, 30, ("train",)).dropped
     with pytest.raises(InputError, match=r"highest usable value is fps=29\.4"):
-        select_clips(manifest(make_view(native_fps=28.0)), TWO, FrameGrid(30), ("train",))
+        select(manifest(make_view(native_fps=28.0)), TWO, 30, ("train",))
 
 
 def test_no_usable_frame_rate_names_the_highest():
     with pytest.raises(InputError, match=r"fps=10\.5"):
-        select_clips(manifest(make_view(native_fps=10)), TWO, FrameGrid(30), ("train",))
+        select(manifest(make_view(native_fps=10)), TWO, 30, ("train",))
 
 
 def test_class_without_training_clips_is_named():
     with pytest.raises(InputError, match="near_collision"):
-        select_clips(manifest(), labels("normal", "near_collision", "collision"), FrameGrid(15), ("train",))
+        select(manifest(), labels("normal", "near_collision", "collision"), 15, ("train",))
 
 
 def test_empty_split_is_named_with_what_was_set_aside():
     clips = [c for c in manifest() if c.split != "val"] + [make_clip(id="x#0", split="val", label=None)]
     with pytest.raises(InputError, match=r"val split is empty \(set aside: 1 no_label\)"):
-        select_clips(clips, TWO, FrameGrid(15), ("train", "val"))
+        select(clips, TWO, 15, ("train", "val"))
 
 
 def test_both_messages_name_the_same_highest_rate():
     clips = manifest(make_view(native_fps=29.97))
     with pytest.raises(InputError) as of_selection:
-        select_clips(clips, TWO, FrameGrid(60), ("train",))
+        select(clips, TWO, 60, ("train",))
     with pytest.raises(InputError) as of_grid:
         FrameGrid(60).timestamps(0, 4, 29.97)
     named = [
         re.search(r"highest usable (?:value is fps=|fps is )([\d.]+)", str(e.value)) for e in (of_selection, of_grid)
     ]
     assert [match and match[1] for match in named] == ["31.46", "31.46"]
-    assert not select_clips(clips, TWO, FrameGrid(31.46), ("train",)).dropped
+    assert not select(clips, TWO, 31.46, ("train",)).dropped
 
 
 def test_fingerprint_follows_every_view_and_the_sensors():
     def fingerprint(driver="22", sensors="33"):
         views = {"road": make_view(), "driver": make_view("b.mp4", content_hash=driver)}
         clips = manifest(views=views, sensors=DataFile(path="a.npz", content_hash=sensors))
-        return select_clips(clips, TWO, FrameGrid(15), ("train",)).fingerprint
+        return select(clips, TWO, 15, ("train",)).fingerprint
 
     assert fingerprint() == fingerprint()
     assert len({fingerprint(), fingerprint(driver="23"), fingerprint(sensors="34")}) == 3
 
 
-def test_fingerprint_follows_clips_labels_and_splits():
-    base = select_clips(manifest(), TWO, FrameGrid(15), ("train",)).fingerprint
-    assert select_clips(list(reversed(manifest())), TWO, FrameGrid(15), ("train",)).fingerprint == base
-    assert select_clips(manifest(make_view(content_hash="11")), TWO, FrameGrid(15), ("train",)).fingerprint != base
-    assert select_clips(manifest(end_s=5.0), TWO, FrameGrid(15), ("train",)).fingerprint != base
+class People:
+    """Describes the clips it knows."""
+
+    def __init__(self, *clip_ids: str, answer: str = "Two cars touch.") -> None:
+        self.clip_ids, self.answer = clip_ids, answer
+
+    def annotations(self, clips: Sequence[Clip], labels: LabelSet, seed: int) -> list[Annotation]:
+        return [Annotation.create(id_, "caption", "What happens?", self.answer, "people") for id_ in self.clip_ids]
 
 
-def visit(ordinal: int, clip_index: int = 0, seed: int = 0) -> Visit:
-    return Visit(clip_index, position=ordinal, ordinal=ordinal, phase=0.0, seed=seed)
+def test_a_clip_without_a_class_enters_where_a_source_has_annotations_for_it():
+    clips = [*manifest(), *(make_clip(id=f"bddx{i}#0", split="train", label=None) for i in range(2))]
+    selection = select(clips, TWO, 15, ("train",), people=People("bddx0#0"))
+    assert selection.counts()["train"] == {"normal": 1, "collision": 1, "no_class": 1}
+    assert [(d.item, d.reason) for d in selection.dropped] == [("bddx1#0", "no_label")]
+    plan = Mixture({"classes": {"per_visit": 1}}, balance=Balance(equal=True)).plan(
+        selection.clips["train"], ("classes", "people"), seed=0
+    )
+    assert plan.visits_per_class() == {"normal": 1, "collision": 1, "no_class": 1}
+    assert plan.annotations_per_epoch() == {"classes": 2, "people": 1}
 
 
-def test_the_visits_of_a_clip_take_different_annotations_until_all_had_their_turn():
-    mixture = Mixture(mcq_orders=6, closed_questions=["when", "ego_brakes"], per_visit={"mcq": 2, "closed_qa": 1})
-    clip = make_clip(metadata={"ego_brakes": True})
-    three = labels("normal", "near_collision", "collision")
-    labelled = mixture.annotate(clip, "collision", three, 0, training=True)
-    assert Counter(a.task for a in labelled.annotations) == {"mcq": 6, "closed_qa": 2}
-    draws = [mixture.for_visit(labelled, visit(i)) for i in range(60)]
-    assert all(Counter(a.task for a in draw) == {"mcq": 2, "closed_qa": 1} for draw in draws)
-    assert all(len({a.id for a in draw}) == 3 for draw in draws)
-    for task, visits_a_round in (("mcq", 3), ("closed_qa", 2)):
-        for start in range(0, 60, visits_a_round):
-            dealt = [a.id for draw in draws[start : start + visits_a_round] for a in draw if a.task == task]
-            assert sorted(dealt) == sorted(a.id for a in labelled.annotations if a.task == task)
-    assert draws[3] == mixture.for_visit(labelled, visit(3))
-    assert [mixture.for_visit(labelled, visit(i, seed=1)) for i in range(60)] != draws
-    assert [mixture.for_visit(labelled, visit(i, clip_index=1)) for i in range(60)] != draws
-    assert mixture.annotations_per_visit([labelled], [0, 0]) == 3
+def test_a_label_outside_the_set_stays_out_whoever_describes_the_clip():
+    clips = [*manifest(), make_clip(id="w#0", split="train", label="witness")]
+    dropped = select(clips, TWO, 15, ("train",), people=People("w#0")).dropped
+    assert [(d.item, d.reason) for d in dropped] == [("w#0", "label_not_in_label_set")]
 
 
-def test_what_makes_no_full_hand_waits_for_the_next_shuffle():
-    mixture = Mixture(mcq_orders=5, per_visit={"mcq": 3})
-    labelled = mixture.annotate(make_clip(), "collision", labels("normal", "near_collision", "collision"), 0, True)
-    draws = [mixture.for_visit(labelled, visit(i)) for i in range(200)]
-    assert all(len({a.id for a in draw}) == 3 for draw in draws)
-    counts = Counter(a.id for draw in draws for a in draw)
-    assert len(counts) == 5
-    assert min(counts.values()) > 90  # 120 each on average
+def test_fingerprint_follows_clips_labels_splits_and_annotations():
+    base = select(manifest(), TWO, 15, ("train",)).fingerprint
+    assert select(list(reversed(manifest())), TWO, 15, ("train",)).fingerprint == base
+    assert select(manifest(make_view(content_hash="11")), TWO, 15, ("train",)).fingerprint != base
+    assert select(manifest(end_s=5.0), TWO, 15, ("train",)).fingerprint != base
+    described = select(manifest(), TWO, 15, ("train",), people=People("0#0")).fingerprint
+    assert described != base
+    assert select(manifest(), TWO, 15, ("train",), people=People("0#0", answer="None do.")).fingerprint != described
 
 
 def test_ordinals_count_the_visits_of_a_clip_across_epochs():
-    schedule = VisitSchedule(((0, 1), (0,), (0,), (2,)), batch_size=2, seed=3)
-    stream = [v for step in range(15) for v in schedule.batch(step)]
-    seen: Counter[int] = Counter()
-    for v in stream:
-        assert v.ordinal == seen[v.clip_index]
-        seen[v.clip_index] += 1
-
-
-def test_evaluation_asks_the_multiple_choice_question_once():
-    mixture = Mixture(mcq_orders=6, per_visit={"mcq": 2})
-    assert len(mixture.annotate(make_clip(), "normal", TWO, 0, training=False).annotations) == 1
+    clips = [annotated("normal", id="0#0"), annotated("collision", id="1#0")]
+    mixture = Mixture(balance=Balance(factors={"normal": 1, "collision": 3}), parts={"people": {"per_visit": 1}})
+    schedule = mixture.schedule(mixture.plan(clips, ("people",), 3), batch_size=2)
+    ordinals: dict[int, list[int]] = {0: [], 1: []}
+    for epoch in range(8):
+        for clip_index, ordinal in schedule._epoch(epoch):
+            ordinals[clip_index].append(ordinal)
+    assert ordinals == {0: list(range(8)), 1: list(range(24))}
 
 
 @given(
@@ -227,34 +237,25 @@ def test_evaluation_asks_the_multiple_choice_question_once():
 )
 def test_sibling_blocks_keep_every_visit_and_never_repeat_a_clip(repeats: list[tuple[int, int]]):
     visits = [clip for clip, times in repeats for _ in range(times)]
-    blocks = sibling_blocks(visits, [f"scene{clip // 3}" for clip in visits])
+    blocks = sibling_blocks(visits, [make_clip(id=f"{i}#0", source_video_id=f"scene{i // 3}") for i in range(10)])
     assert sorted(v for block in blocks for v in block) == sorted(visits)
     assert all(len(set(block)) == len(block) for block in blocks)
     assert all(len({clip // 3 for clip in block}) == 1 for block in blocks)
 
 
 def test_siblings_come_together_only_if_asked():
-    clips = [make_clip(id=f"{i}#0", source_video_id=f"s{i // 3}") for i in range(30)]
-    labelled = [Mixture().annotate(c, "normal", TWO, 0, training=True) for c in clips]
+    clips = [annotated(id=f"{i}#0", source_video_id=f"s{i // 3}") for i in range(30)]
 
     def neighbours(together: bool) -> float:
-        batch = Mixture(siblings_together=together).schedule(labelled, 30, seed=0).batch(0)
-        scenes = [v.clip_index // 3 for v in batch]
+        mixture = Mixture(siblings_together=together)
+        batch = mixture.schedule(mixture.plan(clips, ("people",), seed=0), 30).batch(0)
+        scenes = [v.clip.source_video_id for v in batch]
         return sum(a == b for a, b in pairwise(scenes)) / len(scenes)
 
     assert neighbours(True) > 0.6
     assert neighbours(False) < 0.3
 
 
-def test_one_option_order_per_run_depends_on_the_seed_only():
-    mixture = Mixture(option_order="per_run", mcq_orders=6)
-    names = ("normal", "near_collision", "collision")
-    asked = [mixture.annotate(make_clip(id=f"{i}#0"), "normal", labels(*names), 0, True).annotations for i in range(9)]
-    assert {a.options for annotations in asked for a in annotations} == {asked[0][0].options}
-    orders = {mixture.questions("x", labels(*names), seed, 1)[0].options for seed in range(30)}
-    assert len(orders) == 6
-
-
-def test_unknown_option_order_is_refused():
-    with pytest.raises(InputError, match="per_clip or per_run"):
-        Mixture(option_order="random")  # type: ignore[arg-type]
+def test_windows_of_one_recording_are_no_siblings():
+    windows = [make_clip(id=f"a#{i}", source_video_id="a", start_s=i, end_s=i + 4) for i in range(7)]
+    assert sibling_blocks(range(7), windows) == tuple((i,) for i in range(7))

@@ -8,14 +8,15 @@ import cv2
 import numpy as np
 import pytest
 from rich.console import Console
-from run_samples import NAMES, addresses, label_set, prediction, reader, write_run
+from run_samples import NAMES, addresses, label_set, prediction, reader, task_book, write_run
 
-from autodrive.evaluation.metrics import confusion_by_video, metrics_from_predictions
+from autodrive.ablation.files import write_ablation
+from autodrive.ablation.wandb_table import log_ablation
+from autodrive.evaluation.by_video import confusion_by_video
 from autodrive.reporting import figures, terminal
-from autodrive.reporting.ablation_files import write_ablation
 from autodrive.reporting.run_page import choose_cases, loss_curves, write_run_page
-from autodrive.reporting.wandb_table import log_ablation
 from autodrive.schema import SetAside
+from autodrive.tasks.scorecard import scorecard
 
 
 @pytest.fixture
@@ -76,13 +77,13 @@ def test_loss_curves_skip_rows_without_a_loss(run_dir):
 
 
 def test_figures_are_pictures_with_ink():
-    metrics = metrics_from_predictions(reader(0.8, 0), label_set())
+    metrics = scorecard(reader(0.8, 0), task_book(), label_set())
     confusion = confusion_by_video(reader(0.8, 0), label_set()).sum(axis=0)
     drawn = [
         figures.confusion_figure(confusion, NAMES),
         figures.f1_figure(metrics, {name: name for name in NAMES}),
         figures.loss_figure({"train/loss": (range(100), np.linspace(1, 0, 100).tolist())}),
-        figures.accuracy_figure(["a", "b"], [(0.5, 0.4, 0.6), None], [40.9, None]),
+        figures.metric_figure(["a", "b"], [(50, 40, 60), None], [40.9, None], "accuracy, %", "percent"),
     ]
     for figure in drawn:
         picture = cv2.imdecode(np.frombuffer(figures.to_png(figure), np.uint8), cv2.IMREAD_GRAYSCALE)
@@ -90,10 +91,10 @@ def test_figures_are_pictures_with_ink():
         assert 0.005 < (picture < 200).mean() < 0.6
 
 
-def test_the_accuracy_figure_explains_its_marks_whichever_row_has_them():
-    figure = figures.accuracy_figure(["a", "b"], [None, (0.5, 0.4, 0.6)], [None, 40.9])
+def test_the_metric_figure_explains_its_marks_whichever_row_has_them():
+    figure = figures.metric_figure(["a", "b"], [None, (0.5, 0.4, 0.6)], [None, 0.409], "F1", "fraction")
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"ours, 95 % interval", "published"}
-    assert figures.accuracy_figure(["a"], [None], [None]).legends == []
+    assert figures.metric_figure(["a"], [None], [None], "F1", "fraction").legends == []
 
 
 def test_the_column_of_unread_replies_appears_only_if_there_are_any():
@@ -107,7 +108,7 @@ def test_the_terminal_leads_with_incidents_and_says_n(tmp_path):
     replies = [prediction(clip, None if clip == 0 else NAMES[clip % 3]) for clip in range(30)]
     with (tmp_path / "out").open("w") as file:
         console = Console(width=100, record=True, file=file)
-        terminal.print_scores(metrics_from_predictions(replies, label_set()), label_set(), console)
+        terminal.print_scores(scorecard(replies, task_book(), label_set()), label_set(), console)
         terminal.print_confusion(confusion_by_video(replies, label_set()).sum(axis=0), label_set(), console)
     text = console.export_text()
     assert text.index("collision") < text.index("normal")

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from records import make_clip, make_view
 
 from autodrive.errors import InputError
-from autodrive.schema import Annotation, Clip, iterate_jsonl, read_jsonl, write_jsonl
+from autodrive.schema import Annotation, Clip, Prediction, Reply, iterate_jsonl, read_jsonl, write_jsonl
 
 
 def test_manifest_round_trip(tmp_path: Path):
@@ -81,14 +81,26 @@ def annotation(**changes) -> Annotation:
         {"answer": "y"},
         {"generator": "rule/2"},
         {"options": ("y", "x")},
+        {"think": "because"},
     ],
 )
 def test_annotation_id_depends_on_everything_that_identifies_it(changes: dict):
     assert annotation(**changes).id != annotation().id
 
 
-def test_annotation_id_ignores_what_does_not_identify_it():
-    assert annotation(think="because").id == annotation().id
+def test_a_trace_and_its_repair_have_different_ids():
+    assert annotation(think="the gap closes").id != annotation(think="the gap closes, then opens").id
+    assert annotation(think="because").mode == "reasoning"
+    assert annotation().mode == "direct"
+
+
+def test_a_reply_needs_no_reference():
+    question = {"annotation_id": "q", "clip_id": "mined#0", "task": "mcq", "question": "?", "mode": "direct"}
+    who = {"model": "tiny", "weights_digest": "w", "prompt_hash": "p"}
+    reply = Reply.model_validate({**question, **who, "reply": "B", "finished": True})
+    assert not {"answer", "parsed", "source_video_id"} & set(Reply.model_fields)
+    with pytest.raises(ValidationError, match="answer"):
+        Prediction(**reply.model_dump())
 
 
 def test_answer_must_be_an_option():

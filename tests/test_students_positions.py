@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from autodrive.students.positions import prefix_positions, real_times, reference_times
+from autodrive.students.qwen_positions import prefix_positions, real_times, reference_times
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_real_times_are_measured_times_neither_gridded_nor_floored():
 
 def test_a_prefix_by_hand_where_space_is_larger_than_time():
     # 2 text tokens, 2 temporal patches of 2 x 4 patches (1 x 2 tokens), 1 text token.
-    positions, branch_start = prefix_positions(2, torch.tensor([0, 1]), (2, 4), 1)
+    positions, branch_start = prefix_positions([2, (torch.tensor([0, 1]), (2, 4)), 1])
     assert positions.tolist() == [
         [0, 1, 2, 2, 3, 3, 4],
         [0, 1, 2, 2, 2, 2, 4],
@@ -55,7 +55,7 @@ def test_a_prefix_by_hand_where_space_is_larger_than_time():
 
 def test_text_after_a_long_video_starts_past_the_last_temporal_id():
     # 40 s at 2 fps, 24 x 40 patches, 16 tokens before: the reference column of the design notes.
-    positions, branch_start = prefix_positions(16, reference_times(40, 2, 2), (24, 40), 1)
+    positions, branch_start = prefix_positions([16, (reference_times(40, 2, 2), (24, 40)), 1])
     assert positions[0, 16].item() == 16
     assert positions[0, -2].item() == 94
     assert positions[:, -1].tolist() == [95, 95, 95]
@@ -64,12 +64,26 @@ def test_text_after_a_long_video_starts_past_the_last_temporal_id():
 
 
 def test_four_fps_does_not_collapse_time():
-    positions, _ = prefix_positions(16, reference_times(80, 4, 2), (24, 40), 1)
+    positions, _ = prefix_positions([16, (reference_times(80, 4, 2), (24, 40)), 1])
     assert positions[0, 16:-1].max().item() == 95
 
 
 def test_real_time_positions_are_floats_and_text_goes_on_at_the_next_whole_id():
-    positions, branch_start = prefix_positions(3, torch.tensor([0.0, 1.4, 2.7]), (2, 2), 2)
+    positions, branch_start = prefix_positions([3, (torch.tensor([0.0, 1.4, 2.7]), (2, 2)), 2])
     assert positions.dtype == torch.float32
     assert positions[0].tolist() == pytest.approx([0, 1, 2, 3, 4.4, 5.7, 6, 7])
     assert branch_start == 8
+
+
+def test_a_second_video_goes_on_after_all_that_was_read():
+    video = (torch.tensor([0, 5]), (2, 2))  # time is its longest axis
+    positions, branch_start = prefix_positions([1, video, 2, video])
+    assert positions[0].tolist() == [0, 1, 6, 7, 8, 9, 14]
+    assert positions[2].tolist() == [0, 1, 1, 7, 8, 9, 9]
+    assert branch_start == 15
+
+
+def test_text_alone_counts_up():
+    positions, branch_start = prefix_positions([3])
+    assert positions.tolist() == [[0, 1, 2]] * 3
+    assert branch_start == 3

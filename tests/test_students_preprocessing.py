@@ -128,12 +128,12 @@ def test_resolution_reads_back_what_it_writes():
 
 
 def test_auto_resolution_spends_the_budget():
-    assert solve_resolution(180, 11_520) == (Resolution(128, 32), 11_520)
-    resolution, tokens = solve_resolution(61, 1_000)
+    assert solve_resolution(180, 11_520, 2) == (Resolution(128, 32), 11_520)
+    resolution, tokens = solve_resolution(61, 1_000, 2)
     assert resolution.max_tokens == 32
     assert tokens == 31 * 32 <= 1_000
 
 
 def test_auto_resolution_names_a_budget_that_is_too_small():
     with pytest.raises(InputError, match="resolution=auto"):
-        solve_resolution(180, 80)
+        solve_resolution(180, 80, 2)

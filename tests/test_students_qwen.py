@@ -1,7 +1,6 @@
 """The student around transformers' model: vision parts, weights, saving and loading."""
 
 import json
-import re
 import shutil
 
 import pytest
@@ -9,16 +8,15 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
-from student_samples import TEXTS, make_sample, make_student, pack_one, plain_target_logits, stock_model
+from student_samples import TEXTS, make_sample, make_student, pack_one, plain_target_logits
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from autodrive.errors import InputError
-from autodrive.students.initialisation import motion_filters
-from autodrive.students.loading import PretrainedQwen2_5_VL
 from autodrive.students.preprocessing import Resolution, normalise
-from autodrive.students.protocol import Student
-from autodrive.students.qwen2_5_vl import SETTINGS_FILE, QwenStudent
-from autodrive.students.vision import CHUNK_PATCHES
+from autodrive.students.qwen_initialisation import motion_filters
+from autodrive.students.qwen_pretrained import PretrainedQwen2_5_VL
+from autodrive.students.qwen_vision import CHUNK_PATCHES
+from autodrive.students.student import Student
 
 RESOLUTION = Resolution(16, 1)
 
@@ -40,7 +38,7 @@ def tower_outputs(visual, pixels, grid):
 )
 def test_the_fast_vision_tower_equals_the_stock_one(grid, monkeypatch):
     student = make_student()
-    visual, stock = student.model.model.visual, stock_model(student).model.visual
+    visual, stock = student.model.model.visual, student.stock_model().model.visual
     visual.fullatt_block_indexes = stock.fullatt_block_indexes = [1]  # block 0 attends in windows
     grid = torch.tensor(grid)
     monkeypatch.setitem(CHUNK_PATCHES, "cpu", 20)  # the last chunk is a short one
@@ -124,30 +122,12 @@ def test_half_of_the_patch_filters_answer_to_motion_alone():
     assert norms.tolist() == pytest.approx([1] * 4 + [0.15] * 4, abs=1e-5)
 
 
-def test_a_saved_student_comes_back(tmp_path):
-    student = make_student(position_mode="real_time")
-    row = pack_one(student, make_sample())
-    student.save(tmp_path / "student")
-    loaded = QwenStudent.load(tmp_path / "student")
-    assert loaded.name == student.name
-    assert loaded.processor.settings() == student.processor.settings()
-    again = pack_one(loaded, make_sample())
-    assert torch.equal(again.input_ids, row.input_ids)
-    assert torch.equal(loaded.supervised_logits(again), student.supervised_logits(row))
-    assert loaded.prefill(again).generate([4] * 3) == student.prefill(row).generate([4] * 3)
-
-
-def test_a_folder_without_a_student_is_refused(tmp_path):
-    with pytest.raises(InputError, match=re.escape(SETTINGS_FILE)):
-        QwenStudent.load(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
     """A random checkpoint in the layout of the released ones: config, safetensors, tokenizer, preprocessor."""
     folder = tmp_path_factory.mktemp("checkpoints") / "released"
     student = make_student(tokens_per_second=2)
-    stock_model(student).save_pretrained(folder)
+    student.stock_model().save_pretrained(folder)
     student.processor.tokenizer.save_pretrained(folder)
     Qwen2VLImageProcessorPil().save_pretrained(folder)
     return folder

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodrive.students.tokenizer import SPECIAL_TOKENS, train_tokenizer
+from autodrive.students.qwen_tokenizer import SPECIAL_TOKENS, train_tokenizer
 
 TEXTS = ["What happens in the video? A near-collision in heavy rain.", "Answer with A, B or C.", "A", "B"] * 4
 TOKENIZER = train_tokenizer(TEXTS, 500)

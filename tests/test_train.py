@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from run_samples import addresses
 from running import composed, run, tiny
 
 import train as training
 from autodrive.datasets.manifest import load_clips
-from autodrive.evaluation.metrics import metrics_from_predictions
-from autodrive.labels import LabelSet
-from autodrive.prompts import LETTERS
 from autodrive.runs.folder import run_config
 from autodrive.schema import Annotation, Clip, Prediction, SetAside, read_jsonl, write_jsonl
+from autodrive.tasks.choice import LETTERS
+from autodrive.tasks.scorecard import scorecard
 
 SCORES = ("accuracy", "binary_accuracy", "macro_f1", "parse_failures", "average_precision")
 CLASSES = ("normal", "near_collision", "collision")
@@ -53,9 +53,9 @@ def test_metric_keys_are_literal_fractions_with_intervals(smoke_run: Path):
 
 def test_metrics_are_those_of_the_predictions(smoke_run: Path):
     metrics = json.loads((smoke_run / "metrics.json").read_text())
-    labels = run_config(smoke_run).labels
+    config = run_config(smoke_run)
     direct = [p for p in predictions(smoke_run) if p.mode == "direct"]
-    again = metrics_from_predictions(direct, LabelSet(labels.name, labels.classes), "test")
+    again = scorecard(direct, instantiate(config.prompts), instantiate(config.labels))
     assert again == {key: value for key, value in metrics.items() if key.startswith("test/")}
 
 

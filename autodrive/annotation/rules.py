@@ -3,18 +3,18 @@
 No model is asked. A field that a source does not have gives no question; nothing is guessed.
 """
 
-import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
-import numpy as np
-
+from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.schema import Annotation, Clip, Question
+from autodrive.seeding import generator_for
 
 GENERATOR = "rule/1"
-MCQ_QUESTION = "What happens in this clip?"
+OptionOrder = Literal["per_clip", "per_run"]
 
 
 @dataclass(frozen=True)
@@ -24,23 +24,23 @@ class ClosedQuestion:
     key: str
     question: str
     options: tuple[str, ...]
-    answer: Callable[[Clip, str], str | None]
+    answer: Callable[[Clip, str | None], str | None]
 
 
-def _scene_value(key: str) -> Callable[[Clip, str], str | None]:
+def _scene_value(key: str) -> Callable[[Clip, str | None], str | None]:
     """Reads what holds for the whole recording."""
 
-    def read(clip: Clip, label: str) -> str | None:
+    def read(clip: Clip, label: str | None) -> str | None:
         value = clip.metadata.get(key)
         return None if value is None else str(value)
 
     return read
 
 
-def _hazard_value(key: str) -> Callable[[Clip, str], str | None]:
+def _hazard_value(key: str) -> Callable[[Clip, str | None], str | None]:
     """Reads what is true of the hazard, if the hazard lies in this window of the recording."""
 
-    def read(clip: Clip, label: str) -> str | None:
+    def read(clip: Clip, label: str | None) -> str | None:
         value = clip.metadata.get(key)
         moment_s = clip.metadata.get("hazard_time_s", clip.event_time_s)
         if value is None or moment_s is None or not clip.start_s <= moment_s < clip.end_s:
@@ -50,7 +50,7 @@ def _hazard_value(key: str) -> Callable[[Clip, str], str | None]:
     return read
 
 
-def _event_third(clip: Clip, label: str) -> str | None:
+def _event_third(clip: Clip, label: str | None) -> str | None:
     """Which third of the clip holds the event; "never" for a clip known to hold none."""
     if label == "normal":
         return "never"
@@ -79,43 +79,79 @@ CLOSED_QUESTIONS: Mapping[str, ClosedQuestion] = {
 }
 
 
-def generator_for(seed: int, *keys: object) -> np.random.Generator:
-    """A random generator that depends on nothing but the seed and the keys."""
-    digest = hashlib.sha256(repr((seed, *keys)).encode()).digest()
-    return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+@dataclass(frozen=True)
+class ClassQuestion:
+    """Asks for the clip's class, as a multiple-choice question.
 
-
-def mcq_questions(order_key: str, labels: LabelSet, seed: int, num_orders: int = 1) -> list[Question]:
-    """The multiple-choice question, in `num_orders` different seeded option orders.
-
-    The first order does not depend on `num_orders`, so evaluation (one order) asks what training may also ask.
-
-    Args:
-        order_key: what the orders depend on besides the seed: a clip's id, or a constant for one order in a whole run.
-        labels: the classes to choose from.
-        seed: of the orders.
-        num_orders: how many; at most all there are.
+    Attributes:
+        task: The task that renders and scores the question.
+        num_orders: Option orders in which a clip is asked; at most all there are.
+        option_order: `per_clip` shuffles the options of every clip, so that no letter stands for a class; `per_run`
+            draws one order for a whole run, for a student too small to look letters up.
+        question: The wording.
     """
-    random = generator_for(seed, order_key, "mcq")
-    wanted = min(num_orders, math.factorial(len(labels.names)))
-    orders: dict[tuple[str, ...], None] = {}
-    while len(orders) < wanted:
-        orders[tuple(labels.names[i] for i in random.permutation(len(labels.names)))] = None
-    return [Question(task="mcq", question=MCQ_QUESTION, options=order) for order in orders]
+
+    task: str
+    num_orders: int = 1
+    option_order: OptionOrder = "per_clip"
+    question: str = "What happens in this clip?"
+
+    def __post_init__(self) -> None:
+        if self.option_order not in get_args(OptionOrder):
+            raise InputError(f"option_order={self.option_order}: choose {' or '.join(get_args(OptionOrder))}")
+
+    def annotations(self, clips: Sequence[Clip], labels: LabelSet, seed: int) -> Iterator[Annotation]:
+        """Every labelled clip's class as the answer, in each of its option orders."""
+        for clip in clips:
+            label = class_of(clip, labels)
+            if label is not None:
+                for q in self.questions(clip.id, labels, seed, self.num_orders):
+                    yield Annotation.create(clip.id, q.task, q.question, label, GENERATOR, q.options)
+
+    def questions(self, clip_id: str, labels: LabelSet, seed: int, num_orders: int) -> list[Question]:
+        """The question about one clip in up to `num_orders` option orders (one if drawn per run).
+
+        The first order does not depend on `num_orders`, so what is asked once is among what is taught in several.
+        """
+        per_run = self.option_order == "per_run"
+        random = generator_for(seed, "run" if per_run else clip_id, self.task)
+        wanted = 1 if per_run else min(num_orders, math.factorial(len(labels.names)))
+        orders: dict[tuple[str, ...], None] = {}
+        while len(orders) < wanted:
+            orders[tuple(labels.names[i] for i in random.permutation(len(labels.names)))] = None
+        return [Question(task=self.task, question=self.question, options=order) for order in orders]
 
 
-def mcq_annotations(clip: Clip, label: str, questions: Sequence[Question]) -> list[Annotation]:
-    """The label as the answer to `mcq_questions`."""
-    return [Annotation.create(clip.id, q.task, q.question, label, GENERATOR, q.options) for q in questions]
+@dataclass(frozen=True)
+class ClosedQuestions:
+    """Asks closed questions about clips whose metadata hold the answers; others are left out.
+
+    Attributes:
+        task: The task that renders and scores the questions.
+        keys: Which of the catalogue's questions are asked.
+        catalogue: Questions by key.
+    """
+
+    task: str
+    keys: Sequence[str]
+    catalogue: Mapping[str, ClosedQuestion] = field(default_factory=lambda: CLOSED_QUESTIONS)
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.keys) - set(self.catalogue))
+        if unknown:
+            known = ", ".join(self.catalogue)
+            raise InputError(f"closed questions: unknown {', '.join(unknown)}; choose `keys` from {known}")
+
+    def annotations(self, clips: Sequence[Clip], labels: LabelSet, seed: int) -> Iterator[Annotation]:
+        """The questions whose answers are known, clip by clip."""
+        for clip in clips:
+            label = class_of(clip, labels)
+            for question in (self.catalogue[key] for key in self.keys):
+                answer = question.answer(clip, label)
+                if answer in question.options:
+                    yield Annotation.create(clip.id, self.task, question.question, answer, GENERATOR, question.options)
 
 
-def closed_annotations(clip: Clip, label: str, keys: Sequence[str]) -> list[Annotation]:
-    """Closed questions about a clip whose answers its metadata hold; others are left out."""
-    annotations = []
-    for key in keys:
-        question = CLOSED_QUESTIONS[key]
-        answer = question.answer(clip, label)
-        if answer in question.options:
-            annotation = Annotation.create(clip.id, "closed_qa", question.question, answer, GENERATOR, question.options)
-            annotations.append(annotation)
-    return annotations
+def class_of(clip: Clip, labels: LabelSet) -> str | None:
+    """The clip's class in this label set; None if the clip has no label or the set cannot express it."""
+    return None if clip.label is None else labels.class_of(clip.label)

@@ -38,7 +38,7 @@ def time_alternately(
     Every step runs once before anything counts.
 
     Raises:
-        RuntimeError: the steps do not return the same number; they did not do the same work.
+        RuntimeError: The steps do not return the same number; they did not do the same work.
     """
     values = {name: step() for name, step in steps.items()}
     first = next(iter(values.values()))
@@ -55,9 +55,9 @@ def peak_memory_mb(build: Callable[..., Step], *arguments: Any, device: torch.de
     """Memory that a step takes above what lay there before it, measured in a process of its own.
 
     Args:
-        build: makes the step; importable by name, so that another process can call it.
-        arguments: of `build`.
-        device: of the step.
+        build: Function that makes the step; importable by name, so that another process can call it.
+        arguments: Arguments of `build`.
+        device: Device that the step runs on.
 
     Returns:
         Megabytes, or None where the system does not tell.

@@ -1,7 +1,7 @@
 """A whole optimiser step over a realised mixture, and all of a clip's evaluation, against the usual loops."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,13 +15,11 @@ from autodrive.benchmarks.workload import (
     make_tree,
     padded_batch,
     plain_sequence,
-    stock_model,
     without_answers,
 )
-from autodrive.mixture.clip_tree import ClipTree
-from autodrive.mixture.packing import pack_trees
-from autodrive.students.qwen2_5_vl import QwenStudent
-from autodrive.students.tokenizer import VIDEO_PAD
+from autodrive.students.student import Student, StudentSpec
+from autodrive.trees.clip_tree import ClipTree
+from autodrive.trees.packing import pack_trees
 
 # VLM-AutoDrive's upsampled mixture: 349k annotations over 68k visits of clips are 5.1 a visit, not the 6.6 a clip has.
 ANNOTATIONS_OF_VISITS = (6, 5, 4, 6, 5, 5, 5, 5)
@@ -29,10 +27,11 @@ PROMPT_TOKENS = (48, 88, 68, 60)
 TARGET_TOKENS = (4, 24, 8, 12)
 NEW_TOKENS = 8
 NUM_QUESTIONS = 8
+MADE_BY_GENERATE = ("position_ids", "labels")
 
 
 def mixture_benchmark(
-    recipe: Mapping[str, Any],
+    spec: StudentSpec,
     prefix_tokens: int,
     tokens_per_row: int,
     padded_batch_size: int,
@@ -43,15 +42,15 @@ def mixture_benchmark(
     """One optimiser step over eight visits, AdamW included.
 
     Args:
-        recipe: of the student, see `TinyQwen2_5_VL`.
-        prefix_tokens: of every clip.
-        tokens_per_row: of our packed rows.
-        padded_batch_size: sequences that the usual loop puts into a batch.
-        repeats: of which medians are taken.
-        device: where.
-        dtype: of weights and activations.
+        spec: Recipe of the student.
+        prefix_tokens: Prefix length of every clip.
+        tokens_per_row: Most tokens of our packed rows.
+        padded_batch_size: Sequences that the usual loop puts into a batch.
+        repeats: Number of repetitions that each median is taken over.
+        device: Device that everything runs on.
+        dtype: Type of weights and activations.
     """
-    student = build_student(recipe, device, dtype)
+    student = build_student(spec, device, dtype)
     trees = mixture_trees(student, prefix_tokens)
     steps = {
         "packed": _packed_step(student, trees, tokens_per_row),
@@ -72,7 +71,7 @@ def mixture_benchmark(
     }
 
 
-def mixture_trees(student: QwenStudent, prefix_tokens: int) -> list[ClipTree]:
+def mixture_trees(student: Student, prefix_tokens: int) -> list[ClipTree]:
     """Eight visits whose annotations differ in number and length."""
     trees = []
     for seed, count in enumerate(ANNOTATIONS_OF_VISITS):
@@ -82,7 +81,7 @@ def mixture_trees(student: QwenStudent, prefix_tokens: int) -> list[ClipTree]:
     return trees
 
 
-def _packed_step(student: QwenStudent, trees: Sequence[ClipTree], tokens_per_row: int) -> Step:
+def _packed_step(student: Student, trees: Sequence[ClipTree], tokens_per_row: int) -> Step:
     device = next(student.parameters()).device
     rows = [row.to(device) for row in pack_trees(trees, tokens_per_row)]
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-5)
@@ -96,8 +95,8 @@ def _packed_step(student: QwenStudent, trees: Sequence[ClipTree], tokens_per_row
     return step
 
 
-def _plain_step(student: QwenStudent, trees: Sequence[ClipTree], batch_size: int) -> Step:
-    model = stock_model(student)
+def _plain_step(student: Student, trees: Sequence[ClipTree], batch_size: int) -> Step:
+    model = student.stock_model()
     sequences = [plain_sequence(student, tree, branch) for tree in trees for branch in tree.branches]
     groups = [sequences[start : start + batch_size] for start in range(0, len(sequences), batch_size)]
     batches = [padded_batch(group) if batch_size > 1 else group[0] for group in groups]
@@ -113,26 +112,29 @@ def _plain_step(student: QwenStudent, trees: Sequence[ClipTree], batch_size: int
 
 
 def evaluation_benchmark(
-    recipe: Mapping[str, Any], prefix_tokens: int, repeats: int, device: torch.device, dtype: torch.dtype
+    spec: StudentSpec, prefix_tokens: int, repeats: int, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Any]:
     """All of one clip's evaluation: eight questions, each with a reply of eight tokens and the scores of three options.
 
     Against it: transformers' `generate` for every question and a forward pass for every option.
     """
-    student = build_student(recipe, device, dtype).eval()
-    stock: Any = stock_model(student).eval()
+    student = build_student(spec, device, dtype).eval()
+    stock: Any = student.stock_model().eval()
     size = TreeSize(prefix_tokens, NUM_QUESTIONS, prompt_tokens=60, target_tokens=0, options=3, option_tokens=3)
     tree = without_answers(make_tree(student, size))
     (row,) = (row.to(device) for row in pack_trees([tree], 10**9))
-    video = int(student.processor.tokenizer.get_vocab()[VIDEO_PAD])
 
     def ours() -> float:
         with torch.inference_mode():
             prefilled = student.prefill(row)
             prefilled.score_options()
-            return float(sum(map(len, prefilled.generate([NEW_TOKENS] * NUM_QUESTIONS))))
+            return float(sum(len(answer.ids) for answer in prefilled.generate([NEW_TOKENS] * NUM_QUESTIONS)))
 
-    asked = [_as_generate_takes_it(plain_sequence(student, tree, branch), video) for branch in tree.branches]
+    # `generate` makes its own positions.
+    asked = [
+        {name: value for name, value in plain_sequence(student, tree, branch).items() if name not in MADE_BY_GENERATE}
+        for branch in tree.branches
+    ]
     scored = [plain_sequence(student, tree, b, option[:-1]) for b in tree.branches for option in b.option_ids]
 
     def theirs() -> float:
@@ -152,9 +154,3 @@ def evaluation_benchmark(
         "evaluate_all_speedup": costs["generate_and_forwards"] / costs["prefill"],
         "seconds": costs,
     }
-
-
-def _as_generate_takes_it(sequence: dict[str, torch.Tensor], video_id: int) -> dict[str, torch.Tensor]:
-    """`generate` makes its own positions, for which it wants to know which tokens are video."""
-    taken = {name: sequence[name] for name in ("input_ids", "pixel_values_videos", "video_grid_thw")}
-    return taken | {"mm_token_type_ids": (sequence["input_ids"] == video_id).int() * 2}

@@ -1,9 +1,10 @@
 """Clip trees against one sequence per annotation: training and evaluation of one clip, and how the cost grows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from autodrive.benchmarks.measure import (
     Step,
@@ -21,20 +22,18 @@ from autodrive.benchmarks.workload import (
     make_tree,
     padded_batch,
     plain_sequence,
-    stock_model,
     without_answers,
 )
-from autodrive.mixture.clip_tree import TreeRow
-from autodrive.mixture.packing import pack_trees
-from autodrive.students.qwen2_5_vl import QwenStudent
+from autodrive.students.student import Student, StudentSpec
+from autodrive.trees.clip_tree import TreeRow
+from autodrive.trees.packing import pack_trees
 
 ONE_ROW = 10**9
-Recipe = Mapping[str, Any]
 
 
-def packed_training(recipe: Recipe, size: TreeSize, frozen: bool, device: torch.device, dtype: torch.dtype) -> Step:
+def packed_training(spec: StudentSpec, size: TreeSize, frozen: bool, device: torch.device, dtype: torch.dtype) -> Step:
     """Forward and backward of one clip as a tree."""
-    student = _student(recipe, frozen, device, dtype)
+    student = _student(spec, frozen, device, dtype)
     (row,) = pack_trees([make_tree(student, size)], ONE_ROW)
     row = row.to(device)
 
@@ -45,11 +44,12 @@ def packed_training(recipe: Recipe, size: TreeSize, frozen: bool, device: torch.
     return step
 
 
-def one_by_one_training(recipe: Recipe, size: TreeSize, frozen: bool, device: torch.device, dtype: torch.dtype) -> Step:
+def one_by_one_training(
+    spec: StudentSpec, size: TreeSize, frozen: bool, device: torch.device, dtype: torch.dtype
+) -> Step:
     """The same annotations through transformers, a sequence each, gradients accumulated."""
-    student = _student(recipe, frozen, device, dtype)
-    tree, model = make_tree(student, size), stock_model(student)
-    model.model.visual.requires_grad_(not frozen)  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
+    student = _student(spec, frozen, device, dtype)
+    tree, model = make_tree(student, size), _stock_model(student)
     sequences = [plain_sequence(student, tree, branch) for branch in tree.branches]
 
     def step() -> float:
@@ -59,11 +59,10 @@ def one_by_one_training(recipe: Recipe, size: TreeSize, frozen: bool, device: to
     return step
 
 
-def padded_training(recipe: Recipe, size: TreeSize, frozen: bool, device: torch.device, dtype: torch.dtype) -> Step:
+def padded_training(spec: StudentSpec, size: TreeSize, frozen: bool, device: torch.device, dtype: torch.dtype) -> Step:
     """The same annotations through transformers as one padded batch."""
-    student = _student(recipe, frozen, device, dtype)
-    tree, model = make_tree(student, size), stock_model(student)
-    model.model.visual.requires_grad_(not frozen)  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
+    student = _student(spec, frozen, device, dtype)
+    tree, model = make_tree(student, size), _stock_model(student)
     batch = padded_batch([plain_sequence(student, tree, branch) for branch in tree.branches])
 
     def step() -> float:
@@ -73,17 +72,26 @@ def padded_training(recipe: Recipe, size: TreeSize, frozen: bool, device: torch.
     return step
 
 
-def _student(recipe: Recipe, frozen: bool, device: torch.device, dtype: torch.dtype) -> QwenStudent:
-    student = build_student(recipe, device, dtype)
-    student.model.model.visual.requires_grad_(not frozen)
+def _student(spec: StudentSpec, frozen: bool, device: torch.device, dtype: torch.dtype) -> Student:
+    student = build_student(spec, device, dtype)
+    student.vision.requires_grad_(not frozen)
     return student
+
+
+def _stock_model(student: Student) -> nn.Module:
+    """The stock model, frozen where the student is."""
+    model = student.stock_model()
+    trained = {name for name, parameter in student.model.named_parameters() if parameter.requires_grad}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
+    return model
 
 
 TRAINING = {"packed": packed_training, "one_by_one": one_by_one_training, "padded": padded_training}
 
 
 def tree_benchmark(
-    recipe: Recipe,
+    spec: StudentSpec,
     prefix_tokens: Sequence[int],
     annotations: Sequence[int],
     repeats: int,
@@ -93,24 +101,22 @@ def tree_benchmark(
     """Compare one clip's training and evaluation as a tree with one sequence per annotation.
 
     Args:
-        recipe: of the student, see `TinyQwen2_5_VL`.
-        prefix_tokens: prefixes of the curve; the last is that of the main figures.
-        annotations: annotations per clip of the curve.
-        repeats: of which medians are taken.
-        device: where.
-        dtype: of weights and activations.
+        spec: Recipe of the student.
+        prefix_tokens: Prefixes of the curve; the last is that of the main figures.
+        annotations: Annotations per clip of the curve.
+        repeats: Number of repetitions that each median is taken over.
+        device: Device that everything runs on.
+        dtype: Type of weights and activations.
     """
     main = TreeSize(prefix_tokens[-1], annotations=7)
     how = (device, dtype)
-    costs = _training_costs(recipe, main, False, repeats, *how)
-    frozen = _training_costs(recipe, main, True, repeats, *how, names=("packed", "one_by_one"))
-    memory = {name: peak_memory_mb(build, recipe, main, False, *how, device=device) for name, build in TRAINING.items()}
+    costs = _training_costs(spec, main, False, repeats, *how)
+    frozen = _training_costs(spec, main, True, repeats, *how, names=("packed", "one_by_one"))
+    memory = {name: peak_memory_mb(build, spec, main, False, *how, device=device) for name, build in TRAINING.items()}
     curve = [
-        _curve_point(recipe, TreeSize(tokens, count), repeats, *how)
-        for tokens in prefix_tokens
-        for count in annotations
+        _curve_point(spec, TreeSize(tokens, count), repeats, *how) for tokens in prefix_tokens for count in annotations
     ]
-    flops = count_flops(packed_training(recipe, main, False, *how))
+    flops = count_flops(packed_training(spec, main, False, *how))
     peak = matmul_flops_per_s(device, dtype)
     return {
         "machine": describe_machine(device),
@@ -119,7 +125,7 @@ def tree_benchmark(
         "train_vs_padded_speedup": costs["padded"] / costs["packed"],
         "train_frozen_vision_vs_one_by_one_speedup": frozen["one_by_one"] / frozen["packed"],
         "predicted_speedup": _predicted(main),
-        **evaluation_of_options(recipe, main.prefix_tokens, repeats, *how),
+        **evaluation_of_options(spec, main.prefix_tokens, repeats, *how),
         "seconds": costs,
         "peak_memory_mb": memory,
         "peak_memory_share_of_padded": _ratio(memory["packed"], memory["padded"]),
@@ -134,7 +140,7 @@ def tree_benchmark(
 
 
 def _training_costs(
-    recipe: Recipe,
+    spec: StudentSpec,
     size: TreeSize,
     frozen: bool,
     repeats: int,
@@ -142,7 +148,7 @@ def _training_costs(
     dtype: torch.dtype,
     names: Sequence[str] = tuple(TRAINING),
 ) -> dict[str, float]:
-    steps = {name: TRAINING[name](recipe, size, frozen, device, dtype) for name in names}
+    steps = {name: TRAINING[name](spec, size, frozen, device, dtype) for name in names}
     return time_alternately(steps, repeats, device, _tolerance(dtype))
 
 
@@ -151,9 +157,9 @@ def _tolerance(dtype: torch.dtype) -> float:
 
 
 def _curve_point(
-    recipe: Recipe, size: TreeSize, repeats: int, device: torch.device, dtype: torch.dtype
+    spec: StudentSpec, size: TreeSize, repeats: int, device: torch.device, dtype: torch.dtype
 ) -> dict[str, float]:
-    costs = _training_costs(recipe, size, False, repeats, device, dtype, names=("packed", "one_by_one"))
+    costs = _training_costs(spec, size, False, repeats, device, dtype, names=("packed", "one_by_one"))
     return {
         "prefix_tokens": size.prefix_tokens,
         "annotations": size.annotations,
@@ -175,11 +181,11 @@ def _ratio(one: float | None, other: float | None) -> float | None:
 
 
 def evaluation_of_options(
-    recipe: Recipe, prefix_tokens: int, repeats: int, device: torch.device, dtype: torch.dtype
+    spec: StudentSpec, prefix_tokens: int, repeats: int, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Any]:
     """Eight questions of three options: one prefill against a forward pass per option and per question."""
-    student = build_student(recipe, device, dtype).eval()
-    stock = stock_model(student).eval()
+    student = build_student(spec, device, dtype).eval()
+    stock = student.stock_model().eval()
     several, single = (
         TreeSize(prefix_tokens, 8, prompt_tokens=60, target_tokens=0, options=3, option_tokens=tokens)
         for tokens in (3, 1)
@@ -202,7 +208,7 @@ def evaluation_of_options(
     }
 
 
-def _prefilled(student: QwenStudent, row: TreeRow) -> Step:
+def _prefilled(student: Student, row: TreeRow) -> Step:
     def step() -> float:
         with torch.inference_mode():
             return sum(sum(scores) for scores in student.prefill(row).score_options())
@@ -210,7 +216,7 @@ def _prefilled(student: QwenStudent, row: TreeRow) -> Step:
     return step
 
 
-def _forwards(student: QwenStudent, stock: Any, tree: Any, per_option: bool) -> Step:
+def _forwards(student: Student, stock: Any, tree: Any, per_option: bool) -> Step:
     """Sum of all options' log-probabilities, by a forward pass for each option, or for each question."""
     asked = [
         (branch, options, plain_sequence(student, tree, branch, options[0][:-1] if per_option else ()))

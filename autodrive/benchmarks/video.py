@@ -77,8 +77,8 @@ def decode_benchmark(video: Path | None = None, repeats: int = 3) -> dict[str, A
     exceed the overlap: the windows' frames over the distinct ones.
 
     Args:
-        video: any usable file of more than 6 s; None makes one of 30 s, 1280x720 pixels, 30 fps, H.264.
-        repeats: measurements of each figure.
+        video: Any usable file of more than 6 s; None makes one of 30 s, 1280x720 pixels, 30 fps, H.264.
+        repeats: Measurements of each figure.
     """
     with _source(video) as source, _one_thread(), TemporaryDirectory() as scratch:
         native_fps = source.info.native_fps
@@ -109,8 +109,8 @@ def loader_benchmark(video: Path | None = None, repeats: int = 3) -> dict[str, A
     """Windows from a warm frame cache against decoding each of them, over decoders, frame rates and codecs.
 
     Args:
-        video: as in `decode_benchmark`.
-        repeats: measurements of each figure.
+        video: As in `decode_benchmark`.
+        repeats: Measurements of each figure.
     """
     with _source(video) as source, _one_thread(), TemporaryDirectory() as scratch:
         result = _facts(source) | {"decoders": {}}
@@ -154,11 +154,11 @@ def write_moving_video(
     """Encode a texture that moves past, boxes that move across, and sensor noise: about as hard to decode as a dashcam.
 
     Args:
-        path: of the H.264 file, a keyframe every second.
-        duration_s: length in seconds.
-        fps: frames per second.
-        size: height and width in pixels.
-        seed: of texture and noise.
+        path: Path of the H.264 file, which has a keyframe every second.
+        duration_s: Length in seconds.
+        fps: Frames per second.
+        size: Height and width in pixels.
+        seed: Seed of texture and noise.
     """
     random = np.random.default_rng(seed)
     height, width = size

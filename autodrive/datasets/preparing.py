@@ -106,7 +106,7 @@ def prepare(
         data_dir: Folder above `out` that may be moved as a whole, with videos elsewhere in it; None: only `out` may.
 
     Raises:
-        InputError: a setting is wrong, the source is not there or contradicts itself, or no video is usable (then
+        InputError: A setting is wrong, the source is not there or contradicts itself, or no video is usable (then
             quarantine.jsonl says why for each).
     """
     out = Path(os.path.abspath(out))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+SHARES_OF_ALL = frozenset({"accuracy", "binary_accuracy", "parse_failures"})  # scores that divide by all items
 
 
 def class_indices(values: Sequence[str | None], names: Sequence[str]) -> NDArray[np.int64]:
@@ -58,8 +59,8 @@ def average_precision(relevant_N: NDArray[np.bool_], score_N: Floats, weight_N: 
     """Area under the precision-recall steps: sum of precision times the gain in recall, ties taken together.
 
     Args:
-        relevant_N: which items are positives.
-        score_N: larger means more likely positive.
+        relevant_N: Which items are positives.
+        score_N: Larger means more likely positive.
         weight_N: (..., N) how often each item counts (a bootstrap resample); once each if None.
 
     Returns:

@@ -23,11 +23,11 @@ class Balance:
     """First thin the classes to a natural ratio, then repeat clips: either step may be absent.
 
     Attributes:
-        natural_ratio: clips per class are cut to this ratio (the paper's sources: 43:9:1), as many as it allows.
-        factors: each clip of a class is visited this many times an epoch (the paper's text: 15 and 2).
-        target_counts: visits per class are brought to this ratio of the largest class, by whole repeats and a
+        natural_ratio: Clips per class are cut to this ratio (the paper's sources: 43:9:1), as many as it allows.
+        factors: Each clip of a class is visited this many times an epoch (the paper's text: 15 and 2).
+        target_counts: Visits per class are brought to this ratio of the largest class, by whole repeats and a
             seeded remainder (the paper's table: 11k, 14k, 43k; it does not follow from the factors).
-        equal: visits of every class are brought to the count of the largest.
+        equal: Visits of every class are brought to the count of the largest.
     """
 
     natural_ratio: Mapping[str, float] | None = None
@@ -39,16 +39,18 @@ class Balance:
         """Plan one epoch over training clips.
 
         Args:
-            classes: class of every training clip.
-            random: draws the subsample and the remainders.
+            classes: Class of every training clip.
+            random: Draws the subsample and the remainders.
 
         Raises:
-            InputError: a ratio names a class that no clip has, or leaves one out, or two modes are set.
+            InputError: A ratio names a class that no clip has, or leaves one out, or two modes are set.
         """
         by_class = {name: np.flatnonzero(np.array(classes) == name) for name in dict.fromkeys(classes)}
         chosen_modes = [self.factors is not None, self.target_counts is not None, self.equal]
         if sum(chosen_modes) > 1:
             raise InputError("mixture.balance: set one of factors, target_counts and equal, not several")
+        if not classes:
+            return VisitPlan((), {}, {})
         if self.natural_ratio is not None:
             self._check_names("natural_ratio", self.natural_ratio, by_class)
             by_class = _thin(by_class, self.natural_ratio, random)

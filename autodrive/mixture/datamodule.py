@@ -1,20 +1,24 @@
 """Loaders: from labelled clips to packed rows of clip trees."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import lightning as L
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from autodrive.annotation.supply import AnnotatedClip
 from autodrive.labels import LabelSet
-from autodrive.mixture.clip_tree import Branch, ClipProcessor, ClipSample, ClipTree
-from autodrive.mixture.mixture import LabelledClip, Mixture, Visit, VisitSchedule
-from autodrive.mixture.packing import pack_trees
-from autodrive.prompts import PromptBook, render_target
+from autodrive.mixture.mixture import Visit, VisitSchedule
 from autodrive.schema import Annotation, Clip, Mode, Question, Split
+from autodrive.tasks.task_book import TaskBook
+from autodrive.trees.clip_tree import ClipProcessor, ClipTree
+from autodrive.trees.packing import LossMean, pack_trees
+from autodrive.trees.sample import Branch, ClipSample, Turn, Video
 from autodrive.video.decoder import DecodedFrames, Decoder
 from autodrive.video.frame_cache import FrameCache, NoFrameCache
 from autodrive.video.frame_grid import FrameGrid
@@ -48,43 +52,47 @@ class ClipReader:
 class BranchWriter:
     """Turns annotations into branches: the prompt from the question alone, the target only for training."""
 
-    prompts: PromptBook
+    book: TaskBook
     labels: LabelSet
 
     def ask(self, annotation_id: str, question: Question, mode: Mode) -> Branch:
         """A branch without an answer."""
-        prompt = self.prompts.render(question, mode, self.labels)
-        return Branch(annotation_id, prompt.text, None, prompt.option_targets, mode=mode)
+        prompt = self.book[question.task].render(question, mode, self.labels)
+        return Branch(annotation_id, (Turn(prompt.text),), prompt.option_targets, mode=mode)
 
-    def teach(self, annotation: Annotation, mode: Mode, weight: float = 1.0) -> Branch:
-        """A branch with its answer, for training only; `weight` is its relative share of the loss."""
-        prompt = self.prompts.render(annotation.without_answer(), mode, self.labels)
-        target = render_target(annotation, prompt, mode)
-        return Branch(annotation.id, prompt.text, target, prompt.option_targets, weight, mode)
+    def teach(self, annotation: Annotation, weight: float = 1.0) -> Branch:
+        """A branch with its answer, for training only, in the mode that the annotation teaches.
+
+        Args:
+            annotation: What is taught.
+            weight: Its relative share of the loss.
+        """
+        task, mode = self.book[annotation.task], annotation.mode
+        prompt = task.render(annotation.without_answer(), mode, self.labels)
+        target = task.target(annotation, self.labels)
+        return Branch(annotation.id, (Turn(prompt.text, target),), prompt.option_targets, weight, mode)
 
 
-def training_texts(clips: Sequence[LabelledClip], writer: BranchWriter) -> list[str]:
-    """Every prompt and target of training clips, for a student that learns its own tokens."""
-    branches = [writer.teach(a, "direct") for labelled in clips for a in labelled.annotations]
-    return [writer.prompts.system, *(text for b in branches for text in (b.prompt, b.target or ""))]
+def training_texts(clips: Iterable[AnnotatedClip], writer: BranchWriter) -> Iterator[str]:
+    """Every prompt and target of training clips, rendered when it is asked for: only students from scratch do."""
+    yield writer.book.system
+    for annotation in (a for annotated in clips for a in annotated.annotations):
+        for turn in writer.teach(annotation).turns:
+            yield turn.prompt
+            yield turn.target or ""
 
 
 class TrainingTrees(Dataset[ClipTree]):
     """Clip trees with targets, indexed by `Visit`."""
 
-    def __init__(
-        self, clips: Sequence[LabelledClip], mixture: Mixture, reader: ClipReader, writer: BranchWriter
-    ) -> None:
-        self.clips, self.mixture, self.reader, self.writer = clips, mixture, reader, writer
+    def __init__(self, reader: ClipReader, writer: BranchWriter) -> None:
+        self.reader, self.writer = reader, writer
 
     def __getitem__(self, visit: Visit) -> ClipTree:
-        labelled = self.clips[visit.clip_index]
-        frames = self.reader.read(labelled.clip, visit.phase)
-        annotations = self.mixture.for_visit(labelled, visit)
-        branches = tuple(
-            self.writer.teach(a, "direct", self.mixture.task_weights.get(a.task, 1.0)) for a in annotations
-        )
-        return self.reader.processor.encode(ClipSample(labelled.clip, frames, self.writer.prompts.system, branches))
+        frames = self.reader.read(visit.clip, visit.phase)
+        branches = tuple(self.writer.teach(taught.annotation, taught.weight) for taught in visit.taught)
+        sample = ClipSample(visit.clip.id, self.writer.book.system, (Video(frames),), branches)
+        return self.reader.processor.encode(sample)
 
 
 AskedClip = tuple[Clip, Sequence[tuple[str, Question]]]
@@ -94,10 +102,10 @@ class QuestionTrees(Dataset[ClipTree]):
     """Clip trees without targets, one per clip in order, for validation, evaluation and prediction.
 
     Args:
-        clips: each clip with its questions by id; nothing here can see an answer.
-        reader: decodes the clips.
-        writer: renders the prompts.
-        modes: inference modes in which every question is asked.
+        clips: Each clip with its questions by id; nothing here can see an answer.
+        reader: Decodes the clips.
+        writer: Renders the prompts.
+        modes: Inference modes in which every question is asked, as far as its task has words for them.
     """
 
     def __init__(
@@ -110,8 +118,13 @@ class QuestionTrees(Dataset[ClipTree]):
 
     def __getitem__(self, index: int) -> ClipTree:
         clip, questions = self.clips[index]
-        branches = tuple(self.writer.ask(id_, question, mode) for mode in self.modes for id_, question in questions)
-        sample = ClipSample(clip, self.reader.read(clip), self.writer.prompts.system, branches)
+        branches = tuple(
+            self.writer.ask(id_, question, mode)
+            for mode in self.modes
+            for id_, question in questions
+            if mode in self.writer.book[question.task].modes
+        )
+        sample = ClipSample(clip.id, self.writer.book.system, (Video(self.reader.read(clip)),), branches)
         return self.reader.processor.encode(sample)
 
 
@@ -126,80 +139,99 @@ class ScheduleBatches(Sampler[list[Visit]]):
             yield self.schedule.batch(step)
 
 
+@dataclass(frozen=True)
+class Batching:
+    """How clip trees become batches of packed rows.
+
+    Attributes:
+        batch_size: Clips in a batch of questions; the schedule knows the size of a training batch.
+        tokens_per_row: Most tokens of a packed row.
+        num_workers: Number of loader processes.
+        loss_mean: What the loss of a step is a mean over.
+    """
+
+    batch_size: int
+    tokens_per_row: int
+    num_workers: int
+    loss_mean: LossMean = "annotations"
+
+    def loader(self, dataset: Dataset, **how) -> DataLoader:
+        """A loader of packed rows; `how` says in which order they come."""
+        # spawn: forked children of a process that already runs decoder or tokenizer threads can deadlock
+        return DataLoader(
+            dataset,
+            num_workers=self.num_workers,
+            collate_fn=partial(pack_trees, tokens_per_row=self.tokens_per_row, loss_mean=self.loss_mean),
+            worker_init_fn=_one_thread,
+            multiprocessing_context="spawn" if self.num_workers else None,
+            persistent_workers=self.num_workers > 0,  # a fresh worker imports for seconds at every validation
+            **how,
+        )
+
+
+def question_loader(
+    clips: Sequence[AskedClip], reader: ClipReader, writer: BranchWriter, modes: Sequence[Mode], batching: Batching
+) -> DataLoader:
+    """Any clips with any questions, in order; no answers are needed."""
+    return batching.loader(QuestionTrees(clips, reader, writer, modes), batch_size=batching.batch_size, shuffle=False)
+
+
 class ClipTreeDataModule(L.LightningDataModule):
     """Train, validation and test loaders of a run.
 
     Args:
-        clips: labelled clips by split.
-        mixture: decides how often training clips are visited and which annotations a visit takes.
-        reader: decodes clips for the student.
-        writer: renders prompts and targets.
-        batch_size: clip visits per optimiser step.
-        tokens_per_row: most tokens of a packed row.
-        num_steps: optimiser steps of the whole training.
-        num_workers: loader processes.
-        seed: of balancing, visit order, frame phase and the draws of annotations.
+        clips: The run's clips by split, with what is taught or asked about them.
+        schedule: The stream of training visits; None where nothing is trained.
+        reader: Decodes clips for the student.
+        writer: Renders prompts and targets.
+        batching: How clip trees become batches.
+        num_steps: Optimiser steps of the whole training.
     """
 
     def __init__(
         self,
-        clips: Mapping[Split, Sequence[LabelledClip]],
-        mixture: Mixture,
+        clips: Mapping[Split, Sequence[AnnotatedClip]],
+        schedule: VisitSchedule | None,
         reader: ClipReader,
         writer: BranchWriter,
-        batch_size: int,
-        tokens_per_row: int,
+        batching: Batching,
         num_steps: int,
-        num_workers: int,
-        seed: int,
     ) -> None:
         super().__init__()
+        self.clips, self.schedule = clips, schedule
         self.reader, self.writer = reader, writer
-        self.num_steps, self.num_workers, self.batch_size = num_steps, num_workers, batch_size
-        self.clips, self.mixture = clips, mixture
-        self.seed = seed
-        self.pack = partial(pack_trees, tokens_per_row=tokens_per_row, loss_mean=mixture.loss_mean)
+        self.batching, self.num_steps = batching, num_steps
 
     def train_dataloader(self) -> DataLoader:
         """Batches from the trainer's current step on, so that a resumed run continues where it stopped.
 
         The batch sampler has no length: Lightning would otherwise add the steps already done to it and stop early.
         """
-        schedule = self.mixture.schedule(self.clips["train"], self.batch_size, self.seed)
+        assert self.schedule is not None, "nothing to train"
         first_step = self.trainer.global_step if self.trainer else 0
-        return self._loader(
-            TrainingTrees(self.clips["train"], self.mixture, self.reader, self.writer),
-            batch_sampler=ScheduleBatches(schedule, first_step, self.num_steps),
+        return self.batching.loader(
+            TrainingTrees(self.reader, self.writer),
+            batch_sampler=ScheduleBatches(self.schedule, first_step, self.num_steps),
         )
 
     def val_dataloader(self) -> DataLoader:
-        """Validation clips with the multiple-choice question, direct: all that choosing a checkpoint needs."""
-        return self.questions("val", ("direct",), tasks=("mcq",))
+        """Validation clips with the headline task's question, direct: all that choosing a checkpoint needs."""
+        return self.questions("val", ("direct",), tasks=(self.writer.book.headline,))
 
     def questions(self, split: Split, modes: Sequence[Mode], tasks: Collection[str] | None = None) -> DataLoader:
-        """All clips of a split, in order, with the questions of some tasks (None: all) in some inference modes."""
-        asked = [
-            (c.clip, [(a.id, a.without_answer()) for a in c.annotations if tasks is None or a.task in tasks])
-            for c in self.clips[split]
-        ]
-        return self.asking(asked, modes)
+        """The clips of a split, in order, with the questions of some tasks (None: all) in some inference modes."""
+        book = self.writer.book
+        names = {name for name, task in book.tasks.items() if set(task.modes) & set(modes)}
+        names &= names if tasks is None else set(tasks)
+        asked = [(c.clip, [q for q in c.questions() if q[1].task in names]) for c in self.clips[split]]
+        some = [(clip, questions) for clip, questions in asked if questions]
+        return question_loader(some, self.reader, self.writer, modes, self.batching)
 
-    def asking(self, clips: Sequence[AskedClip], modes: Sequence[Mode]) -> DataLoader:
-        """Any clips with any questions, in order."""
-        dataset = QuestionTrees(clips, self.reader, self.writer, modes)
-        return self._loader(dataset, batch_size=self.batch_size, shuffle=False)
-
-    def _loader(self, dataset: Dataset, **how) -> DataLoader:
-        # spawn: forked children of a process that already runs decoder or tokenizer threads can deadlock
-        return DataLoader(
-            dataset,
-            num_workers=self.num_workers,
-            collate_fn=self.pack,
-            worker_init_fn=_one_thread,
-            multiprocessing_context="spawn" if self.num_workers else None,
-            persistent_workers=self.num_workers > 0,  # a fresh worker imports for seconds at every validation
-            **how,
-        )
+    def frames_of(self, clip_id: str) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """What the student sees of a clip, for people: RGB frames (T, H, W, 3) and their times in seconds."""
+        clip = next(c.clip for members in self.clips.values() for c in members if c.clip.id == clip_id)
+        decoded = self.reader.read(clip)
+        return decoded.frames_TCHW.permute(0, 2, 3, 1).numpy(), decoded.timestamps_s.numpy()
 
 
 def _one_thread(worker_id: int) -> None:

@@ -1,159 +1,113 @@
-"""The mixture: which annotations a clip carries and how often clips are visited."""
+"""The mixture: how often clips are visited, and how much of each annotation source a visit takes."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
-from autodrive.annotation.rules import (
-    CLOSED_QUESTIONS,
-    closed_annotations,
-    generator_for,
-    mcq_annotations,
-    mcq_questions,
-)
+from autodrive.annotation.supply import AnnotatedClip
 from autodrive.errors import InputError
-from autodrive.labels import LabelSet
-from autodrive.mixture.balancing import Balance, VisitPlan
-from autodrive.mixture.packing import LossMean
-from autodrive.mixture.selection import Selection
-from autodrive.schema import Annotation, Clip, Question, Split
-
-
-@dataclass(frozen=True)
-class LabelledClip:
-    """A clip with its class in the run's label set and the annotations asked of it."""
-
-    clip: Clip
-    label: str
-    annotations: tuple[Annotation, ...]
+from autodrive.mixture.balancing import Balance
+from autodrive.mixture.epoch import EpochPlan, Part, Taught
+from autodrive.schema import Clip
+from autodrive.seeding import generator_for
+from autodrive.trees.packing import LossMean
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """A training recipe, built from `conf/mixture/*.yaml`.
+    """A training recipe, built from `conf/mixture/*.yaml`: visits and weights of what the annotation sources give.
 
     Attributes:
-        option_order: `per_clip` shuffles the options of every clip's multiple-choice question, so that no letter stands
-            for a class; `per_run` draws one order for a whole run, for a student too small to look letters up.
-        mcq_orders: option orders in which training asks the multiple-choice question; evaluation asks one.
-        closed_questions: keys of the closed questions asked where a clip's metadata hold the answer.
-        per_visit: most annotations of each task that one training visit takes; the visits of a clip take different
-            ones until all had their turn. A task that is not named is taken whole at every visit.
-        task_weights: share of the loss of one annotation of a task, relative to the others; 1 where not named.
-        loss_mean: what the loss of a step is a mean over: `annotations` (a caption counts no more than a letter) or
+        parts: How each annotation source is taught, by its name; see `Part`.
+        loss_mean: What the loss of a step is a mean over: `annotations` (a caption counts no more than a letter) or
             `tokens`.
-        siblings_together: visit the clips of one source video next to each other, so that a batch holds the same scene
-            with different outcomes and what they share cannot explain the answers.
-        balance: visits per class.
+        siblings_together: Visit the clips of one source video that show the same seconds next to each other, so that a
+            batch holds the same scene with different outcomes and what they share cannot explain the answers.
+        balance: Visits of each class.
     """
 
-    option_order: Literal["per_clip", "per_run"] = "per_clip"
-    mcq_orders: int = 1
-    closed_questions: Sequence[str] = ()
-    per_visit: Mapping[str, int] = field(default_factory=dict)
-    task_weights: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, Part | Mapping] = field(default_factory=dict)
     loss_mean: LossMean = "annotations"
     siblings_together: bool = False
     balance: Balance = field(default_factory=Balance)
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.closed_questions) - set(CLOSED_QUESTIONS))
-        if unknown:
-            known = ", ".join(CLOSED_QUESTIONS)
-            raise InputError(f"mixture.closed_questions: unknown {', '.join(unknown)}; choose from {known}")
-        if self.option_order not in ("per_clip", "per_run"):
-            raise InputError(f"mixture.option_order={self.option_order}: choose per_clip or per_run")
         if self.loss_mean not in get_args(LossMean):
             raise InputError(f"mixture.loss_mean={self.loss_mean}: choose {' or '.join(get_args(LossMean))}")
+        known = [f.name for f in fields(Part)]
+        for name, part in self.parts.items():
+            unknown = [] if isinstance(part, Part) else sorted(set(part) - set(known))
+            if unknown:
+                raise InputError(f"mixture.parts.{name}.{unknown[0]}: no such key; choose from {', '.join(known)}")
 
-    def questions(self, clip_id: str, labels: LabelSet, seed: int, num_orders: int) -> list[Question]:
-        """The multiple-choice question about a clip in up to `num_orders` option orders (one if drawn per run)."""
-        if self.option_order == "per_run":
-            return mcq_questions("run", labels, seed)
-        return mcq_questions(clip_id, labels, seed, num_orders)
+    def plan(self, clips: Sequence[AnnotatedClip], sources: Collection[str], seed: int) -> EpochPlan:
+        """What an epoch over the training clips visits and teaches.
 
-    def annotate(self, clip: Clip, label: str, labels: LabelSet, seed: int, training: bool) -> LabelledClip:
-        """All annotations of one clip; evaluation asks the multiple-choice question once."""
-        questions = self.questions(clip.id, labels, seed, self.mcq_orders if training else 1)
-        annotations = mcq_annotations(clip, label, questions)
-        annotations += closed_annotations(clip, label, self.closed_questions)
-        return LabelledClip(clip, label, tuple(annotations))
+        Args:
+            clips: The training clips; balance sees those that have a class.
+            sources: Names of the annotation sources.
+            seed: Seed of balancing and of the deals.
 
-    def for_visit(self, labelled: LabelledClip, visit: Visit) -> list[Annotation]:
-        """The annotations that one training visit takes, in their own order.
-
-        The annotations of a task are shuffled and dealt to the clip's visits; what does not make a full hand waits for
-        the next shuffle. So a visit never holds one twice, and repeated visits of a clip do not repeat themselves.
+        Raises:
+            InputError: A part names no source, or the classes do not fit the balance.
         """
-        chosen: list[int] = []
-        for number, indices in enumerate(_indices_by_task(labelled.annotations).values()):
-            hand = min(self.per_visit.get(labelled.annotations[indices[0]].task, len(indices)), len(indices))
-            if hand:
-                shuffle, place = divmod(visit.ordinal, len(indices) // hand)
-                random = np.random.default_rng([visit.seed, visit.clip_index, number, shuffle])
-                chosen += random.permutation(indices)[place * hand : (place + 1) * hand].tolist()
-        return [labelled.annotations[index] for index in sorted(chosen)]
+        unknown = sorted(set(self.parts) - set(sources))
+        if unknown:
+            known = ", ".join(sources) or "none is listed"
+            raise InputError(f"mixture.parts.{unknown[0]}: no such annotation source; choose from {known}")
+        parts = {name: part if isinstance(part, Part) else Part(**part) for name, part in self.parts.items()}
+        labelled = [index for index, clip in enumerate(clips) if clip.label is not None]
+        balanced = self.balance.plan([str(clips[index].label) for index in labelled], generator_for(seed, "balance"))
+        visits = tuple(labelled[index] for index in balanced.visits)
+        return EpochPlan(clips, replace(balanced, visits=visits), parts, seed)
 
-    def annotations_per_visit(self, clips: Sequence[LabelledClip], visits: Sequence[int]) -> float:
-        """Mean number of annotations that a visit takes."""
-        sizes = [
-            sum(min(self.per_visit.get(task, count), count) for task, count in counts.items())
-            for counts in (Counter(a.task for a in labelled.annotations) for labelled in clips)
-        ]
-        return float(np.mean([sizes[index] for index in visits]))
-
-    def plan_visits(self, clips: Sequence[LabelledClip], seed: int) -> VisitPlan:
-        """Visits of one epoch over the training clips."""
-        return self.balance.plan([c.label for c in clips], generator_for(seed, "balance"))
-
-    def schedule(self, clips: Sequence[LabelledClip], batch_size: int, seed: int) -> VisitSchedule:
+    def schedule(self, plan: EpochPlan, batch_size: int) -> VisitSchedule:
         """The stream of training visits."""
-        visits = self.plan_visits(clips, seed).visits
-        sources = [clips[index].clip.source_video_id for index in visits]
-        blocks = sibling_blocks(visits, sources) if self.siblings_together else tuple((v,) for v in visits)
-        return VisitSchedule(blocks, batch_size, seed)
+        blocks = tuple((index,) for index in plan.visits)
+        if self.siblings_together:
+            blocks = sibling_blocks(plan.visits, [clip.clip for clip in plan.clips])
+        return VisitSchedule(plan, blocks, batch_size)
 
 
 @dataclass(frozen=True)
 class Visit:
-    """One clip to be read at one place of the training stream.
+    """One clip to be read at one place of the training stream, and what it teaches.
 
     Attributes:
-        clip_index: which training clip.
-        position: place in the stream, counted from the start of training.
-        ordinal: how many times the stream visited this clip before.
-        phase: shift of the sampling grid as a fraction of the frame interval, in [0, 1).
-        seed: of the run; the draw of annotations follows from it, the clip and `ordinal`.
+        clip: Which clip.
+        taught: Its annotations, with their shares of the loss.
+        position: Place in the stream, counted from the start of training.
+        phase: Shift of the sampling grid as a fraction of the frame interval, in [0, 1).
     """
 
-    clip_index: int
+    clip: Clip
+    taught: tuple[Taught, ...]
     position: int
-    ordinal: int
     phase: float
-    seed: int
 
 
 @dataclass(frozen=True)
 class VisitSchedule:
     """The endless, seeded stream of visits: epoch after epoch, each a fresh order of the plan's blocks.
 
-    The batch of any step follows from (seed, step) alone, so a resumed run reads what the unbroken run would have.
+    The batch of any step follows from the plan's seed and the step alone, so a resumed run reads what the unbroken run
+    would have. Visits carry their clip and annotations, so that a loader worker needs nothing else.
 
     Attributes:
-        blocks: clip indices that stay next to each other; together the visits of an epoch.
-        batch_size: visits per optimiser step.
-        seed: of the order and of every visit's own draws.
+        plan: What an epoch visits and teaches.
+        blocks: Clip indices that stay next to each other; together the visits of an epoch.
+        batch_size: Visits of an optimiser step.
     """
 
+    plan: EpochPlan
     blocks: tuple[tuple[int, ...], ...]
     batch_size: int
-    seed: int
     _epochs: dict[int, list[tuple[int, int]]] = field(default_factory=dict, repr=False, compare=False)
 
     def batch(self, step: int) -> list[Visit]:
@@ -163,8 +117,9 @@ class VisitSchedule:
     def _visit(self, position: int) -> Visit:
         epoch, place = divmod(position, self._visits_per_epoch)
         clip_index, ordinal = self._epoch(epoch)[place]
-        phase = float(np.random.default_rng([self.seed, 1, position]).random())
-        return Visit(clip_index, position, ordinal, phase, self.seed)
+        phase = float(np.random.default_rng([self.plan.seed, 1, position]).random())
+        taught = tuple(self.plan.annotations_of(clip_index, ordinal))
+        return Visit(self.plan.clips[clip_index].clip, taught, position, phase)
 
     @cached_property
     def _visits_per_epoch(self) -> int:
@@ -173,45 +128,33 @@ class VisitSchedule:
     def _epoch(self, epoch: int) -> list[tuple[int, int]]:
         """The clips of an epoch in order, each with how often it was visited before; the last two epochs are kept."""
         if epoch not in self._epochs:
-            order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.blocks))
+            order = np.random.default_rng([self.plan.seed, 0, epoch]).permutation(len(self.blocks))
             clips = [clip_index for block in order for clip_index in self.blocks[block]]
-            each_epoch, seen = Counter(clips), Counter[int]()
+            seen = Counter[int]()
             visits = []
             for clip_index in clips:
-                visits.append((clip_index, epoch * each_epoch[clip_index] + seen[clip_index]))
+                visits.append((clip_index, epoch * self.plan.visits_of_clip[clip_index] + seen[clip_index]))
                 seen[clip_index] += 1
             self._epochs.pop(epoch - 2, None)
             self._epochs[epoch] = visits
         return self._epochs[epoch]
 
 
-def _indices_by_task(annotations: Sequence[Annotation]) -> dict[str, list[int]]:
-    by_task: dict[str, list[int]] = {}
-    for index, annotation in enumerate(annotations):
-        by_task.setdefault(annotation.task, []).append(index)
-    return by_task
+def sibling_blocks(visits: Sequence[int], clips: Sequence[Clip]) -> tuple[tuple[int, ...], ...]:
+    """Group the visits of an epoch by source video and window, no clip twice in a block.
 
+    Only recordings of one scene share both, such as the counterfactual outcomes of the rendered world; the windows of
+    one recording stay apart. Repeated visits of an upsampled clip fall into different blocks, so that a batch is never
+    one clip many times.
 
-def sibling_blocks(visits: Sequence[int], sources: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """Group the visits of an epoch by source video, no clip twice in a block.
-
-    Repeated visits of an upsampled clip fall into different blocks, so that a batch is never one clip many times.
-
-    Example:
-        >>> sibling_blocks([0, 1, 1, 2], ["a", "a", "a", "b"])
-        ((0, 1), (1,), (2,))
+    Args:
+        visits: Indices of the visited clips, with repetition.
+        clips: The clips that these count.
     """
     seen: Counter[int] = Counter()
-    blocks: dict[tuple[str, int], list[int]] = {}
-    for clip_index, source in zip(visits, sources, strict=True):
-        blocks.setdefault((source, seen[clip_index]), []).append(clip_index)
-        seen[clip_index] += 1
+    blocks: dict[tuple[str, float, int], list[int]] = {}
+    for index in visits:
+        clip = clips[index]
+        blocks.setdefault((clip.source_video_id, clip.start_s, seen[index]), []).append(index)
+        seen[index] += 1
     return tuple(tuple(block) for block in blocks.values())
-
-
-def label_clips(selection: Selection, mixture: Mixture, labels: LabelSet, seed: int) -> dict[Split, list[LabelledClip]]:
-    """Annotate every usable clip; training clips get the mixture's option orders, the others one."""
-    return {
-        split: [mixture.annotate(clip, label, labels, seed, split == "train") for clip, label in members]
-        for split, members in selection.clips.items()
-    }

@@ -1,1 +1,1 @@
-"""Tables, figures and pages made from files of finished runs; no model is loaded here."""
+"""Pages, figures and terminal tables made from the files of finished runs; no model is loaded here."""

@@ -73,13 +73,25 @@ def f1_figure(metrics: Mapping[str, float], class_names: Mapping[str, str], pref
     return figure
 
 
-def accuracy_figure(
-    names: Sequence[str], ours: Sequence[tuple[float, float, float] | None], published: Sequence[float | None]
+def metric_figure(
+    names: Sequence[str],
+    ours: Sequence[tuple[float, ...] | None],
+    published: Sequence[float | None],
+    title: str,
+    unit: str,
 ) -> Figure:
-    """Accuracy of a table's rows: ours (value, low, high) as dots with intervals, the published value as a diamond."""
+    """One metric of a table's rows: ours as dots with intervals, the published figure as a diamond.
+
+    Args:
+        names: The rows.
+        ours: Value, low and high of each row in the metric's unit; None where there is none.
+        published: The printed figure of each row; None where there is none.
+        title: Name of the metric.
+        unit: Its unit; percentages and fractions are drawn on their whole scale.
+    """
     figure = _figure(5.2, 1.1 + 0.42 * len(names))
     axes = figure.subplots()
-    measured = [(row - 0.1, *(100 * part for part in mine)) for row, mine in enumerate(ours) if mine is not None]
+    measured = [(row - 0.1, *mine) for row, mine in enumerate(ours) if mine is not None]
     if measured:
         heights, values, lows, highs = np.array(measured).T
         errors = [values - lows, highs - values]
@@ -90,8 +102,10 @@ def accuracy_figure(
         axes.plot(values, heights, "D", color=ORANGE, markerfacecolor="none", label="published")
     axes.set_yticks(range(len(names)), names, fontsize=_FONT)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("accuracy, %", fontsize=_FONT)
+    whole = {"percent": 100, "fraction": 1}.get(unit)
+    if whole:
+        axes.set_xlim(0, whole)
+    axes.set_xlabel(title, fontsize=_FONT)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(fontsize=_FONT - 1, loc="outside upper center", ncols=2, frameon=False)
     _plain(axes)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from autodrive.evaluation.metrics import HEADLINE_TASK, confusion_by_video
+from autodrive.evaluation.by_video import confusion_by_video
 from autodrive.labels import LabelSet
 from autodrive.reporting import figures, pages
 from autodrive.reporting.terminal import with_interval
@@ -39,16 +39,17 @@ def write_run_page(run_dir: Path, frames_of: FramesOf | None = None, num_strips:
     """
     run = read_run(run_dir)
     labels = run.labels()
-    asked = [p for p in run.predictions() if p.task == HEADLINE_TASK]
+    asked = [p for p in run.predictions() if p.task == run.headline_task()]
     direct = [p for p in asked if p.mode == "direct"]
     wrong = [p for p in direct if p.parsed != p.answer]
-    modes = [prefix for prefix in ("test", "test_reasoning") if f"{prefix}/n" in run.metrics]
+    split = run.split()
+    modes = [prefix for prefix in (split, f"{split}_reasoning") if f"{prefix}/n" in run.metrics]
     page = pages.render(
         "run_page.html.j2",
         title=f"Run {run_dir.resolve().name}",
-        headline=_headline(run.metrics) if modes else "This run has no scores.",
-        tables=[_score_table(run.metrics, labels, prefix) for prefix in modes],
-        closed=_closed_rows(run.metrics),
+        headline=_headline(run.metrics, modes[0]) if modes else "This run has no scores.",
+        tables=[_score_table(run.metrics, labels, prefix, reasoning=prefix != split) for prefix in modes],
+        others=[(name, rows) for name in run.other_tasks() if (rows := _other_rows(run.metrics, f"{split}/{name}_"))],
         pictures=_pictures(run, labels, direct),
         num_wrong=len(wrong),
         num_asked=len(direct),
@@ -58,9 +59,8 @@ def write_run_page(run_dir: Path, frames_of: FramesOf | None = None, num_strips:
         provenance=_flat({k: v for k, v in run.provenance().items() if k != "mixture"}),
         command=_command(run),
     )
-    path = run_dir / "report.html"
-    path.write_text(page, encoding="utf-8")
-    return path
+    run.files.page.write_text(page, encoding="utf-8")
+    return run.files.page
 
 
 def choose_cases(wrong: Sequence[Prediction], limit: int) -> list[Prediction]:
@@ -89,16 +89,16 @@ def loss_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
     return curves
 
 
-def _headline(metrics: Mapping[str, float]) -> str:
-    prefix = "test" if "test/n" in metrics else "test_reasoning"
+def _headline(metrics: Mapping[str, float], prefix: str) -> str:
+    counts = f"{metrics[f'{prefix}/n']:.0f} {prefix.partition('_')[0]} clips"
     return (
         f"Accuracy {with_interval(metrics, f'{prefix}/accuracy', percent=True)}, "
         f"incident or not {with_interval(metrics, f'{prefix}/binary_accuracy', percent=True)}, "
-        f"on {metrics[f'{prefix}/n']:.0f} held-out clips of {metrics[f'{prefix}/num_source_videos']:.0f} source videos."
+        f"on {counts} of {metrics[f'{prefix}/num_source_videos']:.0f} source videos."
     )
 
 
-def _score_table(metrics: Mapping[str, float], labels: LabelSet, prefix: str) -> dict[str, Any]:
+def _score_table(metrics: Mapping[str, float], labels: LabelSet, prefix: str, *, reasoning: bool) -> dict[str, Any]:
     rows = []
     for name in reversed(labels.names):
         scores = (with_interval(metrics, f"{prefix}/{name}_{score}") for score in ("precision", "recall", "f1"))
@@ -113,17 +113,16 @@ def _score_table(metrics: Mapping[str, float], labels: LabelSet, prefix: str) ->
     if f"{prefix}/trace_emission_rate" in metrics:
         rate = with_interval(metrics, f"{prefix}/trace_emission_rate", percent=True)
         facts.append(("Replies with a well-formed trace", rate))
-    title = "Direct answers" if prefix == "test" else "Reasoning, then answer"
+    title = "Reasoning, then answer" if reasoning else "Direct answers"
     return {"title": f"{title}, N = {metrics[f'{prefix}/n']:.0f}", "rows": rows, "facts": facts}
 
 
-def _closed_rows(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
-    suffix = "_accuracy"
-    overall = "test/closed_qa_accuracy"
-    keys = [key for key in metrics if key.startswith("test/closed_qa_") and key.endswith(suffix) and key != overall]
-    names = [key.removeprefix("test/closed_qa_").removesuffix(suffix).replace("_", " ") for key in keys]
-    rows = sorted((name, with_interval(metrics, key, percent=True)) for name, key in zip(names, keys, strict=True))
-    return [("all of them", with_interval(metrics, overall, percent=True)), *rows] if overall in metrics else rows
+def _other_rows(metrics: Mapping[str, float], start: str) -> list[tuple[str, str]]:
+    """The scores whose keys begin so and that have an interval; the rest of the key says what each is."""
+    keys = [key for key in metrics if key.startswith(start) and f"{key}_ci_low" in metrics]
+    return [
+        (key.removeprefix(start).replace("_", " "), with_interval(metrics, key, percent=True)) for key in sorted(keys)
+    ]
 
 
 def _pictures(run: RunFolder, labels: LabelSet, direct: Sequence[Prediction]) -> list[tuple[str, str]]:
@@ -132,10 +131,10 @@ def _pictures(run: RunFolder, labels: LabelSet, direct: Sequence[Prediction]) ->
     if direct:
         confusion = confusion_by_video(direct, labels).sum(axis=0)
         drawn.append(("Confusion matrix, direct answers", figures.confusion_figure(confusion, shorts)))
-    if "test/n" in run.metrics:
+    if f"{run.split()}/n" in run.metrics:
         named = dict(zip(reversed(labels.names), reversed(shorts), strict=True))
-        drawn.append(("F1 of each class with 95 % intervals", figures.f1_figure(run.metrics, named)))
-    curves = loss_curves(run.path / "metrics.csv")
+        drawn.append(("F1 of each class with 95 % intervals", figures.f1_figure(run.metrics, named, run.split())))
+    curves = loss_curves(run.files.losses)
     if curves:
         drawn.append(("Training loss", figures.loss_figure(curves)))
     return [(caption, pages.inline_png(figures.to_png(figure))) for caption, figure in drawn]

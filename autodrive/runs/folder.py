@@ -85,8 +85,18 @@ class RunFolder:
         """Where the run's files lie."""
         return RunFiles(self.path)
 
+    @property
+    def trained(self) -> bool:
+        """Whether the student was trained, rather than evaluated as it was released (`ckpt=null`)."""
+        return "ckpt" not in self.config or self.config.ckpt is not None
+
     def value(self, key: str) -> Value:
-        """The value of a configuration key or the chosen option of a group; None if this run has neither."""
+        """The value of a configuration key or the chosen option of a group; None if this run has neither.
+
+        `setting`, which no configuration states, is `fine_tuned` for a trained student and else `zero_shot`.
+        """
+        if key == "setting":
+            return "fine_tuned" if self.trained else "zero_shot"
         if key in self.overrides:
             return self.overrides[key]
         if key in self.choices:
@@ -113,6 +123,26 @@ class RunFolder:
             raise InputError(f"{self.files.config}: no `labels`; give a folder written by train or eval")
         return LabelSet(str(node.get("name", "labels")), node["classes"])
 
+    def split(self) -> str:
+        """The split that was evaluated, whose name begins the keys of the metrics; a training evaluates on test."""
+        return str(self.select("split") or "test")
+
+    def headline_task(self) -> str:
+        """Name of the task whose scores carry no task name.
+
+        Raises:
+            InputError: the run's configuration names none.
+        """
+        headline = self.select("prompts.headline")
+        if not isinstance(headline, str):
+            path = self.files.config
+            raise InputError(f"{path}: no `prompts.headline`; give a folder written by train or eval")
+        return headline
+
+    def other_tasks(self) -> list[str]:
+        """Names of the run's other tasks."""
+        return [name for name in self.select("prompts.tasks") or {} if name != self.headline_task()]
+
     def predictions(self) -> list[Prediction]:
         """The run's predictions; raises InputError if there are none or a line is broken."""
         return read_jsonl(self.files.predictions, Prediction)
@@ -131,7 +161,7 @@ def run_config(path: Path) -> DictConfig:
     """The configuration a run folder was made with.
 
     Raises:
-        InputError: the folder is not a run's.
+        InputError: The folder is not a run's.
     """
     files = RunFiles(path)
     if not files.config.is_file():
@@ -156,7 +186,7 @@ def find_runs(folders: Sequence[Path]) -> list[RunFolder]:
     """All runs in these run folders and sweep folders, in natural order (job 2 before job 10).
 
     Raises:
-        InputError: a folder is missing, or holds no run.
+        InputError: A folder is missing, or holds no run.
     """
     runs: list[RunFolder] = []
     for folder in folders:
@@ -173,7 +203,7 @@ def read_run(path: Path) -> RunFolder:
     """Read one run folder; a job without metrics.json counts as failed.
 
     Raises:
-        InputError: one of its files is not valid JSON or YAML.
+        InputError: One of its files is not valid JSON or YAML.
     """
     files = RunFiles(path)
     overrides = _load_yaml(files.overrides)

@@ -50,7 +50,7 @@ def open_run(config: DictConfig, run_dir: Path) -> Iterator[Run]:
     A run whose folder holds it already has `finished`; there is nothing to do and nothing is written for it.
 
     Raises:
-        InputError: a value is out of range, more than one process is asked for, or the folder holds another finished
+        InputError: A value is out of range, more than one process is asked for, or the folder holds another finished
             run.
     """
     quiet_libraries()

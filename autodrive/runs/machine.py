@@ -74,7 +74,7 @@ def check_one_process(trainer: DictConfig) -> None:
         trainer: The trainer's configuration. Its `devices` must name one: "auto" and -1 would take whatever there is.
 
     Raises:
-        InputError: the trainer, or the launcher that started this process, asks for more than one.
+        InputError: The trainer, or the launcher that started this process, asks for more than one.
     """
     devices = trainer.devices
     one = len(devices) == 1 if isinstance(devices, ListConfig) else str(devices) == "1"

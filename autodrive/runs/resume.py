@@ -19,10 +19,10 @@ def resumed_config(config: DictConfig, command_line: CommandLine) -> DictConfig:
     """The configuration to train with: the given one, or with `resume=<run>` that run's.
 
     Raises:
-        InputError: the run cannot be resumed, or the command line asks for something else than the run did.
+        InputError: The run cannot be resumed, or the command line asks for something else than the run did.
     """
     if config.resume is None:
-        return config
+        return _with_student_of(config, command_line)
     run = Path(config.resume)
     resumed = run_config(run)
     if not RunFiles(run).last_checkpoint.is_file():
@@ -41,6 +41,25 @@ def resumed_config(config: DictConfig, command_line: CommandLine) -> DictConfig:
     return resumed
 
 
+def _with_student_of(config: DictConfig, command_line: CommandLine) -> DictConfig:
+    """With `student_from=<run>`: the configuration with that run's student in the place of the default one.
+
+    Raises:
+        InputError: The run has no student, or the command line asks for another one.
+    """
+    if config.student_from is None:
+        return config
+    run = Path(config.student_from)
+    if not RunFiles(run).student.is_dir():
+        raise InputError(f"student_from={run}: no checkpoints/student there; give the folder of a finished training")
+    student = run_config(run).student
+    given = [key for key in command_line.overridden_keys() if key.split(".")[0] == "student"]
+    if given and config.student != student:
+        raise InputError(f"{given[0]}: differs from the student of student_from={run}; leave it out")
+    OmegaConf.update(config, "student", student, merge=False)
+    return config
+
+
 def resume_checkpoint(resume: str | None, files: RunFiles, data_fingerprint: str) -> Path | None:
     """The Lightning checkpoint to continue from, if any; leaves the data's fingerprint where this run's will lie.
 
@@ -50,7 +69,7 @@ def resume_checkpoint(resume: str | None, files: RunFiles, data_fingerprint: str
         data_fingerprint: What this run sees.
 
     Raises:
-        InputError: the run that is resumed saw other clips, labels or splits.
+        InputError: The run that is resumed saw other clips, labels or splits.
     """
     files.checkpoints.mkdir(parents=True, exist_ok=True)
     files.data_fingerprint.write_text(data_fingerprint + "\n")
@@ -69,7 +88,7 @@ def evaluated_config(config: DictConfig, command_line: CommandLine) -> DictConfi
         InputError: `ckpt` is no run folder, or the command line also sets what comes with it.
     """
     if config.ckpt is None:
-        return config
+        return _with_student_of(config, command_line)
     merged = run_config(Path(config.ckpt))
     keys = command_line.overridden_keys()
     settled = [key for key in keys if key.split(".")[0] in SETTLED_BY_CKPT]

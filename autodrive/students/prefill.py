@@ -5,10 +5,8 @@ off the ends of the prompts. Further tokens, of options or of answers, are branc
 prompt's end saw and the earlier tokens of their own continuation, never another branch.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,12 +14,32 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from autodrive.mixture.clip_tree import TreeRow
+from autodrive.students.calls import ReadOn
+from autodrive.trees.clip_tree import TreeRow
 
-if TYPE_CHECKING:
-    from autodrive.students.qwen2_5_vl import QwenStudent
-
+P = ParamSpec("P")
+R = TypeVar("R")
 Continuation = tuple[int, tuple[int, ...]]  # number of its span, tokens
+
+
+class Generated(NamedTuple):
+    """An answer in tokens, without the token that ends it.
+
+    Attributes:
+        ids: The tokens.
+        finished: Whether the model ended the answer itself; if not, it was cut at the limit.
+    """
+
+    ids: list[int]
+    finished: bool
+
+
+def without_gradients(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function keep nothing for a backward pass, also where the caller is in inference mode.
+
+    In that mode torch cannot gather sharded weights: its tensors do not count their versions.
+    """
+    return torch.inference_mode(False)(torch.no_grad()(function))
 
 
 class PrefilledRow:
@@ -30,25 +48,36 @@ class PrefilledRow:
     Shape letters: T trees, K most tokens of a tree, Q most new tokens of a tree.
 
     Attributes:
-        row: what was read.
+        row: What was read.
         log_probs: (spans, vocabulary) float32, of the first token of every branch's answer.
     """
 
-    def __init__(self, student: QwenStudent, row: TreeRow) -> None:
-        """Read the row."""
-        self.student, self.row = student, row
-        self._end_id = student.processor.end_id
-        self._cache = DynamicCache(config=student.model.config.get_text_config())
-        self._layers = cast(list[DynamicLayer], self._cache.layers)
-        ends = torch.tensor(
-            [span.target_start - 1 for span in row.spans], dtype=torch.long, device=row.input_ids.device
-        )
-        hidden_NC = student.hidden_states(row, self._cache)
-        self.log_probs = student.model.lm_head(hidden_NC[ends]).float().log_softmax(-1)
-        self._end_positions = row.position_ids[0, ends]
+    def __init__(
+        self,
+        student: Callable[[ReadOn], Tensor],
+        row: TreeRow,
+        log_probs: Tensor,
+        cache: DynamicCache,
+        end_id: int,
+    ) -> None:
+        """Take over what reading the row left.
+
+        Args:
+            student: Reads further tokens behind the cache.
+            row: The row that was read.
+            log_probs: Log-probabilities after the end of every branch's last prompt.
+            cache: Keys and values of the row.
+            end_id: The token that ends an answer.
+        """
+        self.row, self.log_probs = row, log_probs
+        self._student, self._cache, self._end_id = student, cache, end_id
+        self._layers = cast(list[DynamicLayer], cache.layers)
+        ends = torch.tensor([s.target_start - 1 for s in row.spans], dtype=torch.long, device=log_probs.device)
+        self._end_positions = row.position_ids[0, ends]  # within a branch all axes have the same id
         self._trees_to_rows()
         self._visible = self._prompt_visibility()
 
+    @without_gradients
     def score_options(self) -> list[tuple[float, ...]]:
         """For every span, the summed log-probability of each of its options; empty for a span without options."""
         flat = [(number, option) for number, span in enumerate(self.row.spans) for option in span.option_ids]
@@ -61,11 +90,12 @@ class PrefilledRow:
         values = iter(totals.tolist())
         return [tuple(next(values) for _ in span.option_ids) for span in self.row.spans]
 
-    def generate(self, max_new_tokens: Sequence[int]) -> list[list[int]]:
-        """Greedy token ids of every span's answer, without the token that ends it.
+    @without_gradients
+    def generate(self, max_new_tokens: Sequence[int]) -> list[Generated]:
+        """The greedy answer of every span.
 
         Args:
-            max_new_tokens: most tokens of each span's answer.
+            max_new_tokens: Most tokens of each span's answer.
         """
         answers: list[list[int]] = [[] for _ in self.row.spans]
         tokens = self.log_probs.argmax(-1)
@@ -79,19 +109,17 @@ class PrefilledRow:
                     going.remove(number)
             if not going:
                 break
+            # A span that has ended goes on with the others, so that a step is one call; nobody reads what it says.
             positions = positions + 1
-            hidden_SC, visible = self._step(tokens, positions, visible)
-            tokens = self.student.model.lm_head(hidden_SC).argmax(-1)
+            width = self._slots.shape[1]
+            own = torch.eye(width, dtype=torch.bool, device=visible.device).expand(len(self._slots), -1, -1)
+            visible = torch.cat([visible, own], dim=-1)
+            places = (self._tree_of_span, self._slot_of_span)
+            call = ReadOn(tokens[self._slots], positions[self._slots], visible, places, self._cache)
+            tokens = self._student(call).argmax(-1)
         self._restore(layers)
-        return [ids[:-1] if ids and ids[-1] == self._end_id else ids for ids in answers]
-
-    def _step(self, tokens: Tensor, positions: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        """Read one more token of every span; its hidden state (spans, width), and what the next token will see."""
-        width = self._slots.shape[1]
-        own = torch.eye(width, dtype=torch.bool, device=visible.device).expand(len(self._slots), -1, -1)
-        visible = torch.cat([visible, own], dim=-1)
-        hidden_TQC = self._extend(tokens[self._slots], positions[self._slots], visible)
-        return hidden_TQC[self._tree_of_span, self._slot_of_span], visible
+        finished = [ids[-1:] == [self._end_id] for ids in answers]
+        return [Generated(ids[:-1] if ended else ids, ended) for ids, ended in zip(answers, finished, strict=True)]
 
     def _rest_of_options(self, flat: Sequence[Continuation]) -> Tensor:
         """(options,) log-probability of all tokens of each option but its first."""
@@ -110,14 +138,23 @@ class PrefilledRow:
             queries += [(tree, used[tree] + step) for step in range(len(option) - 1)]
             predicted += [(place, token) for token in option[1:]]
             used[tree] += len(option) - 1
-        hidden_TQC = self._read_options([(number, option[:-1]) for _, number, option in long], starts, max(used))
         trees, slots = torch.tensor(queries, device=device).T
         places, tokens = torch.tensor(predicted, device=device).T
-        log_probs = self.student.model.lm_head(hidden_TQC[trees, slots]).float().log_softmax(-1)
+        beginnings = [(number, option[:-1]) for _, number, option in long]
+        log_probs = self._read_options(beginnings, starts, max(used), (trees, slots)).float().log_softmax(-1)
         return total.index_add(0, places, log_probs.gather(1, tokens[:, None]).squeeze(1))
 
-    def _read_options(self, options: Sequence[Continuation], starts: Sequence[tuple[int, int]], width: int) -> Tensor:
-        """Hidden states (T, Q, width) of the options' tokens, each option seeing its prompt and itself."""
+    def _read_options(
+        self,
+        options: Sequence[Continuation],
+        starts: Sequence[tuple[int, int]],
+        width: int,
+        places: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """Logits (L, vocabulary) after the options' tokens, each option seeing its prompt and itself.
+
+        All options of all branches of a tree lie side by side behind its cache: one call, whatever their lengths.
+        """
         num_trees, _, length = self._visible.shape
         device = self.log_probs.device
         ids = torch.zeros((num_trees, width), dtype=torch.long, device=device)
@@ -132,22 +169,15 @@ class PrefilledRow:
             visible[tree, own, :length] = self._visible[tree, self._slot_of_span[number]]
             visible[tree, own, length + own.start : length + own.stop] = (steps[:, None] >= steps[None]).bool()
         layers = self._snapshot()
-        hidden_TQC = self._extend(ids, positions, visible)
+        logits = self._student(ReadOn(ids, positions, visible, places, self._cache))
         self._restore(layers)
-        return hidden_TQC
-
-    def _extend(self, ids_TQ: Tensor, positions_TQ: Tensor, visible_TQK: Tensor) -> Tensor:
-        """Read new tokens behind the cache; their hidden states (T, Q, width)."""
-        return self.student.model.model(
-            input_ids=ids_TQ,
-            position_ids=positions_TQ.expand(3, -1, -1),
-            attention_mask=visible_TQK[:, None],
-            past_key_values=self._cache,
-            use_cache=True,
-        ).last_hidden_state
+        return logits
 
     def _trees_to_rows(self) -> None:
-        """Turn the cache of one packed row into one row a tree, padded behind: (T, heads, K, head size)."""
+        """Turn the cache of one packed row into one row per tree, padded behind: (T, heads, K, head size).
+
+        Behind a packed row every new token would be compared with all trees' keys only to have most of them masked.
+        """
         bounds = [(tree.start, tree.end) for tree in self.row.trees]
         if len(bounds) == 1:
             return
@@ -158,7 +188,9 @@ class PrefilledRow:
                 setattr(layer, name, padded.transpose(1, 2))
 
     def _prompt_visibility(self) -> Tensor:
-        """(T, slots, K) bool: what the end of each branch's prompt sees; a slot is a branch of its tree.
+        """(T, slots, K) bool: what the end of each branch's last prompt sees; a slot is a branch of its tree.
+
+        Where the row was read with its answers, they lie behind the prompt's end and stay unseen.
 
         Trees with fewer branches repeat their first one, whose answer is not read from there.
         """

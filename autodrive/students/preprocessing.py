@@ -57,30 +57,30 @@ class Resolution:
 
 
 def solve_resolution(
-    num_frames: int, token_budget: int, temporal_patch_size: int = 2, ratio: int = 4
+    num_frames: int, token_budget: int, frames_per_group: int, ratio: int = 4
 ) -> tuple[Resolution, int]:
     """The largest resolution at which a clip stays within a budget of visual tokens (`resolution=auto`).
 
     Args:
-        num_frames: frames in a clip.
-        token_budget: most visual tokens that the clip may take.
-        temporal_patch_size: frames that share a temporal patch.
-        ratio: how many times smaller the lower bound is than the upper one; 4 as in the paper's 128x32.
+        num_frames: Frames in a clip.
+        token_budget: Most visual tokens that the clip may take.
+        frames_per_group: Frames that share a group of visual tokens.
+        ratio: How many times smaller the lower bound is than the upper one; 4 as in the paper's 128x32.
 
     Returns:
         The resolution, and the most visual tokens a clip can take at it.
 
     Raises:
-        InputError: the budget holds less than one token per temporal patch.
+        InputError: The budget holds less than one token per group.
     """
-    num_patches = math.ceil(num_frames / temporal_patch_size)
-    max_tokens = token_budget // num_patches
+    num_groups = math.ceil(num_frames / frames_per_group)
+    max_tokens = token_budget // num_groups
     if max_tokens < 1:
         raise InputError(
-            f"resolution=auto: {token_budget} visual tokens do not reach for the {num_patches} temporal patches of "
+            f"resolution=auto: {token_budget} visual tokens do not reach for the {num_groups} groups of "
             f"{num_frames} frames; raise the budget, or lower fps or duration_s"
         )
-    return Resolution(max_tokens, max(1, max_tokens // ratio)), max_tokens * num_patches
+    return Resolution(max_tokens, max(1, max_tokens // ratio)), max_tokens * num_groups
 
 
 def smart_frame_size(width: int, height: int, resolution: Resolution, factor: int = 28) -> tuple[int, int]:
@@ -91,16 +91,16 @@ def smart_frame_size(width: int, height: int, resolution: Resolution, factor: in
     upper one holds (Qwen's own rule lets very long or very small frames exceed it).
 
     Args:
-        width: of the source, pixels.
-        height: of the source, pixels.
-        resolution: bounds in visual tokens per temporal patch.
-        factor: pixels along the side of a visual token (patch size x merge size).
+        width: Width of the source in pixels.
+        height: Height of the source in pixels.
+        resolution: Bounds in visual tokens per temporal patch.
+        factor: Pixels along the side of a visual token (patch size x merge size).
 
     Returns:
         Height and width in pixels.
 
     Raises:
-        InputError: the frame is more than 200 times longer than wide, as in Qwen's rule.
+        InputError: The frame is more than 200 times longer than wide, as in Qwen's rule.
     """
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         raise InputError(f"a frame of {width}x{height} pixels is over {MAX_ASPECT_RATIO}:1; remove that video")
@@ -127,10 +127,10 @@ def patchify(
     An odd frame count is padded by repeating the last frame, as transformers' video processor does.
 
     Args:
-        frames_TCHW: frames whose height and width are multiples of patch_size x merge_size; any dtype, on the CPU.
-        patch_size: pixels along a patch's side.
-        temporal_patch_size: frames in a patch.
-        merge_size: patches along a visual token's side.
+        frames_TCHW: Frames whose height and width are multiples of patch_size x merge_size; any dtype, on the CPU.
+        patch_size: Pixels along a patch's side.
+        temporal_patch_size: Frames in a patch.
+        merge_size: Patches along a visual token's side.
 
     Returns:
         Patches (P, D) with D in the order channel, frame, row, column; and the grid: temporal patches, rows, columns.
@@ -163,8 +163,8 @@ def normalise(patches_PD: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
     Args:
         patches_PD: (P, D) uint8, D in the order channel, frame, row, column.
-        mean: (channels,) in units of the full pixel range.
-        std: (channels,) in the same units.
+        mean: (channels,) means in units of the full pixel range.
+        std: (channels,) standard deviations in the same units.
 
     Returns:
         (P, D) float32 on the patches' device.

@@ -5,73 +5,17 @@ itself: one call whose mask has only the branches' rows. Registered with transfo
 packed row (the steps of generation, which bring their own small mask) is passed on to its sdpa.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
-from autodrive.mixture.clip_tree import BranchSpan, TreeRow, TreeSpan
+from autodrive.trees.layout import TreeLayout
 
 CLIP_TREES = "clip_trees"
-
-
-@dataclass(frozen=True)
-class TreeLayout:
-    """Where the trees of a row lie, and who sees whom among their branches.
-
-    Attributes:
-        trees: the row's trees.
-        visible: per tree (branch tokens, tree tokens) bool, True where the branch token may attend.
-    """
-
-    trees: tuple[TreeSpan, ...]
-    visible: tuple[Tensor, ...]
-    _biases: dict[torch.dtype, tuple[Tensor, ...]] = field(default_factory=dict, compare=False)
-
-    @classmethod
-    def of(cls, row: TreeRow) -> "TreeLayout":
-        """The layout of a row, on its device."""
-        device = row.input_ids.device
-        by_tree = [[s for s in row.spans if s.tree == number] for number in range(len(row.trees))]
-        visible = [_branch_visibility(tree, spans).to(device) for tree, spans in zip(row.trees, by_tree, strict=True)]
-        return cls(row.trees, tuple(visible))
-
-    def biases(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """`visible` as something to add to attention scores: 0 or minus infinity, made once for all layers."""
-        if dtype not in self._biases:
-            self._biases[dtype] = tuple(
-                torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)
-                for seen in self.visible
-            )
-        return self._biases[dtype]
-
-
-def _branch_visibility(tree: TreeSpan, spans: Sequence[BranchSpan]) -> Tensor:
-    """(branch tokens, tree tokens) bool of one tree."""
-    prefix, total = tree.prefix_end - tree.start, tree.end - tree.start
-    visible = torch.zeros(total - prefix, total, dtype=torch.bool)
-    visible[:, :prefix] = True
-    for span in spans:
-        own = slice(span.start - tree.start, span.end - tree.start)
-        length = span.end - span.start
-        visible[own.start - prefix : own.stop - prefix, own] = torch.ones(length, length, dtype=torch.bool).tril()
-    return visible
-
-
-def tree_mask(layout: TreeLayout) -> Tensor:
-    """Who may attend to whom in a whole row, (N, N) bool: the definition that the attention here is tested against."""
-    length = layout.trees[-1].end
-    mask = torch.zeros(length, length, dtype=torch.bool)
-    for tree, visible in zip(layout.trees, layout.visible, strict=True):
-        prefix = slice(tree.start, tree.prefix_end)
-        mask[prefix, prefix] = torch.ones(tree.prefix_end - tree.start, tree.prefix_end - tree.start).tril().bool()
-        mask[tree.prefix_end : tree.end, tree.start : tree.end] = visible.cpu()
-    return mask
 
 
 def clip_tree_attention(
@@ -88,15 +32,15 @@ def clip_tree_attention(
     """Attend within the trees of a packed row; the signature is transformers'.
 
     Args:
-        module: the attention module that calls.
+        module: The attention module that calls.
         query: (1, heads, N, head size).
         key: (1, key-value heads, N, head size).
-        value: likewise.
-        attention_mask: of a call that is no packed row.
-        scaling: of the scores.
-        dropout: of the attention weights.
-        tree_layout: of the packed row; None passes the call on.
-        kwargs: passed on.
+        value: (1, key-value heads, N, head size).
+        attention_mask: Mask of a call that is no packed row.
+        scaling: Factor of the scores.
+        dropout: Dropout probability of the attention weights.
+        tree_layout: Layout of the packed row; None passes the call on to sdpa.
+        kwargs: Further arguments of transformers, passed on with the call.
 
     Returns:
         (1, N, heads, head size), and no weights.
@@ -110,16 +54,39 @@ def clip_tree_attention(
     how: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
     outputs = []
     for tree, bias in zip(tree_layout.trees, tree_layout.biases(query.dtype), strict=True):
+        # The prefix is most of a tree's tokens, and needs no mask: causal is all there is to it.
         q, k, v = (tensor[:, :, tree.start : tree.prefix_end] for tensor in (query, key, value))
         outputs.append(F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=groups > 1, **how))
         if tree.end > tree.prefix_end:
+            # The branches are few tokens that look back over the whole tree: a wide, low mask instead of a square one.
             q = query[:, :, tree.prefix_end : tree.end]
             k, v = (repeat_kv(tensor[:, :, tree.start : tree.end], groups) for tensor in (key, value))
             outputs.append(F.scaled_dot_product_attention(q, k, v, attn_mask=bias, **how))
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
-def use_tree_attention(model: nn.Module) -> None:
-    """Make a transformers model's text layers attend within clip trees; its vision tower stays as it is."""
+def use_tree_attention(text_model: PreTrainedModel) -> None:
+    """Make a language model attend within clip trees.
+
+    Raises:
+        ValueError: One of its layers would not: branches would see each other without a sign of it.
+    """
     AttentionInterface.register(CLIP_TREES, clip_tree_attention)
-    model.set_attn_implementation({"text_config": CLIP_TREES})  # pyright: ignore[reportCallIssue]
+    text_model.set_attn_implementation(CLIP_TREES)
+    check_tree_attention(text_model)
+
+
+def check_tree_attention(text_model: PreTrainedModel) -> None:
+    """Raise ValueError unless every layer of a language model attends within clip trees.
+
+    transformers answers an implementation that it cannot set with a warning, and passes a tree's layout to layers that
+    ignore it.
+    """
+    name = type(text_model).__name__
+    other = {kind for kind in getattr(text_model.config, "layer_types", None) or () if kind != "full_attention"}
+    if other:  # windows, and recurrent layers, reach from one branch into the next
+        raise ValueError(f"{name}: layers of {', '.join(sorted(other))} cannot be kept within clip trees")
+    attentions = [module for module in text_model.modules() if type(module).__name__.endswith("Attention")]
+    chosen = {getattr(getattr(module, "config", None), "_attn_implementation", None) for module in attentions}
+    if chosen != {CLIP_TREES}:
+        raise ValueError(f"{name}: its attention is not that of clip trees, branches would see each other")

@@ -10,8 +10,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
-from autodrive.mixture.clip_tree import TreeRow
 from autodrive.runs.folder import RunFiles
+from autodrive.trees.clip_tree import TreeRow
 
 
 class StepProgress(RichProgressBar):

@@ -11,10 +11,10 @@ def weighted_cross_entropy(logits_SV: Tensor, target_ids: Tensor, target_weights
     Args:
         logits_SV: (S, vocabulary) logits at the supervised positions only.
         target_ids: (S,) next tokens.
-        target_weights: (S,) weights; they sum to 1 over the batch, so the result is a mean.
+        target_weights: (S,) what each token's loss is multiplied by, normaliser included: see `pack_trees`.
 
     Returns:
-        Scalar loss in nats.
+        The weighted sum in nats, a scalar; the sum over the rows of a step is the step's loss.
     """
     token_losses = cross_entropy(logits_SV.float(), target_ids, reduction="none")
     return torch.dot(token_losses, target_weights.to(token_losses.dtype))

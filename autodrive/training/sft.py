@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from autodrive.mixture.clip_tree import TreeRow
-from autodrive.students.qwen2_5_vl import QwenStudent
+from autodrive.students.student import Student
 from autodrive.training.losses import weighted_cross_entropy
+from autodrive.trees.clip_tree import TreeRow
 
 
 class SupervisedFineTuning(L.LightningModule):
@@ -28,7 +28,7 @@ class SupervisedFineTuning(L.LightningModule):
 
     def __init__(
         self,
-        student: QwenStudent,
+        student: Student,
         optimizer: Callable[..., Optimizer],
         schedule: Callable[[int], float],
         max_grad_norm: float,
@@ -39,7 +39,7 @@ class SupervisedFineTuning(L.LightningModule):
         self.automatic_optimization = False  # a step has as many backward passes as packed rows
         self.student = student
         if gradient_checkpointing:
-            student.model.gradient_checkpointing_enable({"use_reentrant": False})
+            student.checkpoint_activations()
         self.make_optimizer, self.schedule = optimizer, schedule
         self.max_grad_norm = max_grad_norm
         self.answers = answers or {}

@@ -47,7 +47,7 @@ def _reformat(frame: VideoFrame, tags: VideoFrame) -> NDArray[np.uint8]:
 
 
 def resize_frames(frames_THWC: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
-    """Resize with anti-aliased bicubic interpolation in uint8, as Qwen2.5-VL's image processor does.
+    """Resize with anti-aliased bicubic interpolation in uint8, as transformers' image processors do.
 
     Args:
         frames_THWC: (T, H, W, 3) uint8.

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from PIL import Image
 
-from autodrive.annotation.rules import MCQ_QUESTION
+from autodrive.annotation.rules import ClassQuestion
 from autodrive.labels import LabelSet
-from autodrive.prompts import LETTERS
 from autodrive.schema import SourceVideo
+from autodrive.tasks.choice import LETTERS
 from autodrive.video.decoder import PyAVDecoder
 from autodrive.world.film import film_scene
 from autodrive.world.settings import CLASSES, CONDITIONS, SCENARIOS, WorldSettings
@@ -67,7 +67,7 @@ def _figure(rows: dict[str, np.ndarray], times_s: np.ndarray) -> Figure:
     )
     figure.subplots_adjust(wspace=0.02, hspace=0.04)
     options = "      ".join(f"{LETTERS[i]}. {labels[name].option}" for i, name in enumerate(rows))
-    figure.text(0.005, 0.935, f"Q: {MCQ_QUESTION}", fontsize=11, weight="bold")
+    figure.text(0.005, 0.935, f"Q: {ClassQuestion.question}", fontsize=11, weight="bold")
     figure.text(0.005, 0.87, options, fontsize=9)
     for i, (name, frames) in enumerate(rows.items()):
         for j, frame in enumerate(frames):

@@ -1,0 +1,1 @@
+"""Tables of sweeps: published rows beside ours, with intervals, paired tests and a verdict; no model is loaded here."""

@@ -1,0 +1,70 @@
+"""What a set of runs varies, and how its values map onto the paper's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from autodrive.ablation.published import same_value
+from autodrive.config import MACHINE_KEYS
+from autodrive.runs.folder import RunFolder, Value
+
+REPLICATE_KEY = "seed"
+
+
+@dataclass
+class RowRuns:
+    """The runs of one table row: same axis values, different seeds.
+
+    Attributes:
+        values: Axis key to our value.
+        paper_values: Axis key to the paper's value that it stands for.
+        finished: Runs with metrics.
+        failed: Runs without.
+    """
+
+    values: dict[str, Value]
+    paper_values: dict[str, Value]
+    finished: list[RunFolder] = field(default_factory=list)
+    failed: list[RunFolder] = field(default_factory=list)
+
+    def by_seed(self) -> dict[Value, list[RunFolder]]:
+        """Finished runs by training seed: the same seed twice is no replicate."""
+        seeds: dict[Value, list[RunFolder]] = {}
+        for run in self.finished:
+            seeds.setdefault(run.value(REPLICATE_KEY), []).append(run)
+        return seeds
+
+    @property
+    def trained(self) -> bool:
+        """Whether another seed would have given other weights."""
+        return any(run.trained for run in self.finished)
+
+
+def swept_keys(runs: Sequence[RunFolder]) -> tuple[str, ...]:
+    """Keys that the command line set differently in different runs, in order of appearance.
+
+    Never the seed, whose runs are replicates, nor what says only where a run was made.
+    """
+    no_axis = MACHINE_KEYS | {REPLICATE_KEY, "hydra"}
+    keys = list(dict.fromkeys(key for run in runs for key in run.overrides if key.split(".")[0] not in no_axis))
+    return tuple(key for key in keys if any(not same_value(run.value(key), runs[0].value(key)) for run in runs))
+
+
+def paper_value(run: RunFolder, key: str, value: Value) -> Value:
+    """The paper's value that ours stands for at this scale, from the run's `axes`; ours itself if there is no mapping.
+
+    `axes` maps, for each key, the paper's values to this scale's: `axes.lr: {1e-6: 1e-4, 1e-5: 1e-3}`.
+    """
+    axis = (run.select("axes") or {}).get(key) or {}
+    return next((paper for paper, ours in axis.items() if same_value(ours, value)), value)
+
+
+def group_rows(runs: Sequence[RunFolder], keys: Sequence[str]) -> list[RowRuns]:
+    """Runs grouped by their values of these keys, in order of first appearance; with no keys each run is a row."""
+    rows: dict[tuple[float | str, ...], RowRuns] = {}
+    for run in runs:
+        values: dict[str, Value] = {key: run.value(key) for key in keys} if keys else {"run": run.path.name}
+        papers = {key: paper_value(run, key, value) for key, value in values.items()}
+        identity = tuple(float(v) if isinstance(v, int | float) else str(v) for v in values.values())  # 6 is 6.0
+        row = rows.setdefault(identity, RowRuns(values, papers))
+        (row.failed if run.error else row.finished).append(run)
+    return list(rows.values())

@@ -1,0 +1,236 @@
+"""From a configuration to the objects of a run, in the order in which they depend on each other.
+
+The only place that sees the whole configuration. Verbs call it; rooms receive what it builds.
+"""
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from autodrive.annotation.sources import AnnotationSource
+from autodrive.annotation.supply import AnnotatedClip, Supply, supply
+from autodrive.datasets.manifest import load_clips
+from autodrive.datasets.preparing import PrepareSettings, prepare
+from autodrive.errors import InputError
+from autodrive.inference.evaluating import Exam
+from autodrive.inference.timeline import Watcher, class_question
+from autodrive.labels import LabelSet
+from autodrive.mixture.datamodule import Batching, BranchWriter, ClipReader, ClipTreeDataModule, training_texts
+from autodrive.mixture.mixture import Mixture
+from autodrive.mixture.run_data import RunData
+from autodrive.mixture.selection import select_clips
+from autodrive.runs.folder import RunFiles, run_config
+from autodrive.runs.machine import device_of
+from autodrive.runs.resume import resume_checkpoint
+from autodrive.schema import Clip, Split
+from autodrive.students.preprocessing import Resolution, solve_resolution
+from autodrive.students.student import Student, StudentSpec, load_student
+from autodrive.tasks.task_book import TaskBook
+from autodrive.training.callbacks import training_callbacks
+from autodrive.training.fitting import Training
+from autodrive.training.schedules import validation_interval
+from autodrive.video.frame_grid import FrameGrid
+
+log = logging.getLogger(__name__)
+
+
+def prepared_manifest(config: DictConfig) -> Path:
+    """The manifest of a run: `clips` if given, else `dataset`, prepared below `paths.data_dir`.
+
+    An earlier run's manifest is brought up to date, which takes little time: files that were scanned once are not
+    scanned again, and a source that has changed since is noticed.
+    """
+    if config.clips is not None:
+        return Path(config.clips)
+    node: Any = OmegaConf.to_container(config.prepare, resolve=True)
+    dataset = OmegaConf.to_container(config.dataset, resolve=True)
+    identity = {"dataset": dataset, "duration_s": config.duration_s, "prepare": node}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+    adapter = instantiate(config.dataset)
+    data_dir = Path(config.paths.data_dir)
+    out = data_dir / f"{adapter.name}-{digest}"
+    prepare(adapter, out, PrepareSettings(duration_s=config.duration_s, **node), data_dir=data_dir)
+    return out / "clips.jsonl"
+
+
+def load_run_data(config: DictConfig, needed: Sequence[Split], asked: Sequence[Split] = ("val", "test")) -> RunData:
+    """Clips, classes, annotations and visits of a run.
+
+    Args:
+        config: The run's configuration.
+        needed: Splits that must hold clips.
+        asked: Splits that are annotated by `questions`; the others by `annotations`, to be taught.
+
+    Raises:
+        InputError: As `select_clips`, `Mixture`, the sources and the manifest's loader do, or validation would have
+            nothing to ask.
+    """
+    labels: LabelSet = instantiate(config.labels)
+    book: TaskBook = instantiate(config.prompts)
+    mixture: Mixture = instantiate(config.mixture)
+    teaching, asking = (
+        {str(name): cast(AnnotationSource, instantiate(source)) for name, source in group.items()}
+        for group in (config.annotations, config.questions)
+    )
+    clips = load_clips(prepared_manifest(config))
+    known = {clip.id for clip in clips}
+
+    def supplied(sources: dict[str, AnnotationSource], members: Sequence[Clip]) -> Supply:
+        return supply(sources, members, known, book, labels, config.seed)
+
+    taught = supplied(teaching, [clip for clip in clips if clip.split not in (None, *asked)])
+    questions = supplied(asking, [clip for clip in clips if clip.split in asked])
+    by_id = {member.clip.id: member for member in (*taught.clips, *questions.clips)}
+    selection = select_clips(clips, by_id, labels, FrameGrid(config.fps), needed)
+    set_aside = [*taught.set_aside, *questions.set_aside]
+    if set_aside:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(s.reason for s in set_aside).most_common())
+        log.warning("%d annotations are set aside (%s); each is in dropped.jsonl", len(set_aside), reasons)
+    plan = None
+    if "train" in needed and "train" not in asked:  # a wrong ratio is found before training starts
+        plan = mixture.plan(selection.clips["train"], tuple(config.annotations), config.seed)
+        if not headline_answers(selection.clips["val"], book):
+            raise InputError(
+                f"questions: none of task {book.headline} with options for the val split, by which the best checkpoint "
+                "is chosen; add such a source, or choose another task as prompts.headline"
+            )
+    return RunData(labels, BranchWriter(book, labels), selection, mixture, plan, set_aside)
+
+
+def build_student(config: DictConfig, data: RunData) -> Student:
+    """The student that training starts with: that of `student_from`, or a fresh one of `student`'s recipe.
+
+    Raises:
+        InputError: The weights are not there, or as `student_spec` does.
+    """
+    if config.student_from is not None:
+        return saved_student(config, Path(config.student_from))
+    spec = student_spec(config)
+    texts = training_texts(data.clips["train"], data.writer)
+    return spec.build(texts, config.fps, resolution_of(config, spec.frames_per_group), config.seed)
+
+
+def check_student(config: DictConfig) -> None:
+    """Find a wrong `student` or `resolution` before anything is prepared.
+
+    Raises:
+        InputError: As `student_spec` and `resolution_of` do.
+    """
+    resolution_of(config, student_spec(config).frames_per_group)
+
+
+def student_spec(config: DictConfig) -> StudentSpec:
+    """The recipe of the configured student.
+
+    Raises:
+        InputError: A full-size student meets a laptop's values.
+    """
+    spec: StudentSpec = instantiate(config.student)
+    if spec.full_size and config.scale == "tiny":
+        message = f"student={spec.name} is full size but scale=tiny sets a laptop's frame rate, resolution and lr"
+        raise InputError(f"{message}; add scale=paper")
+    return spec
+
+
+def saved_student(config: DictConfig, run: Path) -> Student:
+    """The student that a run folder holds, set to this configuration's frame rate and resolution."""
+    student = load_student(RunFiles(run).student)
+    resolution = resolution_of(config, student.processor.frames_per_group)
+    student.processor = student.processor.with_settings(config.fps, resolution)
+    return student
+
+
+def resolution_of(config: DictConfig, frames_per_group: int) -> Resolution:
+    """The configured resolution; `auto` is solved from `tokens_per_clip`, and the solution is logged.
+
+    Args:
+        config: Configuration of the run.
+        frames_per_group: Frames of this student that share a group of visual tokens.
+    """
+    if config.resolution != "auto":
+        return Resolution.parse(config.resolution)
+    num_frames = round(config.fps * config.duration_s)
+    resolution, num_tokens = solve_resolution(num_frames, config.tokens_per_clip, frames_per_group)
+    log.info("resolution=auto: %s, at most %d of %d tokens a clip", resolution, num_tokens, config.tokens_per_clip)
+    return resolution
+
+
+def build_reader(config: DictConfig, student: Student) -> ClipReader:
+    """Reads clips the way this student wants them."""
+    cache = instantiate(config.frame_cache)
+    return ClipReader(instantiate(config.decoder), student.processor, FrameGrid(config.fps), cache=cache)
+
+
+def build_loaders(config: DictConfig, data: RunData, student: Student) -> ClipTreeDataModule:
+    """Loaders that read clips the way this student wants them; those of training where the data have a plan."""
+    batching = Batching(config.batch_size, config.tokens_per_row, config.num_workers, data.mixture.loss_mean)
+    schedule = None if data.plan is None else data.mixture.schedule(data.plan, config.batch_size)
+    reader = build_reader(config, student)
+    return ClipTreeDataModule(data.clips, schedule, reader, data.writer, batching, config.num_steps)
+
+
+def build_training(
+    config: DictConfig, data: RunData, student: Student, loaders: ClipTreeDataModule, files: RunFiles
+) -> Training:
+    """Method, trainer, loggers and callbacks, and the checkpoint that a resumed run continues from.
+
+    Raises:
+        InputError: The run that is resumed saw other data.
+    """
+    resume_from = resume_checkpoint(config.resume, files, data.selection.fingerprint)
+    method = instantiate(config.method)(
+        student=student,
+        optimizer=instantiate(config.optimizer),
+        schedule=instantiate(config.schedule),
+        answers=headline_answers(data.clips["val"], data.writer.book),
+    )
+    callbacks = training_callbacks(files, config.batch_size)
+    trainer = instantiate(
+        config.trainer,
+        max_steps=config.num_steps,
+        val_check_interval=validation_interval(config.num_steps, config.trainer.val_check_interval),
+        callbacks=list(callbacks),
+        logger=[instantiate(logger, save_dir=str(files.folder)) for logger in (config.logger or {}).values()],
+        default_root_dir=str(files.folder),
+    )
+    return Training(method, loaders, trainer, callbacks, resume_from)
+
+
+def build_exam(config: DictConfig, split: Split) -> Exam:
+    """What the student is asked about the clips of a split."""
+    return Exam(split, tuple(config.evaluation.modes), device_of(config.trainer.accelerator))
+
+
+def build_watcher(config: DictConfig) -> Watcher:
+    """The student of a run, ready to watch whole videos; `config` is that of `predict`.
+
+    Raises:
+        InputError: The run holds no student, or its questions do not ask for the class.
+    """
+    ckpt = Path(config.ckpt)
+    run = run_config(ckpt)
+    run.fps = config.fps
+    book: TaskBook = instantiate(run.prompts)
+    question = class_question([instantiate(node) for node in run.questions.values()], book.headline, ckpt)
+    student = saved_student(run, ckpt)
+    return Watcher(
+        student=student.to(device_of("auto")),
+        reader=build_reader(config, student),
+        writer=BranchWriter(book, instantiate(run.labels)),
+        question=question,
+        batching=Batching(config.batch_size, run.tokens_per_row, config.num_workers),
+        num_orders=config.num_orders,
+        seed=run.seed,
+    )
+
+
+def headline_answers(clips: Sequence[AnnotatedClip], book: TaskBook) -> dict[str, int]:
+    """Index of the right option by annotation id, for the headline task's questions about these clips."""
+    return book.headline_answers(annotation for clip in clips for annotation in clip.annotations)

@@ -1,0 +1,62 @@
+"""What a run knows about its clips before any model exists."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autodrive.annotation.supply import AnnotatedClip
+from autodrive.labels import LabelSet
+from autodrive.mixture.datamodule import BranchWriter
+from autodrive.mixture.epoch import EpochPlan
+from autodrive.mixture.mixture import Mixture
+from autodrive.mixture.selection import Selection
+from autodrive.schema import SetAside, Split
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The clips of a run, with what is taught and asked about them.
+
+    Attributes:
+        labels: The run's classes.
+        writer: Renders prompts and targets.
+        selection: Which clips are used, and which are not.
+        mixture: The training recipe.
+        plan: What an epoch of training visits and teaches; None where nothing is trained.
+        annotations_set_aside: Annotations that no use is made of, with the reason.
+    """
+
+    labels: LabelSet
+    writer: BranchWriter
+    selection: Selection
+    mixture: Mixture
+    plan: EpochPlan | None
+    annotations_set_aside: Sequence[SetAside]
+
+    @property
+    def clips(self) -> dict[Split, list[AnnotatedClip]]:
+        """The used clips by split, with what training teaches or evaluation asks."""
+        return self.selection.clips
+
+    @property
+    def set_aside(self) -> list[SetAside]:
+        """Clips and annotations that no use is made of, with the reason."""
+        return [*self.selection.dropped, *self.annotations_set_aside]
+
+    def facts(self) -> dict[str, Any]:
+        """What `provenance.json` says of the data."""
+        facts: dict[str, Any] = {
+            "data_fingerprint": self.selection.fingerprint,
+            "clips_by_split_and_class": self.selection.counts(),
+            "clips_dropped": len(self.selection.dropped),
+            "annotations_set_aside": len(self.annotations_set_aside),
+        }
+        if self.plan is not None:
+            annotations = self.plan.annotations_per_epoch()
+            facts["mixture"] = {
+                "unique_clips": self.plan.balanced.unique_clips,
+                "visits_per_epoch": self.plan.visits_per_class(),
+                "annotations_per_epoch": annotations,
+                "annotations_per_visit": sum(annotations.values()) / len(self.plan.visits),
+            }
+        return facts

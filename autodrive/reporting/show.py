@@ -1,0 +1,31 @@
+"""What a run ends with: tables in the terminal and `report.html`."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from autodrive.evaluation.classification import class_indices, confusion_matrix
+from autodrive.reporting.run_page import FramesOf, write_run_page
+from autodrive.reporting.terminal import print_confusion, print_scores
+from autodrive.runs.folder import read_run
+
+
+def show_run(run_dir: Path, frames_of: FramesOf, num_strips: int) -> None:
+    """Print the scores of direct answers and their confusion matrix, and write the run's page.
+
+    Args:
+        run_dir: A finished run's folder; everything that is shown is in it, but for the clips.
+        frames_of: Gives a clip's frames and times.
+        num_strips: Most misclassified clips on the page.
+    """
+    console = Console()
+    run = read_run(run_dir)
+    labels, headline = run.labels(), run.headline_task()
+    direct = [p for p in run.predictions() if p.task == headline and p.mode == "direct"]
+    if direct:
+        true = class_indices([p.answer for p in direct], labels.names)
+        predicted = class_indices([p.parsed for p in direct], labels.names)
+        print_scores(run.metrics, labels, console, run.split())
+        print_confusion(confusion_matrix(true, predicted, len(labels.names)), labels, console)
+    page = write_run_page(run_dir, frames_of, num_strips)
+    console.print(f"report: {page}", soft_wrap=True)

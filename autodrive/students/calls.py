@@ -1,0 +1,44 @@
+"""What a student's forward pass can be asked for."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers import DynamicCache
+
+from autodrive.trees.clip_tree import TreeRow
+
+
+@dataclass(frozen=True)
+class ReadRow:
+    """Read a packed row.
+
+    Attributes:
+        row: The row.
+        places: (L,) places in the row whose next token's logits are wanted.
+        cache: Takes the row's keys and values, if given.
+    """
+
+    row: TreeRow
+    places: Tensor
+    cache: DynamicCache | None = None
+
+
+@dataclass(frozen=True)
+class ReadOn:
+    """Read further tokens behind what a cache holds.
+
+    Shape letters: T trees, Q new tokens, K tokens seen so far and new.
+
+    Attributes:
+        ids_TQ: The new tokens.
+        positions_TQ: Their position ids, the same on all axes.
+        visible_TQK: Bool, what each of them may see.
+        places: (L,) tree and (L,) slot of the tokens whose next token's logits are wanted.
+        cache: Grows by the new tokens.
+    """
+
+    ids_TQ: Tensor
+    positions_TQ: Tensor
+    visible_TQK: Tensor
+    places: tuple[Tensor, Tensor]
+    cache: DynamicCache

@@ -1,0 +1,64 @@
+"""Reading Qwen2.5-VL checkpoints in Hugging Face layout, from a folder or the hub, with errors users can act on."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+
+from autodrive.errors import InputError
+
+MODEL_TYPE = "qwen2_5_vl"
+
+
+def read_checkpoint(
+    checkpoint: str, dtype: torch.dtype
+) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
+    """Read weights (safetensors only, no remote code) and tokenizer.
+
+    Args:
+        checkpoint: Folder, or repository on the Hugging Face hub.
+        dtype: Type of the weights in memory.
+
+    Returns:
+        The model on the CPU in evaluation mode, and its tokenizer.
+
+    Raises:
+        InputError: It cannot be reached, is not a Qwen2.5-VL, or lacks weights.
+    """
+    try:
+        config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+        if config.model_type != MODEL_TYPE:
+            raise InputError(
+                f"student.checkpoint={checkpoint}: a {config.model_type}, not a {MODEL_TYPE}; "
+                "choose the student that matches the checkpoint"
+            )
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        loaded: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            checkpoint,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise unreadable(checkpoint, error) from error
+    model, report = loaded  # output_loading_info turns the result into a pair
+    absent = sorted(report["missing_keys"])
+    if absent:  # transformers would go on with random weights and a warning
+        raise InputError(
+            f"student.checkpoint={checkpoint}: {len(absent)} weights are missing, the first is {absent[0]}; "
+            "download the checkpoint again"
+        )
+    return model, tokenizer
+
+
+def unreadable(checkpoint: str, error: Exception) -> InputError:
+    """The one-line error for a checkpoint that could not be read."""
+    reason = " ".join(str(error).split())[:200]
+    if Path(checkpoint).exists():
+        fix = "give a folder with config.json, the tokenizer and *.safetensors"
+    else:
+        fix = "connect to the hub once to download it, or set student.checkpoint to a local folder"
+    return InputError(f"student.checkpoint={checkpoint}: cannot be read ({reason}); {fix}")

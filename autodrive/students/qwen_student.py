@@ -1,0 +1,93 @@
+"""Qwen2.5-VL (and Cosmos-Reason1, which is one) as a student: the real transformers model, fed with clip trees."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration
+
+from autodrive.students.adapters import base_weights
+from autodrive.students.preprocessing import normalise
+from autodrive.students.qwen_checkpoint import read_checkpoint
+from autodrive.students.qwen_processor import QwenProcessor, QwenVisual
+from autodrive.students.qwen_vision import use_fast_vision
+from autodrive.students.student import Student
+from autodrive.trees.clip_tree import ClipTree, TreeRow
+
+
+class QwenStudent(Student):
+    """A `Qwen2_5_VLForConditionalGeneration` with explicit positions and the fast vision parts of `qwen_vision`."""
+
+    family: ClassVar[str] = "qwen2_5_vl"
+    model: Qwen2_5_VLForConditionalGeneration
+    processor: QwenProcessor
+
+    def __init__(self, name: str, model: Qwen2_5_VLForConditionalGeneration, processor: QwenProcessor) -> None:
+        """Wrap a model."""
+        super().__init__(name, model, processor)
+        use_fast_vision(model, processor.vision.image_mean, processor.vision.image_std)
+
+    @property
+    def text_model(self) -> PreTrainedModel:
+        """The language model."""
+        return cast(PreTrainedModel, self.model.model.language_model)
+
+    @property
+    def head(self) -> nn.Module:
+        """The language model's head."""
+        return self.model.lm_head
+
+    @property
+    def vision(self) -> nn.Module:
+        """The vision tower with its merger."""
+        return self.model.model.visual
+
+    def embed(self, row: TreeRow) -> Tensor:
+        """Embeddings of a row's tokens, the video's in the places of its placeholders."""
+        visual = cast(QwenVisual, row.visual)
+        embeddings_NC = self.text_model.get_input_embeddings()(row.input_ids)
+        if not len(visual.grid_thw):
+            return embeddings_NC
+        features = self.model.model.visual(visual.patches_PD, grid_thw=visual.grid_thw).pooler_output
+        _, places = self.model.model.get_placeholder_mask(
+            cast(torch.LongTensor, row.input_ids), embeddings_NC, video_features=features
+        )
+        return embeddings_NC.masked_scatter(places, features.to(embeddings_NC.dtype))
+
+    def stock_model(self) -> Qwen2_5_VLForConditionalGeneration:
+        """Transformers' model with its own vision tower and attention."""
+        parameter = next(self.model.parameters())
+        model = Qwen2_5_VLForConditionalGeneration(copy.deepcopy(self.model.config))
+        model.set_attn_implementation("sdpa")
+        model.load_state_dict(base_weights(self.model))
+        return cast(Any, model).to(parameter.device, parameter.dtype)
+
+    def stock_inputs(self, tree: ClipTree, ids: list[int]) -> dict[str, Tensor]:
+        """A plain sequence; its pixels are floats already, as transformers' processor hands them over."""
+        parameter = next(self.model.parameters())
+        visual, vision = cast(QwenVisual, tree.visual), self.processor.vision
+        steps = (torch.arange(len(ids)) + tree.branch_start).to(tree.prefix_positions)
+        inputs = {
+            "input_ids": torch.tensor([tree.prefix_ids + ids]),
+            "position_ids": torch.cat([tree.prefix_positions, steps.expand(3, -1)], dim=1)[:, None],
+        }
+        inputs["mm_token_type_ids"] = (inputs["input_ids"] == self.model.config.video_token_id).int() * 2
+        if len(visual.grid_thw):
+            mean, std = torch.tensor(vision.image_mean), torch.tensor(vision.image_std)
+            inputs["pixel_values_videos"] = normalise(visual.patches_PD, mean, std).to(parameter.dtype)
+            inputs["video_grid_thw"] = visual.grid_thw
+        return {name: value.to(parameter.device) for name, value in inputs.items()}
+
+    def write(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        """Write a checkpoint in Hugging Face layout."""
+        self.model.save_pretrained(folder, state_dict=dict(weights))
+        self.processor.tokenizer.save_pretrained(folder)
+
+    @classmethod
+    def read(cls, folder: Path, name: str, processor: Mapping[str, Any], dtype: torch.dtype) -> Self:
+        """Read a checkpoint in Hugging Face layout."""
+        model, tokenizer = read_checkpoint(str(folder), dtype)
+        return cls(name, model, QwenProcessor.from_settings(tokenizer, processor))

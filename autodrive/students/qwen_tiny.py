@@ -1,0 +1,116 @@
+"""A Qwen2.5-VL of under a million parameters, trained from scratch: the embedded default."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from autodrive.students.preprocessing import Resolution
+from autodrive.students.qwen_initialisation import initialise_from_scratch
+from autodrive.students.qwen_positions import PositionMode
+from autodrive.students.qwen_processor import QwenProcessor, VisionFormat
+from autodrive.students.qwen_student import QwenStudent
+from autodrive.students.qwen_tokenizer import (
+    END_OF_TEXT,
+    END_OF_TURN,
+    IMAGE_PAD,
+    VIDEO_PAD,
+    VISION_END,
+    VISION_START,
+    train_tokenizer,
+)
+
+PIXEL_MEAN = 120 / 255
+PIXEL_STD = 60 / 255
+
+
+@dataclass(frozen=True)
+class TinyQwen2_5_VL:  # noqa: N801
+    """Recipe of the tiny student (`conf/student/tiny_qwen2_5_vl.yaml`).
+
+    Attributes:
+        full_size: See `StudentSpec`.
+        frames_per_group: See `StudentSpec`.
+        name: Name of the student, kept in records.
+        vocab_size: Most tokenizer entries.
+        tokens_per_second: Temporal position ids per second; 15 gives every temporal patch its own id up to 30 fps.
+        position_mode: How video frames get their temporal ids, see `qwen_positions`.
+        vision_layers: Number of vision blocks.
+        vision_width: Width of the vision blocks.
+        vision_heads: Attention heads of the vision blocks.
+        vision_mlp: Hidden width of the vision blocks' MLP.
+        text_layers: Number of language-model layers.
+        text_width: Width of the language model.
+        text_heads: Attention heads of the language model.
+        text_kv_heads: Key and value heads of the language model.
+        text_mlp: Hidden width of the language model's MLP.
+    """
+
+    full_size: ClassVar[bool] = False
+    frames_per_group: ClassVar[int] = 2
+
+    name: str
+    vocab_size: int = 768
+    tokens_per_second: int = 15
+    position_mode: PositionMode = "reference"
+    vision_layers: int = 2
+    vision_width: int = 96
+    vision_heads: int = 3
+    vision_mlp: int = 192
+    text_layers: int = 2
+    text_width: int = 128
+    text_heads: int = 4
+    text_kv_heads: int = 2
+    text_mlp: int = 256
+
+    def build(self, texts: Iterable[str], fps: float, resolution: Resolution, seed: int) -> QwenStudent:
+        """Train the tokenizer, draw the weights, and wrap both; see `StudentSpec`."""
+        tokenizer = train_tokenizer(texts, self.vocab_size)
+        model = Qwen2_5_VLForConditionalGeneration(self._config(tokenizer.get_vocab()))
+        initialise_from_scratch(model, torch.Generator().manual_seed(seed))
+        vision = VisionFormat(
+            tokens_per_second=self.tokens_per_second,
+            image_mean=(PIXEL_MEAN,) * 3,
+            image_std=(PIXEL_STD,) * 3,
+        )
+        processor = QwenProcessor(tokenizer, vision, resolution, fps, self.position_mode)
+        return QwenStudent(self.name, model, processor)
+
+    def _config(self, vocabulary: dict[str, int]) -> Qwen2_5_VLConfig:
+        head_size = self.text_width // self.text_heads
+        time_section = head_size // 8
+        rest = head_size // 2 - time_section
+        return Qwen2_5_VLConfig(
+            text_config={
+                "vocab_size": len(vocabulary),
+                "hidden_size": self.text_width,
+                "intermediate_size": self.text_mlp,
+                "num_hidden_layers": self.text_layers,
+                "num_attention_heads": self.text_heads,
+                "num_key_value_heads": self.text_kv_heads,
+                "bos_token_id": vocabulary[END_OF_TEXT],
+                "eos_token_id": vocabulary[END_OF_TURN],
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 10_000.0,
+                    # Qwen2.5-VL gives time 1/4 of the rotary frequencies and each image axis 3/8.
+                    "mrope_section": [time_section, rest - rest // 2, rest // 2],
+                },
+            },
+            vision_config={
+                "depth": self.vision_layers,
+                "hidden_size": self.vision_width,
+                "num_heads": self.vision_heads,
+                "intermediate_size": self.vision_mlp,
+                "out_hidden_size": self.text_width,
+                "tokens_per_second": self.tokens_per_second,
+                # A window would cover a 112-pixel frame anyway, so every block attends to the whole frame.
+                "fullatt_block_indexes": list(range(self.vision_layers)),
+            },
+            image_token_id=vocabulary[IMAGE_PAD],
+            video_token_id=vocabulary[VIDEO_PAD],
+            vision_start_token_id=vocabulary[VISION_START],
+            vision_end_token_id=vocabulary[VISION_END],
+        )

@@ -1,0 +1,38 @@
+"""A description in free words, compared with one or several references."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torchmetrics.functional.text import rouge_score
+
+from autodrive.evaluation import by_video
+from autodrive.labels import LabelSet
+from autodrive.schema import Mode, Prediction, Question
+from autodrive.tasks.reading import ParsedReply
+from autodrive.tasks.task import ShownOptions, Task
+
+
+@dataclass(frozen=True)
+class CaptionTask(Task):
+    """No options; every reply is read as it is, so that none counts as a parse failure."""
+
+    def options(self, question: Question, labels: LabelSet) -> ShownOptions:
+        """There are none."""
+        return ShownOptions()
+
+    def read(self, reply: str, question: Question, mode: Mode, labels: LabelSet) -> ParsedReply:
+        """The reply, verbatim."""
+        return ParsedReply(value=reply)
+
+    def score(self, predictions: Sequence[Prediction], labels: LabelSet, rng: np.random.Generator) -> dict[str, float]:
+        """`rouge_l`: F-measure of ROUGE-L (Lin 2004) with the closest of a clip's references, and `n`."""
+        values = np.array([closest_rouge_l(p) for p in predictions])
+        return by_video.mean_with_interval("rouge_l", values, predictions, rng) | {"n": float(len(values))}
+
+
+def closest_rouge_l(prediction: Prediction) -> float:
+    """F-measure of ROUGE-L (Lin 2004) of a reply with the closest of its references."""
+    references = [prediction.answer, *prediction.other_answers]
+    found = rouge_score([prediction.reply], [references], accumulate="best", rouge_keys="rougeL")
+    return float(found["rougeL_fmeasure"])

@@ -1,0 +1,97 @@
+"""The class of a clip as a multiple-choice question, answered with a letter."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autodrive.evaluation import by_video, classification, intervals
+from autodrive.labels import LabelSet
+from autodrive.schema import Mode, Prediction, Question
+from autodrive.tasks.reading import ParsedReply, parse_reply
+from autodrive.tasks.task import ShownOptions, Task
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class ChoiceTask(Task):
+    """Options are classes of the label set, each shown behind a letter; scores are those of a classification."""
+
+    def can_show(self, question: Question, labels: LabelSet) -> bool:
+        """Whether all options are classes of the label set."""
+        return set(question.options) <= set(labels.names)
+
+    def options(self, question: Question, labels: LabelSet) -> ShownOptions:
+        """A line an option: its letter and the class's option text."""
+        letters = tuple(LETTERS[: len(question.options)])
+        lines = [f"{letter}. {text}" for letter, text in zip(letters, _texts(question, labels), strict=True)]
+        return ShownOptions("\n".join(lines), letters)
+
+    def read(self, reply: str, question: Question, mode: Mode, labels: LabelSet) -> ParsedReply:
+        """Read a letter, or the words of exactly one option."""
+        return parse_reply(reply, mode, question.options, _texts(question, labels), lettered=True)
+
+    def score(self, predictions: Sequence[Prediction], labels: LabelSet, rng: np.random.Generator) -> dict[str, float]:
+        """Accuracies, the scores of each class, average precision, parse failures and what was predicted how often.
+
+        Without an interval: `n`, `num_source_videos`, `parse_failure_count` and `predicted_{class}`. Average precision
+        is left out where a prediction has no option log-probabilities.
+
+        Raises:
+            InputError: A reference answer is not a class of the label set.
+        """
+        confusion_KCC = by_video.confusion_by_video(predictions, labels)
+        num_videos = len(confusion_KCC)
+        counts_BK = intervals.resample_counts(num_videos, rng)
+        point = classification.scores(confusion_KCC.sum(axis=0), labels.names, labels.anomalous)
+        resampled_confusion = np.tensordot(counts_BK, confusion_KCC, axes=1)
+        resampled = classification.scores(resampled_confusion, labels.names, labels.anomalous)
+        metrics: dict[str, float] = {
+            "n": float(len(predictions)),
+            "num_source_videos": float(num_videos),
+            "parse_failure_count": float(confusion_KCC[..., -1].sum()),
+        }
+        for name, value in point.items():
+            estimate = float(value)
+            if name.startswith("predicted_"):
+                metrics[name] = estimate
+            elif name in classification.SHARES_OF_ALL:
+                interval = intervals.proportion_interval(estimate, resampled[name], num_videos)
+                metrics |= by_video.with_interval(name, estimate, interval)
+            else:
+                interval = intervals.percentile_interval(estimate, resampled[name])
+                metrics |= by_video.with_interval(name, estimate, interval)
+        return metrics | _average_precisions(predictions, labels, counts_BK)
+
+
+def _texts(question: Question, labels: LabelSet) -> tuple[str, ...]:
+    return tuple(labels[name].option for name in question.options)
+
+
+def _average_precisions(
+    predictions: Sequence[Prediction], labels: LabelSet, counts_BK: NDArray[np.float64]
+) -> dict[str, float]:
+    rows = [
+        classification.option_probabilities(p.options, p.option_log_probs, labels.names) if p.option_log_probs else None
+        for p in predictions
+    ]
+    probabilities = np.array([row for row in rows if row is not None])
+    if len(probabilities) < len(predictions):
+        return {}
+    answers = np.array([p.answer for p in predictions])
+    cluster = intervals.cluster_index([p.source_video_id for p in predictions])
+    weights_BN = counts_BK[:, cluster]
+    anomalous = np.array([name in labels.anomalous for name in labels.names])
+    rankings = {
+        "average_precision": (np.isin(answers, list(labels.anomalous)), probabilities[:, anomalous].sum(axis=1))
+    }
+    for position, name in enumerate(labels.names):
+        rankings[f"{name}_average_precision"] = (answers == name, probabilities[:, position])
+    metrics: dict[str, float] = {}
+    for key, (relevant, score) in rankings.items():
+        estimate = float(classification.average_precision(relevant, score))
+        resampled = classification.average_precision(relevant, score, weights_BN)
+        metrics |= by_video.with_interval(key, estimate, intervals.percentile_interval(estimate, resampled))
+    return metrics

@@ -1,0 +1,53 @@
+"""The numbers of a run: predictions in, a flat dictionary of literal metric keys out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autodrive.evaluation import by_video
+from autodrive.labels import LabelSet
+from autodrive.schema import Prediction
+from autodrive.tasks.reading import think_block
+from autodrive.tasks.task_book import TaskBook
+
+
+def scorecard(
+    predictions: Sequence[Prediction],
+    book: TaskBook,
+    labels: LabelSet,
+    prefix: str = "test",
+    rng: np.random.Generator | None = None,
+) -> dict[str, float]:
+    """Score a run: every task scores its own predictions.
+
+    Keys are `{prefix}/{score}` for the headline task and `{prefix}/{task}_{score}` for the others. Scores are fractions
+    and come with `_ci_low` and `_ci_high` (95 %, resampling source videos). `trace_emission_rate` is there in reasoning
+    mode.
+
+    Args:
+        predictions: Predictions of one run in one mode.
+        book: The tasks that score them.
+        labels: The run's classes.
+        prefix: First part of every key, such as `test` for direct and `test_reasoning` for reasoning replies.
+        rng: Draws the resamples; a fixed seed if None, so that the same predictions always give the same numbers.
+
+    Raises:
+        InputError: A task is not in the book, or as the task's `score` does.
+        ValueError: The predictions mix inference modes, whose scores must never be averaged.
+    """
+    modes = {p.mode for p in predictions}
+    if len(modes) > 1:
+        raise ValueError("predictions mix direct and reasoning replies; score each mode with its own prefix")
+    rng = rng or np.random.default_rng(0)
+    by_task = {book[p.task].name: [] for p in predictions}
+    for prediction in predictions:
+        by_task[prediction.task].append(prediction)
+    metrics: dict[str, float] = {}
+    for name, task in book.tasks.items():
+        if name in by_task:
+            scores = task.score(by_task[name], labels, rng)
+            metrics |= scores if name == book.headline else {f"{name}_{key}": value for key, value in scores.items()}
+    if "reasoning" in modes:
+        emitted = np.array([think_block(p.reply) is not None for p in predictions], dtype=np.float64)
+        metrics |= by_video.mean_with_interval("trace_emission_rate", emitted, predictions, rng)
+    return {f"{prefix}/{key}": value for key, value in metrics.items()}

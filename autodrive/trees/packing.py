@@ -1,0 +1,135 @@
+"""Clip trees into packed rows: tokens, positions, and what is supervised with which weight."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from autodrive.errors import InputError
+from autodrive.trees.clip_tree import BranchSpan, ClipTree, TokenBranch, TreeRow, TreeSpan
+
+LossMean = Literal["annotations", "tokens"]
+
+
+def pack_trees(
+    trees: Sequence[ClipTree],
+    tokens_per_row: int,
+    loss_mean: LossMean = "annotations",
+    normaliser: float | None = None,
+) -> tuple[TreeRow, ...]:
+    """Pack the trees of one step into as few rows as a simple rule finds.
+
+    Trees go longest first into the first row that has room for them; within a row they keep their order. A tree that
+    is longer than a row is split between branches, its prefix repeated, which changes no loss. What is packed follows
+    from the trees alone.
+
+    The loss of a step is `sum(weight x loss of the annotation) / normaliser` over all rows. With `annotations` the loss
+    of an annotation is the mean over its target tokens, so that a caption counts no more than a letter; with `tokens`
+    it is their sum.
+
+    Args:
+        trees: Trees of one optimiser step, or of one batch of questions.
+        tokens_per_row: Most tokens in a row.
+        loss_mean: What the loss is a mean over.
+        normaliser: What the weighted losses are divided by. Left out, it is the sum of the weights (of annotations, or
+            of target tokens), which makes the loss a weighted mean; where weights are signed their sum means nothing,
+            and the number of replies, say, has to be given.
+
+    Returns:
+        Rows on the CPU; all of them together are one step.
+
+    Raises:
+        InputError: A prefix with a single branch is longer than a row.
+        ValueError: A weight is negative and no normaliser is given.
+    """
+    branches = [branch for tree in trees for branch in tree.branches]
+    if normaliser is None:
+        if any(branch.weight < 0 for branch in branches):
+            raise ValueError("signed weights do not add up to what their losses are divided by: give a normaliser")
+        counts = [len(b.target_ids) if loss_mean == "tokens" else bool(b.target_ids) for b in branches]
+        normaliser = sum(branch.weight * count for branch, count in zip(branches, counts, strict=True))
+    scale = 1 / normaliser if normaliser else 0.0  # a batch of questions supervises nothing
+
+    parts = [part for tree in trees for part in _split(tree, tokens_per_row)]
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(parts)), key=lambda i: -_length(parts[i])):
+        length = _length(parts[index])
+        row = next((r for r, free in enumerate(room) if free >= length), None)
+        if row is None:
+            row = len(rows)
+            rows.append([])
+            room.append(tokens_per_row)
+        rows[row].append(index)
+        room[row] -= length
+    return tuple(_row([parts[i] for i in sorted(row)], scale, loss_mean) for row in sorted(rows, key=min))
+
+
+def _length(tree: ClipTree) -> int:
+    return len(tree.prefix_ids) + sum(len(branch.ids) for branch in tree.branches)
+
+
+def _split(tree: ClipTree, tokens_per_row: int) -> list[ClipTree]:
+    """The tree, or several with the same prefix that hold its branches in order and fit a row each."""
+    if _length(tree) <= tokens_per_row:
+        return [tree]
+    parts: list[list[TokenBranch]] = []
+    for branch in tree.branches:
+        if not parts or _length(replace(tree, branches=(*parts[-1], branch))) > tokens_per_row:
+            parts.append([])
+        parts[-1].append(branch)
+    found = [replace(tree, branches=tuple(branches)) for branches in parts] or [tree]
+    longest = max(map(_length, found))
+    if longest > tokens_per_row:
+        message = (
+            f"tokens_per_row={tokens_per_row}: clip {tree.clip_id} needs {longest} tokens with a single annotation"
+        )
+        raise InputError(f"{message}; raise tokens_per_row, or lower resolution, fps or duration_s")
+    return found
+
+
+def _row(trees: Sequence[ClipTree], scale: float, loss_mean: LossMean) -> TreeRow:
+    """Lay trees out one after the other."""
+    ids: list[int] = []
+    positions: list[Tensor] = []
+    tree_spans: list[TreeSpan] = []
+    spans: list[BranchSpan] = []
+    sources: list[int] = []
+    weights: list[float] = []
+    for number, tree in enumerate(trees):
+        start = len(ids)
+        ids += tree.prefix_ids
+        positions.append(tree.prefix_positions)
+        for branch in tree.branches:
+            branch_start = len(ids)
+            targets = []
+            for turn in branch.turns:
+                ids += turn.prompt_ids
+                targets.append((len(ids), len(ids) + len(turn.target_ids)))
+                # A target is predicted from the token before it: the first from the end of its prompt.
+                sources += range(targets[-1][0] - 1, targets[-1][1] - 1)
+                ids += turn.target_ids
+            spans.append(
+                BranchSpan(number, branch.annotation_id, branch.mode, branch_start, tuple(targets), branch.option_ids)
+            )
+            # Every branch restarts at the same id, on all axes alike, as if it alone followed the prefix.
+            steps = torch.arange(len(ids) - branch_start).to(tree.prefix_positions) + tree.branch_start
+            positions.append(steps.expand(len(tree.prefix_positions), -1))
+            num_targets = len(branch.target_ids)
+            share = 1 if loss_mean == "tokens" else max(1, num_targets)
+            weights += [branch.weight * scale / share] * num_targets
+        tree_spans.append(TreeSpan(tree.clip_id, start, start + len(tree.prefix_ids), len(ids)))
+    input_ids = torch.tensor(ids)
+    source_positions = torch.tensor(sources, dtype=torch.long)
+    return TreeRow(
+        input_ids=input_ids,
+        position_ids=torch.cat(positions, dim=1),
+        visual=type(trees[0].visual).cat([tree.visual for tree in trees]),
+        source_positions=source_positions,
+        target_ids=input_ids[source_positions + 1],
+        target_weights=torch.tensor(weights, dtype=torch.float32),
+        trees=tuple(tree_spans),
+        spans=tuple(spans),
+    )

@@ -1,0 +1,200 @@
+"""Students of every family, with and without adapters, come back from a folder as they were."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, inject_adapter_in_model
+from safetensors.torch import load_file, save_file
+from student_samples import FAMILIES, make_sample, make_tied_student, pack_one
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Config, Qwen2ForCausalLM
+
+from autodrive.errors import InputError
+from autodrive.students import student as students
+from autodrive.students.student import SETTINGS_FILE, load_student
+from autodrive.students.tree_attention import CLIP_TREES, check_tree_attention, use_tree_attention
+
+ADAPTERS = {"lora": {}, "dora": {"use_dora": True}}
+
+
+@pytest.fixture(autouse=True)
+def test_family(monkeypatch):
+    monkeypatch.setitem(students.FAMILIES, "patches", "patch_student.PatchStudent")
+
+
+VARIANTS = FAMILIES | {"qwen2_5_vl tied": make_tied_student}
+
+
+def adapted(family: str, **how):
+    """A student with an adapter in place, every tensor of which is random."""
+    student = FAMILIES[family]()
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "up_proj"], **how)
+    inject_adapter_in_model(config, student.model)
+    generator = torch.Generator().manual_seed(5)
+    for name, parameter in student.model.named_parameters():
+        if "lora_" in name:
+            parameter.data = torch.rand(parameter.shape, generator=generator) * 0.2 + 0.1
+    return student
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_saved_student_comes_back(variant, tmp_path):
+    student = VARIANTS[variant]()
+    student.save(tmp_path / "student")
+    loaded = load_student(tmp_path / "student")
+    assert type(loaded) is type(student)
+    assert loaded.name == student.name
+    assert loaded.processor.settings() == student.processor.settings()
+    row, again = pack_one(student, make_sample()), pack_one(loaded, make_sample())
+    assert torch.equal(again.input_ids, row.input_ids)
+    assert torch.equal(loaded.supervised_logits(again), student.supervised_logits(row))
+    assert loaded.prefill(again).generate([4] * 3) == student.prefill(row).generate([4] * 3)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_adapter_in_place_survives(family, adapter, tmp_path):
+    student = adapted(family, **ADAPTERS[adapter])
+    row = pack_one(student, make_sample())
+    assert not torch.equal(student.supervised_logits(row), FAMILIES[family]().supervised_logits(row))
+    student.save(tmp_path / "student")
+    loaded = load_student(tmp_path / "student")
+    assert torch.equal(loaded.supervised_logits(row), student.supervised_logits(row))
+    ours, theirs = (dict(one.named_parameters()) for one in (loaded, student))
+    assert ours.keys() == theirs.keys()
+    assert any("lora_A" in name for name in ours)
+    assert all(ours[name].requires_grad == theirs[name].requires_grad for name in ours)
+    settings = json.loads((tmp_path / "student" / SETTINGS_FILE).read_text())["adapter"]
+    assert (settings["r"], settings["use_dora"]) == (4, adapter == "dora")
+
+
+def test_an_adapter_keeps_its_own_precision(tmp_path):
+    student = adapted("qwen2_5_vl").to(torch.bfloat16)
+    for name, parameter in student.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float() + 1e-4
+    student.save(tmp_path / "student")
+    loaded = load_student(tmp_path / "student", torch.bfloat16)
+    for (name, ours), theirs in zip(loaded.named_parameters(), student.parameters(), strict=True):
+        assert ours.dtype == (torch.float32 if "lora_" in name else torch.bfloat16), name
+        assert torch.equal(ours, theirs), name
+
+
+def test_base_and_adapter_are_what_transformers_and_peft_read(tmp_path):
+    student = adapted("qwen2_5_vl", use_dora=True)
+    folder = tmp_path / "student"
+    student.save(folder)
+    base = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, folder / "adapter")
+    tree = student.processor.encode(make_sample())
+    branch = tree.branches[0]
+    ours = student.supervised_logits(pack_one(student, make_sample()))[: len(branch.target_ids)]
+    inputs = student.stock_inputs(tree, branch.ids)
+    theirs = model(**inputs, use_cache=False).logits[0, -len(branch.target_ids) - 1 : -1]
+    assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def damaged(folder: Path, what: str) -> None:
+    adapter = folder / "adapter" / "adapter_model.safetensors"
+    settings = json.loads((folder / SETTINGS_FILE).read_text())
+    if what == "no adapter weights":
+        adapter.unlink()
+    elif what == "an adapter tensor is missing":
+        tensors = load_file(adapter)
+        del tensors[next(iter(tensors))]
+        save_file(tensors, adapter)
+    elif what == "another rank":
+        settings["adapter"]["r"] = 2
+    elif what == "another family":
+        settings["family"] = "os.system"
+    elif what == "no family":
+        del settings["family"]
+    (folder / SETTINGS_FILE).write_text("{" if what == "no JSON" else json.dumps(settings))
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("no adapter weights", "adapter_model.safetensors"),
+        ("an adapter tensor is missing", "does not fit the adapter"),
+        ("another rank", "adapter_model.safetensors"),
+        ("another family", "family 'os.system' is not known; choose"),
+        ("no family", "KeyError('family')"),
+        ("no JSON", SETTINGS_FILE),
+    ],
+)
+def test_a_damaged_folder_is_one_line(what, said, tmp_path):
+    adapted("qwen2_5_vl").save(tmp_path)
+    damaged(tmp_path, what)
+    with pytest.raises(InputError, match=re.escape(said)) as caught:
+        load_student(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_student_is_refused(tmp_path):
+    with pytest.raises(InputError, match=re.escape(SETTINGS_FILE)):
+        load_student(tmp_path)
+
+
+def tiny_qwen2(**changes) -> Qwen2ForCausalLM:
+    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+    return Qwen2ForCausalLM(Qwen2Config(**sizes, num_attention_heads=2, num_key_value_heads=1, **changes))
+
+
+def test_a_plain_qwen2_gets_tree_attention():
+    model = tiny_qwen2()
+    use_tree_attention(model)
+    check_tree_attention(model)
+    assert model.model.config._attn_implementation == CLIP_TREES
+
+
+class DeafQwen2(Qwen2ForCausalLM):
+    """Its attention implementation cannot be chosen, as with models of the older kind."""
+
+    def set_attn_implementation(self, *_: object, **__: object) -> None:
+        pass
+
+
+def test_attention_that_is_not_that_of_clip_trees_is_refused():
+    with pytest.raises(ValueError, match="not that of clip trees"):
+        use_tree_attention(DeafQwen2(tiny_qwen2().config))
+    windowed = tiny_qwen2(use_sliding_window=True, sliding_window=8, max_window_layers=1)
+    with pytest.raises(ValueError, match="sliding_attention"):
+        use_tree_attention(windowed)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_student_whose_attention_was_changed_later_is_refused(family):
+    student = FAMILIES[family]()
+    row = pack_one(student, make_sample())
+    student.text_model.set_attn_implementation("sdpa")
+    with pytest.raises(ValueError, match="branches would see each other"):
+        student.supervised_logits(row)
+    with pytest.raises(ValueError, match="branches would see each other"):
+        student.prefill(row)
+
+
+def test_no_family_is_named_outside_the_students_room(repository):
+    """Another family is then a matter of `autodrive/students` and `conf/student` alone.
+
+    A configuration or a command that chooses a student by its name names an option, not a family.
+    """
+    chosen = re.compile(r"student(: |=)[a-z]\w*")
+    named = re.compile(r"qwen|cosmos|nvila|grid_thw|patches_PD", re.IGNORECASE)
+    paths = [
+        *repository.glob("*.py"),
+        *(repository / "autodrive").rglob("*.py"),
+        *(repository / "conf").rglob("*.yaml"),
+    ]
+    checked = [p for p in paths if not {"students", "student"} & set(p.relative_to(repository).parts)]
+    assert len(checked) > 100
+    found = [
+        f"{path.relative_to(repository)}:{number}: {line.strip()}"
+        for path in checked
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if named.search(chosen.sub("", line))
+    ]
+    assert not found
