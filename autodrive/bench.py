@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
@@ -21,8 +20,7 @@ from autodrive.benchmarks.video import decode_benchmark, loader_benchmark, patch
 from autodrive.entry_point import run_with_hydra
 from autodrive.errors import InputError
 from autodrive.runs.machine import device_of, quiet_libraries
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from autodrive.students.student import DTYPES
 
 
 def bench(config: DictConfig) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
-import torch
 from transformers import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
 
@@ -13,8 +12,7 @@ from autodrive.students.qwen_checkpoint import read_checkpoint, unreadable
 from autodrive.students.qwen_positions import PositionMode
 from autodrive.students.qwen_processor import QwenProcessor, VisionFormat
 from autodrive.students.qwen_student import QwenStudent
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from autodrive.students.student import DTYPES
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from autodrive.students.tree_attention import check_tree_attention, use_tree_att
 from autodrive.trees.clip_tree import ClipTree, TreeRow
 from autodrive.trees.layout import TreeLayout
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # by the names that configurations use
 SETTINGS_FILE = "student.json"
 # A closed list: a file that comes from elsewhere may choose among these classes and name no other.
 FAMILIES = {"qwen2_5_vl": "autodrive.students.qwen_student.QwenStudent"}

@@ -18,12 +18,12 @@ class SupervisedFineTuning(L.LightningModule):
     """Next-token prediction of answers given a clip.
 
     Args:
-        student: the model; its parameters that require gradients are trained.
+        student: The model; its parameters that require gradients are trained.
         optimizer: Makes the optimiser from groups of parameters; its learning rate is the peak.
         schedule: Factor on the peak learning rate at each optimiser step, from 0.
-        max_grad_norm: gradients of a step are scaled down to this norm.
-        gradient_checkpointing: keep only every layer's input and compute the rest again on the way back.
-        answers: canonical answer by validation annotation id, for `val/accuracy`.
+        max_grad_norm: Gradients of a step are scaled down to this norm.
+        gradient_checkpointing: Keep only every layer's input and compute the rest again on the way back.
+        answers: Index of the right option by validation annotation id, for `val/accuracy`.
     """
 
     def __init__(
