@@ -27,7 +27,7 @@ def bench(config: DictConfig) -> dict[str, Any]:
     """Run one benchmark, print its ratios, and write everything it measured to `out`.
 
     Raises:
-        InputError: there is no such benchmark or dtype, or the video is missing.
+        InputError: There is no such benchmark or dtype, or the video is missing.
     """
     quiet_libraries()
     if config.dtype not in DTYPES:

@@ -42,16 +42,8 @@ def job(config: DictConfig) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     (out / "timeline.json").write_text(json.dumps(record, indent=2) + "\n")
     frames = watcher.frames_to_show(clips[timeline.best])
-    draw_timeline(
-        out / "timeline.png",
-        video.name,
-        [watcher.writer.labels[name].short for name in timeline.classes],
-        timeline.windows_s,
-        timeline.probabilities_WC,
-        timeline.best,
-        frames.frames_TCHW.permute(0, 2, 3, 1).numpy(),
-        frames.timestamps_s.numpy(),
-    )
+    class_names = [watcher.writer.labels[name].short for name in timeline.classes]
+    draw_timeline(out / "timeline.png", video.name, timeline, class_names, frames)
     table = Table(title=f"{record['video']}: {len(record['windows'])} windows")
     table.add_column("window (s)", justify="right")
     for name in timeline.classes:

@@ -20,7 +20,7 @@ def report(config: DictConfig) -> AblationSummary:
     """Write `ablation.{md,csv,html}` of `config.runs` into `config.out` and print the table.
 
     Raises:
-        InputError: a key is missing, a folder holds no run, or there is no such published table.
+        InputError: A key is missing, a folder holds no run, or there is no such published table.
     """
     for key in ("runs", "out"):
         if config.get(key) is None:

@@ -56,7 +56,7 @@ def prepare_settings(duration_s: float, **changes: Any) -> PrepareSettings:
 
 
 def tiny(data_dir: Path, **changes: object) -> list[str]:
-    """Overrides for a run of seconds: a world of 27 videos of 2 s, read at 5 frames a second."""
+    """Overrides for a run of seconds: a world of 27 videos of 2 s, read at 5 frames per second."""
     settings: dict[str, object] = {
         "experiment": "smoke",
         "logger": "csv",

@@ -1,4 +1,4 @@
-"""Wrong configuration and wrong input: exit code 2 and one line that names it and the mend, before any training."""
+"""Wrong configuration and wrong input: exit code 2 and one line that names it and the fix, before any training."""
 
 import json
 import os

@@ -7,7 +7,8 @@ from PIL import Image
 from running import run
 from video_files import write_video
 
-from autodrive.inference.timeline import mean_probabilities, window_clips
+from autodrive.evaluation.timeline import mean_probabilities
+from autodrive.inference.timeline import window_clips
 from autodrive.schema import Question
 from autodrive.video.preflight import scan
 

@@ -85,7 +85,7 @@ def test_training_and_evaluation_on_real_clips(trained: Path, prepared: Path):
 
 
 def test_a_trained_student_is_evaluated_at_another_rate(trained: Path, prepared: Path, tmp_path: Path):
-    """At 10 fps the clip with 4 frames a second is set aside, never resampled."""
+    """At 10 fps the clip with 4 frames per second is set aside, never resampled."""
     assert run("eval", f"ckpt={trained}", "fps=10", f"hydra.run.dir={tmp_path}") == 0
     dropped = read_jsonl(tmp_path / "dropped.jsonl", SetAside)
     slow = {clip.id for clip in read_jsonl(prepared / "clips.jsonl", Clip) if "cosmos" in clip.id}

@@ -10,7 +10,7 @@ from autodrive.students.qwen_positions import prefix_positions, real_times, refe
         (1, [0, 4, 8, 12, 16]),
         (2, [0, 2, 4, 6, 8]),
         (4, [0, 1, 2, 3, 4]),
-        (8, [0, 0, 1, 1, 2]),  # a grid every 0.25 s, two ids a second
+        (8, [0, 0, 1, 1, 2]),  # a grid every 0.25 s, two ids per second
         (15, [0, 0, 0, 0, 1]),  # grids at 0, .133, .267, .4, .533 s
         (30, [0, 0, 0, 0, 0]),
     ],

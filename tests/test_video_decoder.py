@@ -169,7 +169,7 @@ def test_missing_file_and_bad_requests(decoder, tmp_path):
 @pytest.mark.parametrize(
     ("module", "missing"), [("decord", DecordDecoder()), ("torchcodec.decoders", TorchcodecDecoder())]
 )
-def test_a_decoder_that_is_not_installed_is_named_with_the_mend(monkeypatch, tmp_path, module, missing):
+def test_a_decoder_that_is_not_installed_is_named_with_the_fix(monkeypatch, tmp_path, module, missing):
     monkeypatch.setitem(sys.modules, module, None)
     path = write_video(tmp_path / "a.mp4")
     with pytest.raises(InputError, match=r"not installed; pip install .*decoder=pyav"):

@@ -154,7 +154,7 @@ def test_a_bound_that_holds_nothing_is_refused(tmp_path, max_gb):
         JpegCodec(0)
 
 
-def test_a_full_disk_is_named_with_the_mend(video, tmp_path):
+def test_a_full_disk_is_named_with_the_fix(video, tmp_path):
     """A limit on file sizes is what a test can fill; the system reports a full disk in the same way."""
     cache = make_cache(tmp_path / "frames")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -71,11 +71,12 @@ class PairedTest:
         difference: Mean of b minus mean of a, over clips and seeds.
         num_clips: Clips that both rows share.
         num_a_better: Clips on which a has the higher value, averaged over seeds.
-        num_b_better: The reverse.
+        num_b_better: Clips on which b has the higher value, averaged over seeds.
         low: Lower end of the 95 % interval of the difference; None if the rows cannot be tested.
-        high: Upper end.
-        p_value: Of the hypothesis that the rows are equal, two-sided, for this pair alone; None likewise.
-        smallest_detectable: Difference that would be found with 80 % power; None likewise.
+        high: Upper end of that interval.
+        p_value: Two-sided p value of the hypothesis that the rows are equal, for this pair alone; None if the rows
+            cannot be tested.
+        smallest_detectable: Difference that would be found with 80 % power; None if the rows cannot be tested.
         why_untested: Why there is no test; None if there is one.
     """
 

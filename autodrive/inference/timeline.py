@@ -3,18 +3,16 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.progress import track
 
 from autodrive.annotation.rules import ClassQuestion
 from autodrive.errors import InputError
-from autodrive.evaluation.classification import option_probabilities
+from autodrive.evaluation.timeline import Timeline, mean_probabilities
 from autodrive.mixture.datamodule import AskedClip, Batching, BranchWriter, ClipReader, question_loader
-from autodrive.schema import ROAD, Clip, Question
+from autodrive.schema import ROAD, Clip
 from autodrive.students.student import Student
 from autodrive.video.chunker import sliding_windows
 from autodrive.video.decoder import DecodedFrames
@@ -22,35 +20,6 @@ from autodrive.video.preflight import UnusableVideo, VideoInfo, scan
 
 NUM_FRAMES_SHOWN = 6
 HEIGHT_SHOWN = 180
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """Class probabilities of every window of one video.
-
-    Attributes:
-        classes: Names in the label set's order.
-        windows_s: (W, 2) start and end.
-        probabilities_WC: (W, classes), rows sum to 1.
-        best: Index of the window with the highest probability of an incident.
-    """
-
-    classes: tuple[str, ...]
-    windows_s: NDArray[np.float64]
-    probabilities_WC: NDArray[np.float64]
-    best: int
-
-    def record(self) -> dict[str, Any]:
-        """The windows as `timeline.json` holds them: times in seconds, probabilities as fractions."""
-        windows = [
-            {
-                "start_s": round(float(start_s), 3),
-                "end_s": round(float(end_s), 3),
-                "probabilities": {name: round(float(p), 6) for name, p in zip(self.classes, row, strict=True)},
-            }
-            for (start_s, end_s), row in zip(self.windows_s, self.probabilities_WC, strict=True)
-        ]
-        return {"best_window": windows[self.best], "windows": windows}
 
 
 @dataclass(frozen=True)
@@ -144,20 +113,3 @@ def class_question(sources: Iterable[object], headline: str, run: Path) -> Class
         if isinstance(source, ClassQuestion) and source.task == headline:
             return source
     raise InputError(f"ckpt={run}: its `questions` do not ask for the class, which a timeline shows; use another run")
-
-
-def mean_probabilities(
-    questions: list[Question], log_probs: list[tuple[float, ...]], classes: tuple[str, ...]
-) -> NDArray[np.float64]:
-    """Probability of each class: option log-probabilities normalised over the options, averaged over the orders.
-
-    Args:
-        questions: The same question in different option orders.
-        log_probs: For each of them, the log-probability of every option.
-        classes: Order of the result.
-
-    Returns:
-        (classes,) summing to 1.
-    """
-    rows = [option_probabilities(q.options, values, classes) for q, values in zip(questions, log_probs, strict=True)]
-    return np.array([row for row in rows if row is not None], dtype=np.float64).mean(axis=0)

@@ -18,7 +18,7 @@ def confusion_figure(confusion: NDArray[np.float64], class_names: Sequence[str])
 
     Args:
         confusion: (C, C + 1) counts, the last column replies that could not be read; it is shown only if not empty.
-        class_names: short names in the order of the rows.
+        class_names: Short names in the order of the rows.
     """
     shown = confusion if confusion[:, -1].any() else confusion[:, :-1]
     shares = shown / np.maximum(confusion.sum(axis=1, keepdims=True), 1)

@@ -30,12 +30,12 @@ def write_run_page(run_dir: Path, frames_of: FramesOf | None = None, num_strips:
     """Write `report.html` into a finished run folder and return its path.
 
     Args:
-        run_dir: holds `.hydra/`, `metrics.json`, `predictions.jsonl`; if written, `metrics.csv` and `provenance.json`.
-        frames_of: gives a clip's frames and times; without it there are no strips.
-        num_strips: most misclassified clips shown.
+        run_dir: Run folder; `metrics.csv` and `provenance.json` may be missing.
+        frames_of: Gives a clip's frames and times; without it there are no strips.
+        num_strips: Most misclassified clips shown.
 
     Raises:
-        InputError: the folder's files are missing or broken.
+        InputError: The folder's files are missing or broken.
     """
     run = read_run(run_dir)
     labels = run.labels()

@@ -116,7 +116,7 @@ class RunFolder:
         """The run's label set.
 
         Raises:
-            InputError: the run's configuration holds none.
+            InputError: The run's configuration holds none.
         """
         node = self.select("labels")
         if not isinstance(node, Mapping) or "classes" not in node:
@@ -131,7 +131,7 @@ class RunFolder:
         """Name of the task whose scores carry no task name.
 
         Raises:
-            InputError: the run's configuration names none.
+            InputError: The run's configuration names none.
         """
         headline = self.select("prompts.headline")
         if not isinstance(headline, str):

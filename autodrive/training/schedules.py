@@ -7,10 +7,10 @@ def warmup_cosine(step: int, num_steps: int, warmup_fraction: float, final_fract
     """Linear warm-up, then a cosine from 1 down to `final_fraction`.
 
     Args:
-        step: optimiser step, from 0.
-        num_steps: steps of the whole training.
-        warmup_fraction: share of the steps spent warming up.
-        final_fraction: factor reached after the last step.
+        step: Optimiser step, from 0.
+        num_steps: Steps of the whole training.
+        warmup_fraction: Share of the steps spent warming up.
+        final_fraction: Factor reached after the last step.
 
     Returns:
         Factor on the peak learning rate, in (0, 1].
