@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from autodrive.assembly import build_exam, build_loaders, build_student, build_training, check_student, load_run_data
+from autodrive.assembly import build_exam, build_loaders, build_student, build_training, check_training, load_run_data
 from autodrive.entry_point import run_with_hydra
 from autodrive.inference.evaluating import evaluate
 from autodrive.reporting.show import show_run
@@ -30,7 +30,7 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
     with open_run(config, run_dir) as run:
         if run.finished is not None:
             return run.finished
-        check_student(config)  # before anything is rendered or prepared
+        check_training(config)  # before anything is rendered or prepared
         data = load_run_data(config, needed=("train", "val", "test"))
         student = build_student(config, data)
         loaders = build_loaders(config, data, student)

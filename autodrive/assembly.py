@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -89,7 +90,8 @@ def load_run_data(config: DictConfig, needed: Sequence[Split], asked: Sequence[S
     questions = supplied(asking, [clip for clip in clips if clip.split in asked])
     by_id = {member.clip.id: member for member in (*taught.clips, *questions.clips)}
     selection = select_clips(clips, by_id, labels, FrameGrid(config.fps), needed)
-    set_aside = [*taught.set_aside, *questions.set_aside]
+    # The same file may be taught and asked; what is wrong with a row is said once.
+    set_aside = list(dict.fromkeys([*taught.set_aside, *questions.set_aside]))
     if set_aside:
         reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(s.reason for s in set_aside).most_common())
         log.warning("%d annotations are set aside (%s); each is in dropped.jsonl", len(set_aside), reasons)
@@ -97,10 +99,10 @@ def load_run_data(config: DictConfig, needed: Sequence[Split], asked: Sequence[S
     if "train" in needed and "train" not in asked:  # a wrong ratio is found before training starts
         plan = mixture.plan(selection.clips["train"], tuple(config.annotations), config.seed)
         if not headline_answers(selection.clips["val"], book):
-            raise InputError(
-                f"questions: none of task {book.headline} with options for the val split, by which the best checkpoint "
-                "is chosen; add such a source, or choose another task as prompts.headline"
+            message = (
+                "questions: none of task %s with options for the val split; the newest checkpoint counts as the best"
             )
+            log.warning(message, book.headline)
     return RunData(labels, BranchWriter(book, labels), selection, mixture, plan, set_aside)
 
 
@@ -117,13 +119,20 @@ def build_student(config: DictConfig, data: RunData) -> Student:
     return spec.build(texts, config.fps, resolution_of(config, spec.frames_per_group), config.seed)
 
 
-def check_student(config: DictConfig) -> None:
-    """Find a wrong `student` or `resolution` before anything is prepared.
+def check_training(config: DictConfig) -> None:
+    """Find a wrong student, resolution, optimiser or schedule before anything is prepared.
 
     Raises:
-        InputError: As `student_spec` and `resolution_of` do.
+        InputError: As `student_spec` and `resolution_of` do, or a value does not suit the optimiser or the schedule.
     """
     resolution_of(config, student_spec(config).frames_per_group)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    for key, argument in (("optimizer", [parameter]), ("schedule", 0)):
+        try:
+            instantiate(config[key])(argument)
+        except (TypeError, ValueError) as error:
+            text = " ".join(str(error).split())
+            raise InputError(f"{key}: {text}; fix the value below {key}, see --cfg job") from None
 
 
 def student_spec(config: DictConfig) -> StudentSpec:
@@ -191,7 +200,7 @@ def build_training(
         schedule=instantiate(config.schedule),
         answers=headline_answers(data.clips["val"], data.writer.book),
     )
-    callbacks = training_callbacks(files, config.batch_size)
+    callbacks = training_callbacks(files, config.batch_size, choosing=bool(method.answers))
     trainer = instantiate(
         config.trainer,
         max_steps=config.num_steps,

@@ -94,6 +94,8 @@ def _print_job(verb: str, complete: Completion) -> bool:
     flags.add_argument("--resolve", action="store_true")
     flags.add_argument("overrides", nargs="*")
     asked, others = flags.parse_known_intermixed_args(sys.argv[1:])
+    if asked.cfg == "job" and set(others) & set(MULTIRUN_FLAGS):
+        raise InputError(f"{others[0]}: --cfg job shows one job; leave the flag out and give one value for each key")
     if asked.cfg != "job" or others:  # also what Hydra refuses, and its rarer flags
         return False
     with hydra.initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):

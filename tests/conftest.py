@@ -1,6 +1,12 @@
 """Fixtures shared by all tests."""
 
 import os
+
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # before torch is imported: two workers with two threads each wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import pytest

@@ -13,6 +13,7 @@ from running import composed, run, tiny
 from autodrive.annotation.rules import ClassQuestion, ClosedQuestions
 from autodrive.annotation.sources import AnnotationFile
 from autodrive.annotation.supply import supply
+from autodrive.datasets.manifest import load_clips
 from autodrive.errors import InputError
 from autodrive.schema import Annotation, Clip, Prediction, SetAside, read_jsonl, write_jsonl
 
@@ -137,8 +138,32 @@ def test_a_run_counts_and_shows_annotations_without_use(captioned: Path):
     facts = json.loads((captioned / "provenance.json").read_text())
     assert facts["mixture"]["annotations_per_epoch"] == {"mcq": 12, "file": 12}
     dropped = read_jsonl(captioned / "dropped.jsonl", SetAside)
-    assert facts["annotations_set_aside"] == len(dropped) == 3  # the unknown clip in both groups, the task in one
+    assert facts["annotations_set_aside"] == len(dropped) == 2  # each once, though the file is in both groups
     assert {s.reason for s in dropped} == {"unknown_clip", "unknown_task"}
     page = (captioned / "report.html").read_text()
     assert "unknown_clip" in page
     assert "unknown_task" in page
+
+
+def test_clips_without_classes_are_taught_and_asked_captions_alone(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    clips = [clip.model_copy(update={"label": None}) for clip in load_clips(manifest)]
+    write_jsonl(tmp_path / "clips.jsonl", clips)
+    file = written(tmp_path, [caption(c.id, f"The light is {c.metadata['light']}.") for c in clips])
+    sources = ["annotations=file", "questions=file", f"annotations.file.path={file.path}"]
+    sources += [f"questions.file.path={file.path}", f"clips={tmp_path / 'clips.jsonl'}"]
+    size = ["experiment=smoke", "logger=csv", "fps=5", "num_steps=2", "trainer.val_check_interval=2", "num_workers=0"]
+    folder = tmp_path / "run"
+    assert run("train", *size, *sources, f"hydra.run.dir={folder}") == 2
+    assert "leave the part out with ~mixture.parts.closed_qa ~mixture.parts.mcq" in capsys.readouterr().err
+    left_out = ["~mixture.parts.mcq", "~mixture.parts.closed_qa"]
+    assert run("train", *size, *sources, *left_out, f"hydra.run.dir={folder}") == 0
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["test/caption_n"] == 9
+    assert "test/n" not in metrics
+    assert (folder / "checkpoints" / "best.ckpt").is_file()  # the newest: nothing says which is best
+    assert "rouge l" in capsys.readouterr().out
+    asked = [f"ckpt={folder}", "evaluation.modes=[reasoning]", f"hydra.run.dir={tmp_path / 'eval'}"]
+    assert run("eval", *asked) == 2
+    assert "no question about the test clips has such a mode" in capsys.readouterr().err

@@ -73,6 +73,7 @@ def test_an_untrained_student_is_evaluated_as_it_is(manifest: Path, tmp_path: Pa
     [
         ("student=qwen2_5_vl_7b", "student: comes with ckpt="),
         ("scale=paper", "scale: comes with ckpt="),
+        ("student_from=elsewhere", "student_from: comes with ckpt="),
         ("split=tset", "split=tset: choose one of train, val, test"),
         ("fps=60", "highest usable value is fps=31.5"),
     ],

@@ -149,6 +149,12 @@ def test_no_usable_frame_rate_names_the_highest():
         select(manifest(make_view(native_fps=10)), TWO, 30, ("train",))
 
 
+def test_the_highest_rate_is_named_too_where_other_clips_are_set_aside_for_other_reasons():
+    clips = [*manifest(make_view(native_fps=10)), make_clip(make_view(native_fps=50), id="x#0", label=None)]
+    with pytest.raises(InputError, match=r"highest usable value is fps=10\.5"):
+        select(clips, TWO, 30, ("train",))
+
+
 def test_class_without_training_clips_is_named():
     with pytest.raises(InputError, match="near_collision"):
         select(manifest(), labels("normal", "near_collision", "collision"), 15, ("train",))
@@ -166,21 +172,20 @@ def test_both_messages_name_the_same_highest_rate():
         select(clips, TWO, 60, ("train",))
     with pytest.raises(InputError) as of_grid:
         FrameGrid(60).timestamps(0, 4, 29.97)
-    named = [
-        re.search(r"highest usable (?:value is fps=|fps is )([\d.]+)", str(e.value)) for e in (of_selection, of_grid)
-    ]
-    assert [match and match[1] for match in named] == ["31.46", "31.46"]
+    named = [re.findall(r"highest usable value is fps=([\d.]+)", str(e.value)) for e in (of_selection, of_grid)]
+    assert named == [["31.46"], ["31.46"]]
     assert not select(clips, TWO, 31.46, ("train",)).dropped
 
 
 def test_fingerprint_follows_every_view_and_the_sensors():
-    def fingerprint(driver="22", sensors="33"):
-        views = {"road": make_view(), "driver": make_view("b.mp4", content_hash=driver)}
+    def fingerprint(driver="22", sensors="33", offset_s=0.0, name="driver"):
+        views = {"road": make_view(), name: make_view("b.mp4", content_hash=driver, offset_s=offset_s)}
         clips = manifest(views=views, sensors=DataFile(path="a.npz", content_hash=sensors))
         return select(clips, TWO, 15, ("train",)).fingerprint
 
     assert fingerprint() == fingerprint()
-    assert len({fingerprint(), fingerprint(driver="23"), fingerprint(sensors="34")}) == 3
+    changes = ({"driver": "23"}, {"sensors": "34"}, {"offset_s": 2.0}, {"name": "rear"})
+    assert len({fingerprint(), *(fingerprint(**change) for change in changes)}) == 5
 
 
 class People:
@@ -191,6 +196,13 @@ class People:
 
     def annotations(self, clips: Sequence[Clip], labels: LabelSet, seed: int) -> list[Annotation]:
         return [Annotation.create(id_, "caption", "What happens?", self.answer, "people") for id_ in self.clip_ids]
+
+
+def test_clips_without_a_class_can_be_all_that_is_taught():
+    clips = [make_clip(id=f"{split}#0", split=split, label=None) for split in ("train", "val", "test")]
+    people = People(*(clip.id for clip in clips))
+    selection = select(clips, TWO, 15, ("train", "val", "test"), people=people)
+    assert selection.counts() == {split: {"no_class": 1} for split in ("train", "val", "test")}
 
 
 def test_a_clip_without_a_class_enters_where_a_source_has_annotations_for_it():

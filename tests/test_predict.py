@@ -55,7 +55,7 @@ def test_a_frame_rate_above_the_video_s_can_be_lowered(
     video = write_video(tmp_path / "slow.mp4", num_frames=12, fps=4, size=(56, 112))
     arguments = [f"video={video}", f"ckpt={smoke_run}", f"out={tmp_path / 'out'}"]
     assert run("predict", *arguments) == 2
-    assert "the highest usable fps is 4.2" in capsys.readouterr().err
+    assert "the highest usable value is fps=4.2" in capsys.readouterr().err
     assert run("predict", *arguments, "fps=4") == 0
     assert json.loads((tmp_path / "out" / "timeline.json").read_text())["fps"] == 4
 

@@ -159,10 +159,10 @@ def test_the_best_checkpoint_of_the_first_part_is_not_forgotten(tmp_path: Path):
     first, second = RunFiles(tmp_path / "first"), RunFiles(tmp_path / "second")
     first.checkpoints.mkdir(parents=True)
     first.best_checkpoint.write_text("weights of step 50")
-    state = Checkpoints(first).state_dict()
+    state = Checkpoints(first, choosing=True).state_dict()
     state |= {"best_model_path": str(first.best_checkpoint), "best_model_score": torch.tensor(0.9)}
     state |= {"best_k_models": {str(first.best_checkpoint): torch.tensor(0.9)}, "kth_value": torch.tensor(0.9)}
-    later = Checkpoints(second)
+    later = Checkpoints(second, choosing=True)
     later.load_state_dict(state)
     assert second.best_checkpoint.read_text() == "weights of step 50"
     assert later.best_model_path == str(second.best_checkpoint)

@@ -92,3 +92,8 @@ def test_what_would_be_refused_is_refused(
 def test_a_misspelt_key_names_the_verb_that_knows_them(verb: str, command: str, capsys: pytest.CaptureFixture[str]):
     assert run(verb, "fsp=15") == 2
     assert f"({command} --cfg job prints every key)" in capsys.readouterr().err
+
+
+def test_a_sweep_is_not_one_configuration(capsys: pytest.CaptureFixture[str]):
+    assert run("train", "-m", "fps=1,15", "--cfg", "job") == 2
+    assert "--cfg job shows one job" in capsys.readouterr().err

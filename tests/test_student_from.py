@@ -9,6 +9,8 @@ from running import run, tiny
 from safetensors.torch import load_file
 
 from autodrive.runs.folder import run_config
+from autodrive.students.student import load_student
+from autodrive.training.sft import SupervisedFineTuning
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -61,3 +63,11 @@ def test_another_student_is_refused(changes, said, smoke_run: Path, tmp_path: Pa
 def test_a_folder_without_a_student_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert run("train", f"student_from={tmp_path}", f"hydra.run.dir={tmp_path / 'run'}") == 2
     assert f"student_from={tmp_path}: no checkpoints/student there" in capsys.readouterr().err
+
+
+def test_a_loaded_student_is_trained_in_training_mode(smoke_run: Path):
+    student = load_student(smoke_run / "checkpoints" / "student")
+    assert not student.model.training  # as transformers loads it; nothing would be checkpointed or dropped
+    method = SupervisedFineTuning(student, torch.optim.SGD, lambda step: 1.0, 1.0, gradient_checkpointing=True)
+    method.on_fit_start()
+    assert all(module.training for module in student.modules())

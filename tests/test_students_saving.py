@@ -12,6 +12,7 @@ from student_samples import FAMILIES, make_sample, make_tied_student, pack_one
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Config, Qwen2ForCausalLM
 
 from autodrive.errors import InputError
+from autodrive.inference.answering import respondent_of
 from autodrive.students import student as students
 from autodrive.students.student import SETTINGS_FILE, load_student
 from autodrive.students.tree_attention import CLIP_TREES, check_tree_attention, use_tree_attention
@@ -66,6 +67,7 @@ def test_an_adapter_in_place_survives(family, adapter, tmp_path):
     assert ours.keys() == theirs.keys()
     assert any("lora_A" in name for name in ours)
     assert all(ours[name].requires_grad == theirs[name].requires_grad for name in ours)
+    assert respondent_of(loaded).adapter == f"{adapter}_r4"
     settings = json.loads((tmp_path / "student" / SETTINGS_FILE).read_text())["adapter"]
     assert (settings["r"], settings["use_dora"]) == (4, adapter == "dora")
 

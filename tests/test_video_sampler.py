@@ -64,7 +64,7 @@ def test_thirty_from_twenty_nine_ninety_seven_is_every_native_frame():
 
 
 def test_above_the_native_rate_is_refused_with_the_highest_usable_rate():
-    with pytest.raises(FrameRateUnavailable, match=r"highest usable fps is 10\.5") as error:
+    with pytest.raises(FrameRateUnavailable, match=r"highest usable value is fps=10\.5") as error:
         FrameGrid(15).timestamps(0, 5, 10.0)
     assert error.value.native_fps == 10
     assert highest_usable_fps(10.0) == 10.5

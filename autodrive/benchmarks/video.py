@@ -78,7 +78,7 @@ def decode_benchmark(video: Path | None = None, repeats: int = 3) -> dict[str, A
 
     Args:
         video: Any usable file of more than 6 s; None makes one of 30 s, 1280x720 pixels, 30 fps, H.264.
-        repeats: Measurements of each figure.
+        repeats: How often each figure is measured.
     """
     with _source(video) as source, _one_thread(), TemporaryDirectory() as scratch:
         native_fps = source.info.native_fps
@@ -109,8 +109,8 @@ def loader_benchmark(video: Path | None = None, repeats: int = 3) -> dict[str, A
     """Windows from a warm frame cache against decoding each of them, over decoders, frame rates and codecs.
 
     Args:
-        video: As in `decode_benchmark`.
-        repeats: Measurements of each figure.
+        video: Any usable file, or None, as in `decode_benchmark`.
+        repeats: How often each figure is measured.
     """
     with _source(video) as source, _one_thread(), TemporaryDirectory() as scratch:
         result = _facts(source) | {"decoders": {}}
@@ -133,10 +133,11 @@ def patchify_benchmark(repeats: int = 9) -> dict[str, Any]:
     huge pages as `patchify` does and so has few page faults.
     """
     frames_TCHW = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (180, 3, *FINAL_SIZE), np.uint8))
+    works = (lambda _: patchify(frames_TCHW), lambda _: frames_TCHW.clone(), lambda _: frames_TCHW.numpy().copy())
     with _one_thread():
-        patchify_s = _cpu_s(lambda _: patchify(frames_TCHW), repeats)
-        copy_s = _cpu_s(lambda _: frames_TCHW.clone(), repeats)
-        huge_s = _cpu_s(lambda _: frames_TCHW.numpy().copy(), repeats)
+        # In turn, so that other work on the machine's memory meets all three alike.
+        rounds = [[_cpu_s(work, 1) for work in works] for _ in range(repeats)]
+    patchify_s, copy_s, huge_s = np.median(rounds, axis=0).tolist()
     return {
         "frames": len(frames_TCHW),
         "bytes": frames_TCHW.numel(),

@@ -10,6 +10,7 @@ import torch
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.labels import LabelSet
 from autodrive.schema import Annotation, Prediction, Question, Reply
+from autodrive.students import adapters
 from autodrive.students.student import Student
 from autodrive.tasks.task_book import TaskBook
 from autodrive.trees.clip_tree import TreeRow
@@ -21,7 +22,7 @@ class Respondent:
 
     Attributes:
         model: Name of the student's recipe.
-        adapter: Name of the adapter, if one is in place.
+        adapter: Kind and rank of the adapter, if one is in place.
         weights_digest: Identifies the weights, see `weights_digest`.
     """
 
@@ -32,7 +33,7 @@ class Respondent:
 
 def respondent_of(student: Student) -> Respondent:
     """The student as it is now."""
-    return Respondent(student.name, None, weights_digest(student))
+    return Respondent(student.name, adapters.kind(student.model), weights_digest(student))
 
 
 def weights_digest(student: torch.nn.Module) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from autodrive.errors import InputError
 from autodrive.inference.answering import answer_questions, beside_references, respondent_of
 from autodrive.mixture.datamodule import ClipTreeDataModule
 from autodrive.mixture.run_data import RunData
@@ -37,9 +38,17 @@ def evaluate(
 
     Returns:
         The metrics: for the split `test` keyed `test/…` for direct answers and `test_reasoning/…` for reasoning mode.
+
+    Raises:
+        InputError: There is nothing to ask.
     """
     clips, book = data.clips[exam.split], data.writer.book
     questions = {id_: question for c in clips for id_, question in c.questions()}
+    if not any(set(book[question.task].modes) & set(exam.modes) for question in questions.values()):
+        asked = ",".join(exam.modes)
+        raise InputError(
+            f"evaluation.modes=[{asked}]: no question about the {exam.split} clips has such a mode; add a mode or questions"
+        )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True) as progress:
         title = f"asking {len(clips)} {exam.split} clips ({', '.join(exam.modes)})"

@@ -215,8 +215,12 @@ class ClipTreeDataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader:
-        """Validation clips with the headline task's question, direct: all that choosing a checkpoint needs."""
-        return self.questions("val", ("direct",), tasks=(self.writer.book.headline,))
+        """Validation clips with the headline task's question, direct: all that choosing a checkpoint needs.
+
+        Where nobody asks it, with all direct questions: checkpoints are written after validation.
+        """
+        choosing = self.questions("val", ("direct",), tasks=(self.writer.book.headline,))
+        return choosing if len(choosing) else self.questions("val", ("direct",))
 
     def questions(self, split: Split, modes: Sequence[Mode], tasks: Collection[str] | None = None) -> DataLoader:
         """The clips of a split, in order, with the questions of some tasks (None: all) in some inference modes."""

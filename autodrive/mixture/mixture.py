@@ -60,7 +60,9 @@ class Mixture:
         unknown = sorted(set(self.parts) - set(sources))
         if unknown:
             known = ", ".join(sources) or "none is listed"
-            raise InputError(f"mixture.parts.{unknown[0]}: no such annotation source; choose from {known}")
+            leave_out = " ".join(f"~mixture.parts.{name}" for name in unknown)
+            message = f"mixture.parts.{unknown[0]}: no such annotation source (there is {known})"
+            raise InputError(f"{message}; add the source, or leave the part out with {leave_out}")
         parts = {name: part if isinstance(part, Part) else Part(**part) for name, part in self.parts.items()}
         labelled = [index for index, clip in enumerate(clips) if clip.label is not None]
         balanced = self.balance.plan([str(clips[index].label) for index in labelled], generator_for(seed, "balance"))

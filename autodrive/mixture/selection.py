@@ -41,7 +41,7 @@ def select_clips(
         annotated: Clips with their annotations, by id; those that have a split.
         labels: The run's label set.
         grid: Requested frame rate.
-        needed: Splits that must not be empty ("train" must also hold every class).
+        needed: Splits that must not be empty ("train" must also hold every class, if it holds any).
 
     Raises:
         InputError: Nothing is left, a needed split is empty, or a class has no training clips.
@@ -78,8 +78,9 @@ def _reason_to_drop(
 
 
 def _check_frame_rate(clips: Sequence[Clip], dropped: Sequence[SetAside], grid: FrameGrid) -> None:
-    if clips and sum(d.reason == "frame_rate_too_high" for d in dropped) == len(clips):
-        highest = highest_usable_fps(max(clip.road.native_fps for clip in clips))
+    too_slow = {d.item for d in dropped if d.reason == "frame_rate_too_high"}
+    if too_slow and len(dropped) == len(clips):
+        highest = highest_usable_fps(max(clip.road.native_fps for clip in clips if clip.id in too_slow))
         raise InputError(f"fps={grid.fps:g}: no clip has that frame rate; the highest usable value is fps={highest:g}")
 
 
@@ -94,9 +95,9 @@ def _check_splits(
                 f"clips: the {split} split is empty{why}; add {split} clips to the manifest or fix the labels"
             )
     if "train" in needed:
-        present = {member.label for member in chosen["train"]}
+        present = {member.label for member in chosen["train"]} - {None}
         missing = [name for name in labels.names if name not in present]
-        if missing:
+        if present and missing:  # clips without any class can be taught what their sources say of them
             fix = "add some, or choose another label set such as labels=event2"
             raise InputError(f"labels={labels.name}: no training clips of class {', '.join(missing)}{why}; {fix}")
 
@@ -107,8 +108,8 @@ def _fingerprint(chosen: dict[Split, list[AnnotatedClip]], labels: LabelSet) -> 
     for split in SPLITS:
         for member in sorted(chosen[split], key=lambda member: member.clip.id):
             clip, label = member.clip, member.label
-            files = [*(view for _, view in sorted(clip.views.items())), *([clip.sensors] if clip.sensors else [])]
-            hashes = " ".join(file.content_hash for file in files)
+            seen = [f"{name} {view.content_hash} {view.offset_s}" for name, view in sorted(clip.views.items())]
+            hashes = " ".join([*seen, clip.sensors.content_hash if clip.sensors else "-"])
             digest.update(f"{split} {clip.id} {clip.start_s} {clip.end_s} {label} {hashes}\n".encode())
             digest.update(" ".join(sorted(annotation.id for annotation in member.annotations)).encode())
     return digest.hexdigest()[:16]

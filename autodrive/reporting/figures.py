@@ -83,11 +83,11 @@ def metric_figure(
     """One metric of a table's rows: ours as dots with intervals, the published figure as a diamond.
 
     Args:
-        names: The rows.
+        names: Name of each row.
         ours: Value, low and high of each row in the metric's unit; None where there is none.
         published: The printed figure of each row; None where there is none.
         title: Name of the metric.
-        unit: Its unit; percentages and fractions are drawn on their whole scale.
+        unit: Unit of the metric; percentages and fractions are drawn on their whole scale.
     """
     figure = _figure(5.2, 1.1 + 0.42 * len(names))
     axes = figure.subplots()

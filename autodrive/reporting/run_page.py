@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from autodrive.evaluation.by_video import confusion_by_video
 from autodrive.labels import LabelSet
 from autodrive.reporting import figures, pages
-from autodrive.reporting.terminal import with_interval
+from autodrive.reporting.terminal import task_rows, with_interval
 from autodrive.runs.folder import RunFolder, read_run
 from autodrive.schema import Prediction
 
@@ -32,7 +32,7 @@ def write_run_page(run_dir: Path, frames_of: FramesOf | None = None, num_strips:
     Args:
         run_dir: Run folder; `metrics.csv` and `provenance.json` may be missing.
         frames_of: Gives a clip's frames and times; without it there are no strips.
-        num_strips: Most misclassified clips shown.
+        num_strips: How many misclassified clips are shown at most.
 
     Raises:
         InputError: The folder's files are missing or broken.
@@ -49,7 +49,7 @@ def write_run_page(run_dir: Path, frames_of: FramesOf | None = None, num_strips:
         title=f"Run {run_dir.resolve().name}",
         headline=_headline(run.metrics, modes[0]) if modes else "This run has no scores.",
         tables=[_score_table(run.metrics, labels, prefix, reasoning=prefix != split) for prefix in modes],
-        others=[(name, rows) for name in run.other_tasks() if (rows := _other_rows(run.metrics, f"{split}/{name}_"))],
+        others=[(name, rows) for name in run.other_tasks() if (rows := task_rows(run.metrics, f"{split}/{name}_"))],
         pictures=_pictures(run, labels, direct),
         num_wrong=len(wrong),
         num_asked=len(direct),
@@ -115,14 +115,6 @@ def _score_table(metrics: Mapping[str, float], labels: LabelSet, prefix: str, *,
         facts.append(("Replies with a well-formed trace", rate))
     title = "Reasoning, then answer" if reasoning else "Direct answers"
     return {"title": f"{title}, N = {metrics[f'{prefix}/n']:.0f}", "rows": rows, "facts": facts}
-
-
-def _other_rows(metrics: Mapping[str, float], start: str) -> list[tuple[str, str]]:
-    """The scores whose keys begin so and that have an interval; the rest of the key says what each is."""
-    keys = [key for key in metrics if key.startswith(start) and f"{key}_ci_low" in metrics]
-    return [
-        (key.removeprefix(start).replace("_", " "), with_interval(metrics, key, percent=True)) for key in sorted(keys)
-    ]
 
 
 def _pictures(run: RunFolder, labels: LabelSet, direct: Sequence[Prediction]) -> list[tuple[str, str]]:

@@ -6,12 +6,12 @@ from rich.console import Console
 
 from autodrive.evaluation.classification import class_indices, confusion_matrix
 from autodrive.reporting.run_page import FramesOf, write_run_page
-from autodrive.reporting.terminal import print_confusion, print_scores
+from autodrive.reporting.terminal import print_confusion, print_scores, print_table, task_rows
 from autodrive.runs.folder import read_run
 
 
 def show_run(run_dir: Path, frames_of: FramesOf, num_strips: int) -> None:
-    """Print the scores of direct answers and their confusion matrix, and write the run's page.
+    """Print the scores of direct answers and the classes' confusion matrix, and write the run's page.
 
     Args:
         run_dir: A finished run's folder; everything that is shown is in it, but for the clips.
@@ -27,5 +27,9 @@ def show_run(run_dir: Path, frames_of: FramesOf, num_strips: int) -> None:
         predicted = class_indices([p.parsed for p in direct], labels.names)
         print_scores(run.metrics, labels, console, run.split())
         print_confusion(confusion_matrix(true, predicted, len(labels.names)), labels, console)
+    else:  # beside the classes' table other tasks are told on the page; here they are all there is
+        for task in run.other_tasks():
+            if rows := task_rows(run.metrics, f"{run.split()}/{task}_"):
+                print_table(f"{run.split()}: {task}", ("score", "value and 95 % interval"), rows, console)
     page = write_run_page(run_dir, frames_of, num_strips)
     console.print(f"report: {page}", soft_wrap=True)

@@ -58,6 +58,14 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     console.print(table)
 
 
+def task_rows(metrics: Mapping[str, float], start: str) -> list[tuple[str, str]]:
+    """The scores whose keys begin so and that have an interval; the rest of the key says what each is."""
+    keys = [key for key in metrics if key.startswith(start) and f"{key}_ci_low" in metrics]
+    return [
+        (key.removeprefix(start).replace("_", " "), with_interval(metrics, key, percent=True)) for key in sorted(keys)
+    ]
+
+
 def with_interval(metrics: Mapping[str, float], key: str, percent: bool = False) -> str:
     """A score and its interval as text: `0.843 [0.77, 0.90]`, or `77.3 % [71.2, 83.3]`."""
     value, low, high = metrics[key], metrics[f"{key}_ci_low"], metrics[f"{key}_ci_high"]

@@ -22,12 +22,12 @@ def draw_timeline(
     """Draw frames of the best window above the probability curves and save a PNG.
 
     Args:
-        path: The PNG.
+        path: Path of the PNG that is written.
         title: Title of the figure.
         timeline: Class probabilities of every window; the best one is shaded.
         class_names: Short name of each class, in the timeline's order.
         frames: Frames of the best window.
-        num_frames: Most frames shown, evenly spread.
+        num_frames: How many frames are shown at most, evenly spread.
     """
     frames_THWC, times_s = frames.frames_TCHW.permute(0, 2, 3, 1).numpy(), frames.timestamps_s.numpy()
     windows_s, best = timeline.windows_s, timeline.best

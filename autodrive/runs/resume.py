@@ -12,7 +12,7 @@ from autodrive.runs.folder import RunFiles, group_choices, run_config
 # Groups without a node of their own in the configuration: they are compared by the option chosen.
 SPREAD_GROUPS = ("experiment", "scale")
 # What a saved student settles, so that saying it again could only contradict it.
-SETTLED_BY_CKPT = ("student", *SPREAD_GROUPS)
+SETTLED_BY_CKPT = ("student", "student_from", "resume", *SPREAD_GROUPS)
 
 
 def resumed_config(config: DictConfig, command_line: CommandLine) -> DictConfig:

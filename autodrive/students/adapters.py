@@ -55,6 +55,13 @@ def write_adapter(model: nn.Module, folder: Path) -> dict[str, Any] | None:
     return {key: _as_json(value) for key, value in config.to_dict().items()}
 
 
+def kind(model: nn.Module) -> str | None:
+    """What adapter is in place, such as `dora_r16` or `lora_r8`; None if there is none."""
+    configs: Mapping[str, Any] = getattr(model, "peft_config", {})
+    named = [f"{'dora' if getattr(c, 'use_dora', False) else c.peft_type.lower()}_r{c.r}" for c in configs.values()]
+    return "+".join(named) or None
+
+
 def _as_json(value: Any) -> Any:
     return sorted(value) if isinstance(value, (set, frozenset)) else value
 

@@ -13,7 +13,7 @@ class ReadRow:
     """Read a packed row.
 
     Attributes:
-        row: The row.
+        row: The packed row that is read.
         places: (L,) places in the row whose next token's logits are wanted.
         cache: Takes the row's keys and values, if given.
     """
@@ -30,7 +30,7 @@ class ReadOn:
     Shape letters: T trees, Q new tokens, K tokens seen so far and new.
 
     Attributes:
-        ids_TQ: The new tokens.
+        ids_TQ: Ids of the new tokens of each tree.
         positions_TQ: Their position ids, the same on all axes.
         visible_TQK: Bool, what each of them may see.
         places: (L,) tree and (L,) slot of the tokens whose next token's logits are wanted.

@@ -31,13 +31,14 @@ class Checkpoints(ModelCheckpoint):
 
     Args:
         files: Files of the run folder.
+        choosing: Whether validation asks what accuracy is measured by; else the newest checkpoint counts as the best.
     """
 
-    def __init__(self, files: RunFiles) -> None:
+    def __init__(self, files: RunFiles, choosing: bool) -> None:
         super().__init__(
             dirpath=files.checkpoints,
             filename=files.best_checkpoint.stem,
-            monitor="val/accuracy",
+            monitor="val/accuracy" if choosing else None,
             mode="max",
             save_top_k=1,
             save_last=True,
@@ -125,11 +126,12 @@ class TrainingCallbacks(NamedTuple):
     throughput: Throughput
 
 
-def training_callbacks(files: RunFiles, batch_size: int) -> TrainingCallbacks:
+def training_callbacks(files: RunFiles, batch_size: int, choosing: bool) -> TrainingCallbacks:
     """Callbacks that write into a run folder.
 
     Args:
         files: Files of the run folder.
         batch_size: Clip visits per optimiser step.
+        choosing: Whether validation measures the accuracy by which the best checkpoint is chosen.
     """
-    return TrainingCallbacks(Checkpoints(files), StepProgress(leave=True), Throughput(batch_size))
+    return TrainingCallbacks(Checkpoints(files, choosing), StepProgress(leave=True), Throughput(batch_size))

@@ -17,8 +17,8 @@ class Training:
     Attributes:
         method: What a step does; holds the student.
         loaders: Training and validation batches.
-        trainer: Lightning's.
-        callbacks: Those of the trainer.
+        trainer: Lightning's trainer, which runs the steps.
+        callbacks: The callbacks that the trainer calls.
         resume_from: The checkpoint to continue from, if any.
     """
 

@@ -44,11 +44,17 @@ class SupervisedFineTuning(L.LightningModule):
         self.max_grad_norm = max_grad_norm
         self.answers = answers or {}
 
+    def on_fit_start(self) -> None:
+        """A student that was read from files comes in evaluation mode, in which nothing is checkpointed or dropped."""
+        self.student.train()
+
     def training_step(self, rows: Sequence[TreeRow], batch_index: int) -> Tensor:
         """One optimiser step: the gradients of its packed rows add up."""
         optimizer, scheduler = cast(Optimizer, self.optimizers()), cast(LambdaLR, self.lr_schedulers())
         optimizer.zero_grad()
         total = torch.zeros((), device=self.device)
+        # A step that memory cannot hold at once is several rows. Their weights share one normaliser, so backward passes
+        # add up to the gradient of the whole step whatever lies in which row.
         for row in rows:
             loss = weighted_cross_entropy(self.student.supervised_logits(row), row.target_ids, row.target_weights)
             self.manual_backward(loss)
@@ -69,8 +75,9 @@ class SupervisedFineTuning(L.LightningModule):
             for span, log_probs in zip(row.spans, self.student.prefill(row).score_options(), strict=True)
             if span.annotation_id in self.answers
         ]
-        value = torch.tensor(correct).mean()
-        self.log("val/accuracy", value, prog_bar=True, batch_size=len(correct), on_epoch=True, on_step=False)
+        if correct:  # clips may come without the question by which checkpoints are chosen
+            value = torch.tensor(correct).mean()
+            self.log("val/accuracy", value, prog_bar=True, batch_size=len(correct), on_epoch=True, on_step=False)
 
     def transfer_batch_to_device(
         self, batch: Sequence[TreeRow], device: torch.device, dataloader_idx: int

@@ -26,7 +26,7 @@ class FrameRateUnavailable(InputError):  # noqa: N818 - named for what it says a
         self.native_fps = native_fps
         super().__init__(
             f"fps={fps:g} is above the source's {native_fps:.4g} frames per second and frames are never invented; "
-            f"the highest usable fps is {highest_usable_fps(native_fps):g}"
+            f"the highest usable value is fps={highest_usable_fps(native_fps):g}"
         )
 
 
