@@ -45,10 +45,8 @@ def evaluate(
     clips, book = data.clips[exam.split], data.writer.book
     questions = {id_: question for c in clips for id_, question in c.questions()}
     if not any(set(book[question.task].modes) & set(exam.modes) for question in questions.values()):
-        asked = ",".join(exam.modes)
-        raise InputError(
-            f"evaluation.modes=[{asked}]: no question about the {exam.split} clips has such a mode; add a mode or questions"
-        )
+        asked = f"evaluation.modes=[{','.join(exam.modes)}]"
+        raise InputError(f"{asked}: no question about the {exam.split} clips has such a mode; add a mode, or questions")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True) as progress:
         title = f"asking {len(clips)} {exam.split} clips ({', '.join(exam.modes)})"
