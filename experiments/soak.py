@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from autodrive.benchmarks.video import write_moving_video
 from autodrive.config import register
-from autodrive.mixture.datamodule import AskedClip, Batching, BranchWriter, ClipReader, question_loader
+from autodrive.mixture.datamodule import Batching, BranchWriter, ClipReader, question_loader
 from autodrive.schema import ROAD, Clip, Question
 from autodrive.students.preprocessing import Resolution
 from autodrive.video.decoder import PyAVDecoder
@@ -99,8 +99,8 @@ def encode_videos(folder: Path, num_videos: int) -> list[Clip]:
     return clips
 
 
-def build_loader(folder: Path, num_videos: int, asked: Sequence[AskedClip], num_workers: int) -> DataLoader:
-    """The tiny student's loader, with a cache that is too small for the videos."""
+def build_loader(folder: Path, num_videos: int, clips: Sequence[Clip], num_workers: int) -> DataLoader:
+    """The tiny student's loader, which asks each clip for its class, with a cache that is too small for the videos."""
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         book, labels = (instantiate(compose("train")[key]) for key in ("prompts", "labels"))
@@ -110,6 +110,8 @@ def build_loader(folder: Path, num_videos: int, asked: Sequence[AskedClip], num_
     needed = num_videos * VIDEO_S * 30 * 3 * SIZE[0] * SIZE[1]
     cache = DiskFrameCache(folder / "frames", RawCodec(), max_gb=CACHE_SHARE * needed / 1e9)
     reader = ClipReader(PyAVDecoder(), student.processor, FrameGrid(FPS), cache=cache)
+    question = Question(task=book.headline, question="What happens?", options=labels.names)
+    asked = [(clip, [("q", question)]) for clip in clips]
     return question_loader(asked, reader, writer, ("direct",), Batching(BATCH_SIZE, TOKENS_PER_ROW, num_workers))
 
 
@@ -120,9 +122,8 @@ def soak(num_clips: int, num_workers: int, num_videos: int, seed: int = 0) -> Me
         folder = Path(scratch)
         clips = encode_videos(folder, num_videos)
         random = np.random.default_rng(seed)
-        question = Question(task="closed_qa", question="weather", options=("clear", "fog"))
-        asked = [(clips[i], [("q", question)]) for i in random.integers(0, len(clips), num_clips)]
-        loader = build_loader(folder, num_videos, asked, num_workers)
+        read = [clips[i] for i in random.integers(0, len(clips), num_clips)]
+        loader = build_loader(folder, num_videos, read, num_workers)
         every = max(1, num_clips // BATCH_SIZE // 100)
         began = time.monotonic()
         for number, rows in enumerate(loader, 1):

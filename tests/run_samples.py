@@ -118,10 +118,11 @@ def write_run(
     if error:
         (folder / "error.json").write_text(json.dumps({"type": "RuntimeError", "message": error, "traceback": "…"}))
     if predictions is not None:
+        split = (config or {}).get("split", "test")
         write_jsonl(folder / "predictions.jsonl", predictions)
         write_jsonl(folder / "dropped.jsonl", dropped)
         metrics: dict[str, float] = {}
-        for mode, prefix in (("direct", "test"), ("reasoning", "test_reasoning")):
+        for mode, prefix in (("direct", split), ("reasoning", f"{split}_reasoning")):
             metrics |= scorecard([p for p in predictions if p.mode == mode], task_book(), label_set(), prefix)
         (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder

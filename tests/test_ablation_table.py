@@ -3,6 +3,7 @@
 
 import csv
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,14 +12,19 @@ from run_samples import addresses, prediction, reader, write_run
 
 from autodrive.ablation.answers import RunAnswers
 from autodrive.ablation.axes import group_rows
-from autodrive.ablation.files import print_ablation, write_ablation, write_tables
+from autodrive.ablation.files import print_ablation, write_tables
 from autodrive.ablation.published import PUBLISHED_FOLDER, load_published
 from autodrive.ablation.rows import AblationRow, score_row
-from autodrive.ablation.table import summarise
+from autodrive.ablation.table import AblationSummary, summarise
 from autodrive.ablation.wording import remarks
 from autodrive.errors import InputError
 from autodrive.runs.folder import find_runs
 from autodrive.schema import SetAside
+
+
+def table_of(sweep: Path, table: str | None = None) -> AblationSummary:
+    """The table of a folder of runs, written beside them as a sweep does."""
+    return write_tables(find_runs([sweep]), sweep, table)
 
 
 def by_value(summary, key) -> dict[object, AblationRow]:
@@ -38,7 +44,7 @@ def fps_sweep(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fps_summary(fps_sweep):
-    return write_ablation(fps_sweep)
+    return table_of(fps_sweep)
 
 
 def test_a_sweep_finds_its_published_table_and_stands_beside_it(fps_summary):
@@ -117,7 +123,7 @@ def test_rows_are_compared_on_the_clips_they_share(tmp_path):
     write_run(
         tmp_path / "b", ["fps=30"], [p for p in replies if p.clip_id not in ("video0#0", "video1#0")], dropped=dropped
     )
-    summary = write_ablation(tmp_path)
+    summary = table_of(tmp_path)
     assert summary.num_shared_clips == 196
     assert summary.left_out == {"frame_rate_unavailable": 1, "not answered by every run": 1}
     assert {row.num_clips for row in summary.rows if row.scores} == {196}
@@ -127,7 +133,7 @@ def test_rows_are_compared_on_the_clips_they_share(tmp_path):
 def test_runs_without_common_clips_are_not_tested_against_each_other(tmp_path):
     write_run(tmp_path / "a", ["fps=15"], [prediction(c, "normal") for c in range(30)])
     write_run(tmp_path / "b", ["fps=30"], [prediction(c, "normal") for c in range(30, 60)])
-    summary = write_ablation(tmp_path)
+    summary = table_of(tmp_path)
     assert summary.comparisons == ()
     assert {row.num_clips for row in summary.rows if row.scores} == {30}
     assert "share no clips" in " ".join(remarks(summary))
@@ -137,7 +143,7 @@ def test_a_published_order_can_be_seen_and_contradicted(tmp_path):
     for folder, (unbalanced, balanced) in {"as": (0.5, 0.9), "against": (0.9, 0.5)}.items():
         write_seeds(tmp_path / folder, "mixture=unbalanced", unbalanced)
         write_seeds(tmp_path / folder, "mixture=balanced", balanced)
-    seen, contradicted = write_ablation(tmp_path / "as"), write_ablation(tmp_path / "against")
+    seen, contradicted = table_of(tmp_path / "as"), table_of(tmp_path / "against")
     assert seen.table.id == contradicted.table.id == "autodrive/table7_balancing"
     assert (seen.verdict.outcome, contradicted.verdict.outcome) == ("seen", "contradicted")
 
@@ -154,7 +160,7 @@ def test_one_seed_never_decides(tmp_path, seeds):
     write_seeds(tmp_path, "mixture=balanced", 0.95)
     for index, seed in enumerate(seeds):
         write_run(tmp_path / str(index), ["mixture=unbalanced", f"seed={seed}"], reader(0.3, 7))
-    (step,) = write_ablation(tmp_path).verdict.steps
+    (step,) = table_of(tmp_path).verdict.steps
     assert (step.outcome, step.why, step.p_value) == ("unresolved", "one seed", None)
     assert "unresolved (one seed)" in (tmp_path / "ablation.md").read_text()
 
@@ -163,7 +169,7 @@ def test_a_released_model_needs_no_seed(tmp_path):
     """Nobody trained it, so that another seed would change nothing; the trained row still needs two."""
     write_run(tmp_path / "zero", ["student=cosmos_reason1_7b"], reader(0.4, 9), config={"ckpt": None})
     write_seeds(tmp_path, "student=cosmos_reason1_7b", 0.9)
-    summary = write_ablation(tmp_path, "autodrive/table2_main")
+    summary = table_of(tmp_path, "autodrive/table2_main")
     assert [step.outcome for step in summary.verdict.steps] == ["not run", "seen"]
     assert [row.num_seeds for row in summary.rows] == [1, 3, 0, 0]
 
@@ -171,13 +177,13 @@ def test_a_released_model_needs_no_seed(tmp_path):
 def test_the_judgement_does_not_depend_on_the_order_of_the_jobs(tmp_path):
     write_seeds(tmp_path, "mixture=balanced", 0.9)
     write_seeds(tmp_path, "mixture=unbalanced", 0.5)
-    assert write_ablation(tmp_path).verdict.outcome == "seen"
+    assert table_of(tmp_path).verdict.outcome == "seen"
 
 
 def test_steps_are_corrected_for_their_number(tmp_path):
     for lr, skill in (("1e-6", 0.75), ("1e-5", 0.9), ("2e-5", 0.82)):
         write_seeds(tmp_path, f"lr={lr}", skill)
-    steps = write_ablation(tmp_path).verdict.steps
+    steps = table_of(tmp_path).verdict.steps
     alone = sorted(float(step.test.p_value) for step in steps)
     assert sorted(float(step.p_value) for step in steps) == pytest.approx([2 * alone[0], max(alone[1], 2 * alone[0])])
 
@@ -202,7 +208,7 @@ def test_both_inference_modes_stand_in_the_reasoning_table(tmp_path):
             trace = {"mode": "reasoning", "reply": "<think>a car</think>\n\n<answer>A</answer>"}
             changed = [p.model_copy(update=trace | {"annotation_id": f"{p.annotation_id}r"}) for p in direct]
             write_run(tmp_path / f"{mixture}-{seed}", [f"mixture={mixture}", f"seed={seed}"], direct + changed)
-    summary = write_ablation(tmp_path)
+    summary = table_of(tmp_path)
     assert summary.table.id == "autodrive/table9_reasoning"
     row = by_value(summary, "mixture")["mcq_caption_vqa_reasoning_x2"]
     assert row.scores["test_reasoning/accuracy"].value == row.scores["test/accuracy"].value > 0.8
@@ -240,7 +246,7 @@ def test_a_metric_of_another_task_is_paired_and_judged(tmp_path):
         asked = reader(skill, 0)
         closed = [p.model_copy(update={"task": "closed_qa", "annotation_id": f"{p.annotation_id}c"}) for p in asked]
         write_run(tmp_path / student, [f"student={student}"], asked + closed, config={"ckpt": None})
-    summary = write_ablation(tmp_path, "trinci/table1_private_main")
+    summary = table_of(tmp_path, "trinci/table1_private_main")
     outcomes = {step.metric.name: step.outcome for step in summary.verdict.steps if step.test}
     assert outcomes == {"closed questions": "seen", "accuracy, three classes": "seen"}
 
@@ -263,7 +269,7 @@ def test_a_small_gain_inside_the_noise_is_not_called_seen(tmp_path):
         worse = [p.model_copy(update={"parsed": None}) if p in right else p for p in worse]
         write_run(tmp_path / f"unbalanced-{seed}", ["mixture=unbalanced", f"seed={seed}"], worse)
         write_run(tmp_path / f"balanced-{seed}", ["mixture=balanced", f"seed={seed}"], better)
-    summary = write_ablation(tmp_path)
+    summary = table_of(tmp_path)
     assert summary.comparisons[0].test.difference == pytest.approx(-2 / 198)
     assert summary.verdict.outcome == "unresolved"
 
@@ -272,7 +278,7 @@ def test_values_that_stand_for_the_papers_find_their_rows(tmp_path):
     config = {"axes": {"lr": {1e-6: 1e-4, 1e-5: 1e-3, 2e-5: 2e-3}}}
     for index, lr in enumerate(("1e-4", "1e-3", "2e-3")):
         write_run(tmp_path / str(index), [f"lr={lr}"], reader(0.7, index), config=config)
-    summary = write_ablation(tmp_path)
+    summary = table_of(tmp_path)
     assert summary.table.id == "autodrive/table5_learning_rate"
     assert [(r.values["lr"], r.paper_values["lr"]) for r in summary.rows] == [(1e-4, 1e-6), (1e-3, 1e-5), (2e-3, 2e-5)]
     assert "0.0001 (paper 1e-06)" in (tmp_path / "ablation.md").read_text()
@@ -281,7 +287,7 @@ def test_values_that_stand_for_the_papers_find_their_rows(tmp_path):
 def test_a_key_of_the_table_that_is_not_swept_comes_from_the_configuration(tmp_path):
     for index, resolution in enumerate(("32x4", "128x32")):
         write_run(tmp_path / str(index), [f"resolution={resolution}"], reader(0.7, index), config={"duration_s": 6.0})
-    summary = write_ablation(tmp_path)
+    summary = table_of(tmp_path)
     assert summary.table.id == "autodrive/table6_duration_resolution"
     ours = [row for row in summary.rows if row.scores]
     assert [row.published["accuracy"] for row in ours] == [70.20, 76.26]
@@ -291,7 +297,7 @@ def test_a_key_of_the_table_that_is_not_swept_comes_from_the_configuration(tmp_p
 def test_a_sweep_without_a_published_table_still_gets_one_of_its_own(tmp_path):
     write_run(tmp_path / "1", ["batch_size=8"], reader(0.7, 0))
     write_run(tmp_path / "0", ["batch_size=4"], reader(0.7, 0))
-    summary = write_ablation(tmp_path)
+    summary = table_of(tmp_path)
     assert summary.table is None
     assert [row.values["batch_size"] for row in summary.rows] == [4, 8]
     assert "ours only" in (tmp_path / "ablation.md").read_text()
@@ -299,7 +305,7 @@ def test_a_sweep_without_a_published_table_still_gets_one_of_its_own(tmp_path):
 
 def test_a_single_run_is_a_table_of_one_row(tmp_path):
     write_run(tmp_path / "run", ["fps=15"], reader(0.7, 0))
-    summary = write_ablation(tmp_path / "run")
+    summary = table_of(tmp_path / "run")
     assert len(summary.rows) == 1
     assert summary.verdict is None
 
@@ -307,11 +313,70 @@ def test_a_single_run_is_a_table_of_one_row(tmp_path):
 def test_a_sweep_in_which_every_job_failed_still_gets_its_table(tmp_path):
     write_run(tmp_path / "0", ["fps=15"], None, error="out of memory")
     write_run(tmp_path / "1", ["fps=30"], None)
-    summary = write_ablation(tmp_path)
+    summary = table_of(tmp_path)
     assert summary.num_failed == 2
     text = (tmp_path / "ablation.md").read_text()
     assert "out of memory" in text
     assert "did not finish" in text
+
+
+def test_scores_of_another_split_are_its_own_and_beside_no_published_figure(tmp_path):
+    for fps, skill in ((1, 0.4), (15, 0.9)):
+        for seed in (0, 1, 2):
+            config = {"split": "val", "ckpt": "runs/a"}
+            write_run(tmp_path / f"{fps}-{seed}", [f"fps={fps}", f"seed={seed}"], reader(skill, seed), config=config)
+    summary = table_of(tmp_path)
+    assert (summary.table.id, summary.split) == ("autodrive/table3_fps", "val")
+    row = by_value(summary, "fps")[15]
+    assert row.scores["val/accuracy"].value > 0.8
+    assert row.num_unread > 0
+    assert row.scores.get("test/accuracy") is None
+    assert summary.verdict.outcome == "not comparable"
+    assert {(step.outcome, step.why, step.test) for step in summary.verdict.steps} == {
+        ("not comparable", "ours is split=val", None)
+    }
+    assert any("ours is split=val" in reason for reason in summary.not_comparable)
+    assert float(summary.comparisons[0].p_value) < 0.05  # among themselves our rows are compared
+    assert "split val" in (tmp_path / "ablation.md").read_text().splitlines()[0]
+    with (tmp_path / "ablation.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert {line["split"] for line in lines} == {"val"}
+    assert float(lines[1]["accuracy"]) == pytest.approx(row.scores["val/accuracy"].value)
+
+
+def test_a_table_of_our_own_says_which_split_it_is(tmp_path):
+    write_run(tmp_path / "0", ["batch_size=4"], reader(0.7, 0), config={"split": "val"})
+    write_run(tmp_path / "1", ["batch_size=8"], reader(0.7, 0), config={"split": "val"})
+    assert table_of(tmp_path).rows[0].scores["val/collision_f1"].value > 0.4
+    assert (tmp_path / "ablation.md").read_text().splitlines()[0] == "# Sweep over batch_size, split val"
+
+
+def test_runs_of_different_splits_share_no_table(tmp_path):
+    write_run(tmp_path / "0", ["fps=1"], reader(0.5, 0))
+    write_run(tmp_path / "1", ["fps=15"], reader(0.5, 0), config={"split": "val"})
+    with pytest.raises(InputError, match=r"split=val, .*split=test; report runs of one split together"):
+        table_of(tmp_path)
+
+
+def test_the_verdict_says_what_was_not_run(tmp_path):
+    for fps, skill in ((1, 0.4), (15, 0.9)):
+        write_seeds(tmp_path, f"fps={fps}", skill)
+    assert table_of(tmp_path).verdict.sentence.endswith(" Not run: 30.")
+
+
+def test_tasks_that_cannot_be_made_are_one_line(tmp_path):
+    path = write_run(tmp_path / "0", ["fps=1"], reader(0.5, 0)) / ".hydra" / "config.yaml"
+    path.write_text(path.read_text().replace("tasks.choice.ChoiceTask", "tasks.choice.NoSuchTask"))
+    with pytest.raises(InputError, match=r"config\.yaml: prompts: .*NoSuchTask"):
+        table_of(tmp_path)
+
+
+@pytest.mark.parametrize("target", ["subprocess.run", "autodrive.journal.os.system", "autodrive.errors.InputErrors"])
+def test_a_strangers_run_folder_cannot_name_what_is_called(target: str, tmp_path: Path):
+    path = write_run(tmp_path / "0", ["fps=1"], reader(0.5, 0)) / ".hydra" / "config.yaml"
+    path.write_text(path.read_text().replace("autodrive.tasks.choice.ChoiceTask", target))
+    with pytest.raises(InputError, match=f"config.yaml: prompts: {target} is no class of this project"):
+        table_of(tmp_path)
 
 
 @pytest.mark.parametrize("case", ["missing", "empty", "table", "classes", "json"])
@@ -329,7 +394,7 @@ def test_wrong_input_is_one_line(tmp_path, case, fps_sweep):
         shutil.copytree(fps_sweep / "fps-1_seed-0", tmp_path / "0")
         (tmp_path / "0" / "metrics.json").write_text("{")
     with pytest.raises(InputError) as caught:
-        write_ablation(folder, table)
+        table_of(folder, table)
     assert "\n" not in str(caught.value)
 
 

@@ -235,13 +235,6 @@ def test_worked_examples_are_true(document: str, example: dict[str, object], add
     assert outcome.failed == 0, "".join(report)
 
 
-def test_examples_of_how_to_add_a_thing_are_short():
-    section = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## How to add")[1]
-    lengths = [len([line for line in block.splitlines() if line.strip()]) for block in blocks(section, "python")]
-    assert lengths
-    assert max(lengths) < 60
-
-
 def test_documented_files_are_what_the_world_writes(example: dict[str, object]):
     text = (REPOSITORY / "docs" / "world.md").read_text()
     section = text.split("## The sensors and the truth beside each video")[1].split("\n## ")[0]

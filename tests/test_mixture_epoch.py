@@ -152,7 +152,7 @@ def test_thinned_clips_are_not_visited_and_clips_without_a_class_are():
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"closed": {"per_visit": 1}}, r"mixture\.parts\.closed: no such annotation source; choose from mcq"),
+        ({"closed": {"per_visit": 1}}, r"mixture\.parts\.closed: no such annotation source \(there is mcq\)"),
         ({"mcq": {"per_visits": 1}}, r"mixture\.parts\.mcq\.per_visits: no such key"),
         ({"mcq": {"per_visit": 0}}, r"mixture\.parts\.mcq: set per_visit or repeat"),
         ({"mcq": {"per_visit": 1, "repeat": 2}}, r"mixture\.parts\.mcq: set per_visit or repeat"),

@@ -10,11 +10,12 @@ import pytest
 from rich.console import Console
 from run_samples import NAMES, addresses, label_set, prediction, reader, task_book, write_run
 
-from autodrive.ablation.files import write_ablation
+from autodrive.ablation.files import write_tables
 from autodrive.ablation.wandb_table import log_ablation
 from autodrive.evaluation.by_video import confusion_by_video
 from autodrive.reporting import figures, terminal
 from autodrive.reporting.run_page import choose_cases, loss_curves, write_run_page
+from autodrive.runs.folder import find_runs
 from autodrive.schema import SetAside
 from autodrive.tasks.scorecard import scorecard
 
@@ -137,7 +138,7 @@ def test_the_table_is_logged_without_account_or_network(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     write_run(tmp_path / "0", ["mixture=unbalanced"], reader(0.5, 0))
     write_run(tmp_path / "1", ["mixture=balanced"], None, error="stopped")
-    log_ablation(write_ablation(tmp_path), tmp_path)
+    log_ablation(write_tables(find_runs([tmp_path]), tmp_path), tmp_path)
     tables = list((tmp_path / "wandb").rglob("ablation*.table.json"))
     assert len(tables) == 1
     logged = json.loads(tables[0].read_text())

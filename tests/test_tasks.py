@@ -3,11 +3,12 @@ import re
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from records import make_clip
-from run_samples import prediction, task_book
+from run_samples import prediction, reader, task_book
 from running import composed
 
 from autodrive.annotation.rules import CLOSED_QUESTIONS, ClassQuestion, ClosedQuestions
@@ -227,6 +228,35 @@ def test_no_line_outside_the_tasks_names_one(repository: Path, book: TaskBook):
             if node not in prose and "tasks" not in path.parts
         ]
     assert naming == []
+
+
+def test_no_module_outside_the_tasks_imports_one(repository: Path, book: TaskBook):
+    modules = {type(task).__module__ for task in book.tasks.values()}
+    files = [repository / "train.py", repository / "eval.py", *(repository / "autodrive").rglob("*.py")]
+    importing = []
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Import | ast.ImportFrom) or "tasks" in path.parts:
+                continue
+            names = {alias.name for alias in node.names}
+            if isinstance(node, ast.ImportFrom):
+                names = {f"{node.module}.{name}" for name in names} | {str(node.module)}
+            if names & modules:
+                importing.append(f"{path.relative_to(repository)}:{node.lineno}")
+    assert importing == []
+
+
+def test_the_value_of_a_prediction_is_what_its_score_is_the_mean_of(event3: LabelSet, book: TaskBook):
+    replies = [*reader(0.6, 0, 60), *(prediction(c, None, answer="normal") for c in range(60, 63))]
+    for name, task in book.tasks.items():
+        asked = [p.model_copy(update={"task": name, "other_answers": ("B",)}) for p in replies]
+        scores = task.score(asked, event3, np.random.default_rng(0))
+        values = task.values(asked, event3)
+        assert values
+        for score, values_N in values.items():
+            assert len(values_N) == len(asked)
+            assert 0 < scores[score] < 1
+            assert values_N.mean() == pytest.approx(scores[score])
 
 
 def test_hazards_outside_the_window_are_not_asked_about(event3: LabelSet):

@@ -1,17 +1,21 @@
 """What a run answered, and the value that each clip contributes to a metric."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import get_object, instantiate
 
+from autodrive.ablation.published import TEST_SPLIT
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.runs.folder import RunFolder
 from autodrive.schema import Prediction
-from autodrive.tasks.caption import closest_rouge_l
-from autodrive.tasks.reading import think_block
+from autodrive.tasks.scorecard import TRACE_RATE, trace_values
+from autodrive.tasks.task_book import TaskBook
 
 
 @dataclass(frozen=True)
@@ -19,28 +23,33 @@ class RunAnswers:
     """The predictions of one finished run.
 
     Attributes:
-        run: The run's folder.
-        predictions: What is scored of it.
-        labels: Its classes.
-        headline: The task whose scores carry no task name in `metrics.json`.
+        run: The folder that the run wrote.
+        predictions: The replies that are scored.
+        labels: The classes that the run tells apart.
+        book: The tasks that the run was asked, which know what a reply is worth.
     """
 
     run: RunFolder
     predictions: tuple[Prediction, ...]
     labels: LabelSet
-    headline: str
+    book: TaskBook
 
     @classmethod
     def read(cls, run: RunFolder) -> "RunAnswers":
         """Read a finished run.
 
         Raises:
-            InputError: It has no predictions, no label set or no headline task.
+            InputError: It has no predictions, no label set or no tasks.
         """
         predictions = tuple(run.predictions())
         if not predictions:
             raise InputError(f"{run.path / 'predictions.jsonl'}: holds no reply; evaluate this run again")
-        return cls(run, predictions, run.labels(), run.headline_task())
+        return cls(run, predictions, run.labels(), _book_of(run))
+
+    @property
+    def split(self) -> str:
+        """The split that the run was evaluated on, whose name begins its metric keys."""
+        return self.run.split()
 
     @property
     def clips(self) -> set[str]:
@@ -52,8 +61,8 @@ class RunAnswers:
         return replace(self, predictions=tuple(p for p in self.predictions if p.clip_id in clips))
 
     def headline_of(self, prefix: str) -> list[Prediction]:
-        """Replies to the headline task in the mode of a metric prefix (`test` or `test_reasoning`)."""
-        return [p for p in self._in_mode(prefix) if p.task == self.headline]
+        """Replies to the headline task in the mode of a metric prefix (such as `test` or `test_reasoning`)."""
+        return [p for p in self._in_mode(prefix) if p.task == self.book.headline]
 
     def value_by_clip(self, key: str) -> dict[str, float] | None:
         """What each clip contributes to a metric that is a mean over replies, averaged over the clip's replies.
@@ -63,40 +72,78 @@ class RunAnswers:
 
         Returns:
             None if the metric is no mean over replies, or the run has no such reply.
+
+        Raises:
+            InputError: The run's configuration does not hold the task.
         """
         prefix, _, name = key.partition("/")
         asked = self._in_mode(prefix)
-        if name != "trace_emission_rate":
+        if name == TRACE_RATE:
+            found = trace_values(asked)
+        else:
             tasks = [task for task in dict.fromkeys(p.task for p in asked) if name.startswith(f"{task}_")]
-            task = max(tasks, key=len, default=self.headline)
+            task = max(tasks, key=len, default=self.book.headline)
             asked = [p for p in asked if p.task == task]
-            name = name.removeprefix(f"{task}_")
-        rule = _RULES.get(name)
-        if rule is None or not asked:
+            found = self.book[task].values(asked, self.labels).get(name.removeprefix(f"{task}_"))
+        if found is None or not asked:
             return None
         values: dict[str, list[float]] = defaultdict(list)
-        for prediction in asked:
-            values[prediction.clip_id].append(float(rule(prediction, self.labels)))
-        return {clip: float(np.mean(found)) for clip, found in values.items()}
+        for prediction, value in zip(asked, found.tolist(), strict=True):
+            values[prediction.clip_id].append(value)
+        return {clip: float(np.mean(of_clip)) for clip, of_clip in values.items()}
 
     def _in_mode(self, prefix: str) -> list[Prediction]:
         mode = "reasoning" if prefix.endswith("_reasoning") else "direct"
         return [p for p in self.predictions if p.mode == mode]
 
 
-def _same_side(prediction: Prediction, labels: LabelSet) -> bool:
-    read = prediction.parsed
-    return read in labels.names and (read in labels.anomalous) == (prediction.answer in labels.anomalous)
+def _book_of(run: RunFolder) -> TaskBook:
+    run.headline_task()  # an error in one line where the folder holds no tasks at all
+    # Run folders come from strangers too, and a `_target_` can name anything that can be called.
+    for target in _targets(run.select("prompts")):
+        try:
+            found = get_object(target) if target.startswith("autodrive.") else None
+        except (ImportError, AttributeError, HydraException):
+            found = None
+        if not (isinstance(found, type) and found.__module__.startswith("autodrive.")):
+            raise InputError(
+                f"{run.files.config}: prompts: {target} is no class of this project; evaluate this run again"
+            )
+    try:
+        book = instantiate(run.config.prompts)
+    except InstantiationException as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{run.files.config}: prompts: {reason}; evaluate this run again") from None
+    if not isinstance(book, TaskBook):
+        raise InputError(f"{run.files.config}: `prompts` is no book of tasks; evaluate this run again")
+    return book
 
 
-# The last part of a metric key to what one reply contributes to it.
-_RULES: dict[str, Callable[[Prediction, LabelSet], float]] = {
-    "accuracy": lambda prediction, _: prediction.parsed == prediction.answer,
-    "binary_accuracy": _same_side,
-    "parse_failures": lambda prediction, _: prediction.parsed is None,
-    "rouge_l": lambda prediction, _: closest_rouge_l(prediction),
-    "trace_emission_rate": lambda prediction, _: think_block(prediction.reply) is not None,
-}
+def _targets(node: Any) -> Iterator[str]:
+    """Every `_target_` in a configuration, however deep."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)
+
+
+def common_split(answers: Sequence[RunAnswers]) -> str:
+    """The split that all runs were evaluated on; `test` if there are no runs.
+
+    Raises:
+        InputError: Two runs were evaluated on different splits.
+    """
+    for other in answers[1:]:
+        if other.split != answers[0].split:
+            raise InputError(
+                f"{other.run.path}: evaluated on split={other.split}, {answers[0].run.path} on split="
+                f"{answers[0].split}; report runs of one split together"
+            )
+    return answers[0].split if answers else TEST_SPLIT
 
 
 def common_labels(answers: Sequence[RunAnswers]) -> LabelSet | None:

@@ -17,8 +17,8 @@ class RowRuns:
     Attributes:
         values: Axis key to our value.
         paper_values: Axis key to the paper's value that it stands for.
-        finished: Runs with metrics.
-        failed: Runs without.
+        finished: Runs that have metrics.
+        failed: Runs that ended without metrics.
     """
 
     values: dict[str, Value]

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from autodrive.ablation.published import load_published
 from autodrive.ablation.rows import AblationRow
-from autodrive.ablation.table import ACCURACY, MAIN_KEY, AblationSummary, summarise
+from autodrive.ablation.table import ACCURACY, AblationSummary, summarise
 from autodrive.ablation.wording import (
     PAIR_HEADER,
     STEP_HEADER,
@@ -22,26 +22,22 @@ from autodrive.ablation.wording import (
     step_cells,
 )
 from autodrive.reporting import figures, pages, terminal
-from autodrive.runs.folder import RunFolder, find_runs
+from autodrive.runs.folder import RunFolder
 
 CSV_CLASS_SCORES = ("precision", "recall", "f1")
 
 
-def write_ablation(sweep_dir: Path, table: str | None = None) -> AblationSummary:
-    """Write the table of a sweep into its folder; see `write_tables`.
+def write_tables(runs: Sequence[RunFolder], out: Path, table: str | None = None) -> AblationSummary:
+    """Write `ablation.{md,csv,html}` of any runs into any folder, and `ablation_items.csv` if rows can be paired.
 
     Args:
-        sweep_dir: Folder that holds one run folder per job.
+        runs: All jobs, finished or not.
+        out: The folder to write into.
         table: Id of the published table to stand beside; found by the swept keys and values if None.
 
     Raises:
-        InputError: The folder holds no run, there is no such table, or the runs use different label sets.
+        InputError: There is no such table, or the runs use different label sets or splits.
     """
-    return write_tables(find_runs([sweep_dir]), sweep_dir, table)
-
-
-def write_tables(runs: Sequence[RunFolder], out: Path, table: str | None = None) -> AblationSummary:
-    """Write `ablation.{md,csv,html}` of any runs into any folder, and `ablation_items.csv` if rows can be paired."""
     summary = summarise(runs, load_published(), table, np.random.default_rng(0))
     out.mkdir(parents=True, exist_ok=True)
     (out / "ablation.md").write_text(to_markdown(summary), encoding="utf-8")
@@ -74,12 +70,14 @@ def to_markdown(summary: AblationSummary) -> str:
 def csv_rows(summary: AblationSummary) -> list[dict[str, Any]]:
     """The table as plain values: our scores as fractions with bounds, published columns as printed.
 
-    A column is named as the key of `metrics.json`, without `test/`.
+    A column is named as the key of `metrics.json`, without the split.
     """
     names = ["accuracy", "binary_accuracy", "macro_f1"]
     classes = reversed(summary.labels.names) if summary.labels else ()
     names += [f"{name}_{score}" for name in classes for score in CSV_CLASS_SCORES]
-    keys = [f"test/{name}" for name in names] + [metric.ours for metric in summary.metrics.values() if metric.ours]
+    keys = [f"{summary.split}/{name}" for name in names] + [
+        metric.ours for metric in summary.metrics.values() if metric.ours
+    ]
     return [_csv_row(summary, row, tuple(dict.fromkeys(keys))) for row in summary.rows]
 
 
@@ -102,14 +100,14 @@ def _csv_row(summary: AblationSummary, row: AblationRow, keys: Sequence[str]) ->
         cells[key] = row.values.get(key)
         cells[f"paper_{key}"] = row.paper_values.get(key)
     status = "done" if row.scores else "failed" if row.errors else "not run"
-    cells |= {"status": status, "n": row.num_clips * row.num_seeds, "num_clips": row.num_clips}
+    cells |= {"split": summary.split, "status": status, "n": row.num_clips * row.num_seeds, "num_clips": row.num_clips}
     cells |= {"num_seeds": row.num_seeds, "parse_failure_count": row.num_unread if row.scores else None}
     for key in keys:
-        score, name = (row.scores or {}).get(key), key.removeprefix("test/")
+        score, name = (row.scores or {}).get(key), key.removeprefix(f"{summary.split}/")
         cells[name] = score.value if score else None
         cells[f"{name}_ci_low"] = score.interval.low if score else None
         cells[f"{name}_ci_high"] = score.interval.high if score else None
-    main = (row.scores or {}).get(MAIN_KEY)
+    main = (row.scores or {}).get(f"{summary.split}/accuracy")
     cells["seed_accuracies"] = " ".join(f"{value:.4f}" for value in main.by_seed) if main else ""
     if summary.table:
         cells |= {f"published_{column}": (row.published or {}).get(column) for column in summary.table.metrics}

@@ -55,7 +55,7 @@ class SeedNoise:
     Attributes:
         variance: Variance of a run's mean over seeds.
         variance_from_videos: The part of it that comes from seeds doing well on different videos.
-        degrees_of_freedom: Runs minus rows.
+        degrees_of_freedom: Number of runs minus number of rows.
     """
 
     variance: float
@@ -114,8 +114,8 @@ def paired_test(a: RowValues, b: RowValues, video_of_clip_N: NDArray[np.int64], 
     """Compare two rows on the same clips.
 
     Args:
-        a: The first row.
-        b: The second row, with the same clips in the same order.
+        a: Values of the first row.
+        b: Values of the second row, with the same clips in the same order.
         video_of_clip_N: (N,) source video of each clip, numbered from 0.
         noise: Noise between seeds of the table the rows belong to.
     """

@@ -13,6 +13,7 @@ from autodrive.errors import InputError
 
 PUBLISHED_FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "published"
 ROW_NAME = "name"
+TEST_SPLIT = "test"
 
 
 class _Strict(BaseModel):
@@ -23,7 +24,7 @@ class Metric(_Strict):
     """A column of figures.
 
     Attributes:
-        name: The metric for people.
+        name: Name of the metric for people.
         unit: Unit of the printed figures; `percent` is 0 to 100, `fraction` 0 to 1.
         better: Whether higher or lower figures are better; None for figures that are no scores.
         decimals: Digits that are printed after the point.
@@ -50,6 +51,12 @@ class Metric(_Strict):
     def scale(self) -> float:
         """Printed figures are this many times our fractions."""
         return 100.0 if self.unit == "percent" else 1.0
+
+    def on_split(self, split: str) -> "Metric":
+        """The same of another split than test: its key begins with that split's name."""
+        if self.ours is None:
+            return self
+        return self.model_copy(update={"ours": split + self.ours.removeprefix(TEST_SPLIT)})
 
     @property
     def title(self) -> str:
@@ -97,8 +104,8 @@ class PublishedTable(_Strict):
         number: The table's number in the paper.
         title: What the table shows, in a few words.
         axis: Configuration keys whose values tell the rows apart; a key that a row leaves out does not apply to it.
-        axis_units: Units of axis values.
-        model: The published model.
+        axis_units: Axis key to the unit of its values.
+        model: The model that the paper measured, in words.
         test_set: What the figures were measured on.
         metrics: Column name to metric, in printed order.
         judged: Columns by which the order of the rows is judged.

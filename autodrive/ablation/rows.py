@@ -19,7 +19,6 @@ from autodrive.runs.folder import Value
 
 Floats = NDArray[np.float64]
 Replicates = Sequence[Sequence[RunAnswers]]  # runs of each seed
-PREFIXES = ("test", "test_reasoning")
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,12 @@ class AblationRow:
     Attributes:
         values: Axis key to our value.
         paper_values: Axis key to the paper's value that it stands for.
-        num_clips: Clips scored (those that all rows share).
-        num_seeds: Different training seeds averaged.
+        num_clips: Number of clips scored, those that all rows share.
+        num_seeds: Number of different training seeds that scores are averaged over.
         scores: Metric key to mean and interval.
         num_unread: Direct replies to the headline task that could not be read, over all seeds.
         errors: One line per failed job of this row.
-        published: The printed row.
+        published: The printed row that stands beside ours.
     """
 
     values: dict[str, Value]
@@ -90,7 +89,7 @@ def score_row(
     resample source videos and seeds. Any other metric is the mean of what `metrics.json` of each run says.
 
     Args:
-        group: The runs of the row.
+        group: The runs of the row, all evaluated on one split.
         answers: Run folder to the answers to score.
         labels: The classes; None if no run finished.
         keys: Metric keys to score besides those of the classes; what the runs do not have is left out.
@@ -101,7 +100,8 @@ def score_row(
         return AblationRow(group.values, group.paper_values, errors=errors)
     replicates = [[answers[run.path] for run in runs] for runs in group.by_seed().values()]
     scores: dict[str, Score] = {}
-    for prefix in PREFIXES:
+    split = replicates[0][0].split
+    for prefix in (split, f"{split}_reasoning"):
         scores |= _class_scores(replicates, labels, prefix, rng)
     for key in keys:
         score = None if key in scores else _mean_of_replies(replicates, key, rng) or _mean_of_runs(replicates, key)
@@ -114,7 +114,7 @@ def score_row(
         num_clips=len(set.union(*(run.clips for run in everything))),
         num_seeds=len(replicates),
         scores=scores,
-        num_unread=sum(p.parsed is None for run in everything for p in run.headline_of("test")),
+        num_unread=sum(p.parsed is None for run in everything for p in run.headline_of(split)),
         errors=errors,
     )
 
@@ -198,7 +198,7 @@ class ClipValues:
     """The values of one metric clip by clip, for every row that has them: what paired tests rest on.
 
     Attributes:
-        key: Metric key.
+        key: Key of the metric.
         clips: Clips that all these rows share.
         source_videos: Source video of each clip.
         rows: Row name to its values.

@@ -12,16 +12,15 @@ from itertools import combinations
 import numpy as np
 
 from autodrive.ablation import axes
-from autodrive.ablation.answers import RunAnswers, common_labels
+from autodrive.ablation.answers import RunAnswers, common_labels, common_split
 from autodrive.ablation.paired_test import PairedTest, corrected
-from autodrive.ablation.published import Metric, PublishedResults, PublishedTable
+from autodrive.ablation.published import TEST_SPLIT, Metric, PublishedResults, PublishedTable
 from autodrive.ablation.rows import AblationRow, ClipValues, clip_values, score_row
 from autodrive.ablation.verdict import Verdict, judge
 from autodrive.labels import LabelSet
 from autodrive.runs.folder import RunFolder, Value
 
-MAIN_KEY = "test/accuracy"
-ACCURACY = Metric(name="accuracy", unit="percent", better="higher", decimals=2, ours=MAIN_KEY)
+ACCURACY = Metric(name="accuracy", unit="percent", better="higher", decimals=2, ours=f"{TEST_SPLIT}/accuracy")
 
 
 @dataclass(frozen=True)
@@ -29,10 +28,10 @@ class RowComparison:
     """A paired test between two of our rows.
 
     Attributes:
-        metric: The metric.
+        metric: The metric that the rows are compared by.
         a: Name of the first row.
         b: Name of the second row.
-        test: Second row against first.
+        test: Paired test of the second row against the first.
         p_value: Corrected for the number of pairs; None if the pair cannot be tested.
     """
 
@@ -49,6 +48,7 @@ class AblationSummary:
 
     Attributes:
         axis: Keys that tell the rows apart.
+        split: The split that all our runs were evaluated on.
         metrics: Column to metric: the published table's columns, then what only we have.
         rows: Printed rows in printed order, ours beside them, then ours that the paper does not have.
         comparisons: All pairs of our rows.
@@ -61,6 +61,7 @@ class AblationSummary:
 
     title: str
     axis: tuple[str, ...]
+    split: str
     metrics: Mapping[str, Metric]
     rows: tuple[AblationRow, ...]
     comparisons: tuple[RowComparison, ...]
@@ -82,12 +83,12 @@ def summarise(
 
     Args:
         runs: All jobs, finished or not.
-        published: The papers' tables.
+        published: The tables of all papers.
         table_id: The table to stand beside; if None, the one that sweeps the same keys and values, if any.
         rng: Draws the bootstrap resamples.
 
     Raises:
-        InputError: There is no such table, or the runs use different label sets.
+        InputError: There is no such table, or the runs use different label sets or splits.
     """
     keys = axes.swept_keys(runs)
     paper_values = {
@@ -97,21 +98,23 @@ def summarise(
     axis = tuple(dict.fromkeys((*(table.axis if table else ()), *keys)))
     groups = axes.group_rows(runs, axis)
     read = [RunAnswers.read(run) for group in groups for run in group.finished]
-    labels = common_labels(read)
+    labels, split = common_labels(read), common_split(read)
     shared = set.intersection(*(run.clips for run in read)) if read else set()
     answers = {run.run.path: run.on(shared) if shared else run for run in read}
 
     metrics = table.metrics | {metric.name: metric for metric in table.beside} if table else _own_metrics(labels)
+    metrics = {column: metric.on_split(split) for column, metric in metrics.items()}
     measured = [metric.ours for metric in metrics.values() if metric.ours]
     rows = [score_row(group, answers, labels, measured, rng) for group in groups]
     judged = {key: metrics[column] for column in (table.judged if table else ()) if (key := metrics[column].ours)}
-    judged = judged or {MAIN_KEY: ACCURACY}
+    judged = judged or {f"{split}/accuracy": ACCURACY.on_split(split)}
     found = {key: clip_values(groups, rows, answers, key) for key in judged} if shared else {}
     values = {key: value for key, value in found.items() if value is not None}
     rows = _beside_published(rows, table)
     return AblationSummary(
         title=table.title if table else f"Sweep over {', '.join(axis) or 'runs'}",
         axis=axis or ("run",),
+        split=split,
         metrics=metrics,
         rows=tuple(rows),
         comparisons=_compare(judged, values),
@@ -119,8 +122,8 @@ def summarise(
         labels=labels,
         num_shared_clips=len(shared),
         left_out=_left_out(read, shared) if shared else {},
-        verdict=judge(table, rows, values, labels) if table else None,
-        not_comparable=_not_comparable([run.run for run in read], table, labels) if table else (),
+        verdict=judge(table, rows, values, labels, split) if table else None,
+        not_comparable=_not_comparable([run.run for run in read], table, labels, split) if table else (),
         table=table,
         num_runs=len(runs),
         num_failed=sum(run.error is not None for run in runs),
@@ -174,7 +177,9 @@ def _left_out(read: Sequence[RunAnswers], shared: set[str]) -> dict[str, int]:
     return dict(Counter(reasons.get(clip, "not answered by every run") for clip in answered - shared))
 
 
-def _not_comparable(finished: Sequence[RunFolder], table: PublishedTable, labels: LabelSet | None) -> tuple[str, ...]:
+def _not_comparable(
+    finished: Sequence[RunFolder], table: PublishedTable, labels: LabelSet | None, split: str
+) -> tuple[str, ...]:
     reasons = [f"{metric.name}: {metric.why_not}." for metric in table.metrics.values() if metric.why_not]
     if not finished or labels is None:
         return tuple(reasons)
@@ -187,6 +192,8 @@ def _not_comparable(finished: Sequence[RunFolder], table: PublishedTable, labels
         f"Data: ours is dataset={chosen('dataset')}; theirs is {table.test_set.description}.",
         *reasons,
     ]
+    if split != TEST_SPLIT:
+        reasons.insert(0, f"Split: ours is split={split}; published figures are scores of a test set.")
     if chosen("scale") != "paper":
         reasons.append(
             f"Scale: ours is scale={chosen('scale')}; values that stand in for the paper's are shown beside them."

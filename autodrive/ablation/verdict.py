@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Literal
 
 from autodrive.ablation.paired_test import LEVEL, PairedTest, corrected
-from autodrive.ablation.published import Metric, PublishedTable
+from autodrive.ablation.published import TEST_SPLIT, Metric, PublishedTable
 from autodrive.ablation.rows import AblationRow, ClipValues
 from autodrive.labels import LabelSet
 
@@ -22,7 +22,7 @@ class Step:
         metric: The metric that is judged.
         rows: Names of the two rows of a step, or of the rows that cannot take part; empty if none of them can.
         published: The printed figures of the rows of a step.
-        outcome: The judgement.
+        outcome: The judgement on this step.
         why: Why there is no test, or why there is no judgement; empty if there is one.
         test: Our paired test, first row to second.
         p_value: Corrected for the number of steps tested in the table.
@@ -76,7 +76,10 @@ class Verdict:
             why = "nothing of ours is comparable with it" if self.outcome == "not comparable" else "it was not run"
             return f"The published order is not judged: {why}."
         found = {"unresolved": "not fully resolved"}.get(self.outcome, self.outcome)
-        return f"The published order is {found} here: {'; '.join(told)}."
+        text = f"The published order is {found} here: {'; '.join(told)}."
+        skipped = [step for step in self.steps if step.outcome == "not run"]
+        names = [name for step in skipped for name in step.rows or (f"every row of {step.metric.name}",)]
+        return text + (f" Not run: {'; '.join(dict.fromkeys(names))}." if names else "")
 
 
 def judge(
@@ -84,6 +87,7 @@ def judge(
     rows: Sequence[AblationRow],
     values: Mapping[str, ClipValues],
     labels: LabelSet | None,
+    split: str,
 ) -> Verdict | None:
     """Compare the published order of each judged column with ours.
 
@@ -91,15 +95,16 @@ def judge(
     difference in the published direction or against it. Rows that were trained need two seeds each for that.
 
     Args:
-        table: The published table.
+        table: The published table whose order is judged.
         rows: Ours, and those that only the paper has.
         values: Metric key to our values clip by clip.
         labels: Our classes; None if nothing of ours finished.
+        split: The split that ours were evaluated on; scores of another one than test are not judged.
 
     Returns:
         None if the table has no column whose order means anything.
     """
-    steps = [step for column in table.judged for step in _steps(table, column, rows, values, labels)]
+    steps = [step for column in table.judged for step in _steps(table, column, rows, values, labels, split)]
     if not steps:
         return None
     p_values = iter(corrected([step.test for step in steps if step.test is not None]))
@@ -130,9 +135,12 @@ def _steps(
     rows: Sequence[AblationRow],
     values: Mapping[str, ClipValues],
     labels: LabelSet | None,
+    split: str,
 ) -> Iterator[Step]:
-    metric = table.metrics[column]
+    metric = table.metrics[column].on_split(split)
     why_not = metric.why_not
+    if split != TEST_SPLIT:
+        why_not = why_not or f"ours is split={split}"
     if metric.over_classes and labels and table.test_set.classes and set(labels.names) != set(table.test_set.classes):
         why_not = f"ours has the classes {', '.join(labels.names)}, theirs {', '.join(table.test_set.classes)}"
     if metric.ours is None or why_not:

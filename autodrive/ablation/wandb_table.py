@@ -13,9 +13,9 @@ def log_ablation(summary: AblationSummary, sweep_dir: Path, project: str = "vlm-
     """Log the table as one run of kind `ablation`, in the group that the sweep's runs share (its folder's name).
 
     Args:
-        summary: The table.
+        summary: The table to log.
         sweep_dir: The sweep's folder; W&B keeps its own files there.
-        project: W&B project.
+        project: Name of the W&B project.
     """
     rows = csv_rows(summary)
     group = sweep_dir.resolve().name

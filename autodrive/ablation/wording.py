@@ -1,6 +1,6 @@
 """An ablation table in words and cells, the same for Markdown, web page and terminal."""
 
-from autodrive.ablation.published import ROW_NAME, Metric
+from autodrive.ablation.published import ROW_NAME, TEST_SPLIT, Metric
 from autodrive.ablation.rows import AblationRow, Score, axis_text
 from autodrive.ablation.table import AblationSummary
 from autodrive.ablation.verdict import Step, decimals, difference_text
@@ -24,8 +24,9 @@ STEP_HEADER = ("metric", "step of the published order", "published", "ours", "p,
 
 
 def caption(summary: AblationSummary) -> str:
-    """The title, with how cells are to be read where the paper's figures stand beside ours."""
-    return summary.title if summary.table is None else f"{summary.title} (published | ours)"
+    """The title, with how cells are to be read beside the paper's figures, and the split if ours is not test."""
+    split = "" if summary.split == TEST_SPLIT else f", split {summary.split}"
+    return f"{summary.title}{split}" if summary.table is None else f"{summary.title} (published | ours{split})"
 
 
 def header(summary: AblationSummary) -> list[str]:

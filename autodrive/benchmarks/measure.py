@@ -56,7 +56,7 @@ def peak_memory_mb(build: Callable[..., Step], *arguments: Any, device: torch.de
 
     Args:
         build: Function that makes the step; importable by name, so that another process can call it.
-        arguments: Arguments of `build`.
+        arguments: Arguments that `build` is called with.
         device: Device that the step runs on.
 
     Returns:

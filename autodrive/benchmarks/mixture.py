@@ -42,7 +42,7 @@ def mixture_benchmark(
     """One optimiser step over eight visits, AdamW included.
 
     Args:
-        spec: Recipe of the student.
+        spec: Recipe that the student is built from.
         prefix_tokens: Prefix length of every clip.
         tokens_per_row: Most tokens of our packed rows.
         padded_batch_size: Sequences that the usual loop puts into a batch.

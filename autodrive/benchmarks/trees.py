@@ -101,7 +101,7 @@ def tree_benchmark(
     """Compare one clip's training and evaluation as a tree with one sequence per annotation.
 
     Args:
-        spec: Recipe of the student.
+        spec: Recipe that the student is built from.
         prefix_tokens: Prefixes of the curve; the last is that of the main figures.
         annotations: Annotations per clip of the curve.
         repeats: Number of repetitions that each median is taken over.

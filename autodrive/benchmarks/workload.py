@@ -31,11 +31,11 @@ class TreeSize:
 
     Attributes:
         prefix_tokens: Tokens of system prompt and video.
-        annotations: Number of branches.
-        prompt_tokens: Tokens of each prompt.
-        target_tokens: Tokens of each answer; 0 to ask.
-        options: Options of each branch.
-        option_tokens: Tokens of an option.
+        annotations: Number of branches behind the prefix.
+        prompt_tokens: Number of tokens of each prompt.
+        target_tokens: Number of tokens of each answer; 0 if the student is asked.
+        options: Number of options of each branch.
+        option_tokens: Number of tokens of each option.
     """
 
     prefix_tokens: int

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torchmetrics.functional.text import rouge_score
 
 from autodrive.evaluation import by_video
@@ -25,14 +26,17 @@ class CaptionTask(Task):
         """The reply, verbatim."""
         return ParsedReply(value=reply)
 
+    def values(self, predictions: Sequence[Prediction], labels: LabelSet) -> dict[str, NDArray[np.float64]]:
+        """F-measure of ROUGE-L (Lin 2004) of each reply with the closest of its references."""
+        return {"rouge_l": np.array([_closest_rouge_l(p) for p in predictions])}
+
     def score(self, predictions: Sequence[Prediction], labels: LabelSet, rng: np.random.Generator) -> dict[str, float]:
         """`rouge_l`: F-measure of ROUGE-L (Lin 2004) with the closest of a clip's references, and `n`."""
-        values = np.array([closest_rouge_l(p) for p in predictions])
+        values = self.values(predictions, labels)["rouge_l"]
         return by_video.mean_with_interval("rouge_l", values, predictions, rng) | {"n": float(len(values))}
 
 
-def closest_rouge_l(prediction: Prediction) -> float:
-    """F-measure of ROUGE-L (Lin 2004) of a reply with the closest of its references."""
+def _closest_rouge_l(prediction: Prediction) -> float:
     references = [prediction.answer, *prediction.other_answers]
     found = rouge_score([prediction.reply], [references], accumulate="best", rouge_keys="rougeL")
     return float(found["rougeL_fmeasure"])

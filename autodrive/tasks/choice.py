@@ -33,6 +33,20 @@ class ChoiceTask(Task):
         """Read a letter, or the words of exactly one option."""
         return parse_reply(reply, mode, question.options, _texts(question, labels), lettered=True)
 
+    def values(self, predictions: Sequence[Prediction], labels: LabelSet) -> dict[str, NDArray[np.float64]]:
+        """Whether the class is right, whether it is on the right side of incident or not, and whether none was read.
+
+        `score` has the same means from its confusion counts, which it resamples once for all scores.
+        """
+        same_side = [
+            p.parsed in labels.names and (p.parsed in labels.anomalous) == (p.answer in labels.anomalous)
+            for p in predictions
+        ]
+        return super().values(predictions, labels) | {
+            "binary_accuracy": np.array(same_side, dtype=np.float64),
+            "parse_failures": np.array([p.parsed is None for p in predictions], dtype=np.float64),
+        }
+
     def score(self, predictions: Sequence[Prediction], labels: LabelSet, rng: np.random.Generator) -> dict[str, float]:
         """Accuracies, the scores of each class, average precision, parse failures and what was predicted how often.
 

@@ -28,7 +28,7 @@ class ClosedTask(Task):
 
     def score(self, predictions: Sequence[Prediction], labels: LabelSet, rng: np.random.Generator) -> dict[str, float]:
         """Accuracy over all questions (`accuracy`), how many they are (`n`), and the accuracy of each wording."""
-        right = np.array([p.parsed == p.answer for p in predictions], dtype=np.float64)
+        right = self.values(predictions, labels)["accuracy"]
         metrics = by_video.mean_with_interval("accuracy", right, predictions, rng) | {"n": float(len(right))}
         for question in sorted({p.question for p in predictions}):
             chosen = np.array([p.question == question for p in predictions])

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autodrive.evaluation import by_video
 from autodrive.labels import LabelSet
 from autodrive.schema import Prediction
 from autodrive.tasks.reading import think_block
 from autodrive.tasks.task_book import TaskBook
+
+TRACE_RATE = "trace_emission_rate"
 
 
 def scorecard(
@@ -48,6 +51,10 @@ def scorecard(
             scores = task.score(by_task[name], labels, rng)
             metrics |= scores if name == book.headline else {f"{name}_{key}": value for key, value in scores.items()}
     if "reasoning" in modes:
-        emitted = np.array([think_block(p.reply) is not None for p in predictions], dtype=np.float64)
-        metrics |= by_video.mean_with_interval("trace_emission_rate", emitted, predictions, rng)
+        metrics |= by_video.mean_with_interval(TRACE_RATE, trace_values(predictions), predictions, rng)
     return {f"{prefix}/{key}": value for key, value in metrics.items()}
+
+
+def trace_values(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
+    """Whether each reply has a trace, which is asked of every task in reasoning mode: 0 or 1."""
+    return np.array([think_block(p.reply) is not None for p in predictions], dtype=np.float64)

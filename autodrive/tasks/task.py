@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
@@ -116,6 +117,13 @@ class Task(ABC):
     @abstractmethod
     def read(self, reply: str, question: Question, mode: Mode, labels: LabelSet) -> ParsedReply:
         """Read a model's reply, verbatim, to a question as asked."""
+
+    def values(self, predictions: Sequence[Prediction], labels: LabelSet) -> dict[str, NDArray[np.float64]]:
+        """What each prediction contributes to every score that is a mean over predictions, from 0 to 1.
+
+        Here it is whether the answer was read; a task with other scores overrides this.
+        """
+        return {"accuracy": np.array([p.parsed == p.answer for p in predictions], dtype=np.float64)}
 
     @abstractmethod
     def score(self, predictions: Sequence[Prediction], labels: LabelSet, rng: np.random.Generator) -> dict[str, float]:

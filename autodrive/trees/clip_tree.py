@@ -57,12 +57,12 @@ class ClipTree:
     """One clip in tokens.
 
     Attributes:
-        clip_id: Names the clip.
+        clip_id: Id of the clip.
         visual: Pixels of the prefix, for the student's vision tower.
         prefix_ids: System prompt, user header, shared text and the video's placeholder tokens.
         prefix_positions: (A, len(prefix_ids)) position ids; how many axes there are is the student's own affair.
         branch_start: Position id that every branch's first token takes on all axes.
-        branches: The annotations.
+        branches: The annotations as branches behind the prefix.
     """
 
     clip_id: str
@@ -79,9 +79,9 @@ class BranchSpan:
 
     Attributes:
         tree: Number of its tree in the row.
-        annotation_id: Of the branch.
-        mode: Of the branch.
-        start: Its first token.
+        annotation_id: Id of the annotation that the branch shows.
+        mode: Inference mode that the branch is asked in.
+        start: Place of the branch's first token.
         targets: Start and end of every turn's target; the last one is empty where the student is asked.
         option_ids: Tokens of the last turn's options.
     """
