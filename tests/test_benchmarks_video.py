@@ -1,9 +1,11 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from autodrive.benchmarks.video import decode_benchmark, loader_benchmark, patchify_benchmark, write_moving_video
+from autodrive.benchmarks.video import decode_benchmark, loader_benchmark, write_moving_video
 from autodrive.video.preflight import scan
 
 
@@ -38,7 +40,12 @@ def test_the_loader_is_measured_at_every_rate_codec_and_decoder(video: Path):
             assert figures["30_fps"][codec]["warm_cache_vs_decoding_speedup"] > 0
 
 
-def test_patches_cost_less_than_three_copies():
-    result = json.loads(json.dumps(patchify_benchmark(repeats=5)))
+def test_patches_cost_less_than_three_copies(repository: Path):
+    # In a process of its own: one that has trained keeps freed memory, and a copy into that has no page faults.
+    code = (
+        "import json; from autodrive.benchmarks.video import patchify_benchmark as bench; print(json.dumps(bench(5)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
     assert result["bytes"] == 180 * 3 * 252 * 420
     assert result["patchify_in_copies"] < 3
