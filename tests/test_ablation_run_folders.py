@@ -62,7 +62,10 @@ def test_tasks_that_cannot_be_made_are_one_line(tmp_path):
         table_of(tmp_path)
 
 
-@pytest.mark.parametrize("target", ["subprocess.run", "autodrive.journal.os.system", "autodrive.errors.InputErrors"])
+@pytest.mark.parametrize(
+    "target",
+    ["subprocess.run", "autodrive.journal.os.system", "autodrive.journal.Path", "autodrive.errors.InputErrors"],
+)
 def test_a_strangers_run_folder_cannot_name_what_is_called(target: str, tmp_path: Path):
     path = write_run(tmp_path / "0", ["fps=1"], reader(0.5, 0)) / ".hydra" / "config.yaml"
     path.write_text(path.read_text().replace("autodrive.tasks.choice.ChoiceTask", target))
