@@ -14,7 +14,7 @@ from rich.table import Table
 from autodrive.assembly import build_watcher
 from autodrive.entry_point import CommandLine, run_with_hydra
 from autodrive.inference.timeline import measured, window_clips
-from autodrive.reporting.timeline import draw_timeline
+from autodrive.reporting.timeline import timeline_figure
 from autodrive.runs.folder import run_config
 from autodrive.runs.machine import quiet_libraries, share_cores
 
@@ -43,7 +43,7 @@ def job(config: DictConfig) -> dict[str, Any]:
     (out / "timeline.json").write_text(json.dumps(record, indent=2) + "\n")
     frames = watcher.frames_to_show(clips[timeline.best])
     class_names = [watcher.writer.labels[name].short for name in timeline.classes]
-    draw_timeline(out / "timeline.png", video.name, timeline, class_names, frames)
+    timeline_figure(video.name, timeline, class_names, frames).savefig(out / "timeline.png")
     table = Table(title=f"{record['video']}: {len(record['windows'])} windows")
     table.add_column("window (s)", justify="right")
     for name in timeline.classes:

@@ -51,6 +51,8 @@ class RunData:
             "clips_dropped": len(self.selection.dropped),
             "annotations_set_aside": len(self.annotations_set_aside),
         }
+        if self.labels.folds:
+            facts["folded_classes"] = dict(self.labels.counts_as)
         if self.plan is not None:
             annotations = self.plan.annotations_per_epoch()
             facts["mixture"] = {
