@@ -1,6 +1,6 @@
 """Ablation tables: from run folders to a judgement."""
 # pyright: reportOptionalSubscript=false, reportOptionalMemberAccess=false, reportArgumentType=false
-# pyright: reportOptionalContains=false, reportOperatorIssue=false
+# pyright: reportOperatorIssue=false
 
 import csv
 import shutil

@@ -1,5 +1,6 @@
 """What a set of runs varies, and how its values map onto the paper's."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -86,15 +87,21 @@ def _rows_without_axis(runs: Sequence[RunFolder]) -> list[RowRuns]:
     settings: dict[str, list[RunFolder]] = {}
     for run in runs:
         settings.setdefault(_setting(run), []).append(run)
-    rows = []
+    groups: list[list[RunFolder]] = []
     for alike in settings.values():
         seeds = [run.value(REPLICATE_KEY) for run in alike if not run.error]
-        for members in [alike] if len(set(seeds)) == len(seeds) else [[run] for run in alike]:
-            name: dict[str, Value] = {"run": ", ".join(run.path.name for run in members)}
-            row = RowRuns(name, name)
-            for run in members:
-                row.add(run)
-            rows.append(row)
+        groups += [alike] if len(set(seeds)) == len(seeds) else [[run] for run in alike]
+    above = os.path.commonpath([run.path.absolute().parent for run in runs])
+    rows = []
+    for members in groups:
+        name = str(members[0].path.absolute().relative_to(above))
+        if len(members) > 1:
+            seeds_text = f"seeds {', '.join(str(run.value(REPLICATE_KEY)) for run in members)}"
+            name = seeds_text if len(groups) == 1 else f"{name}: {seeds_text}"
+        row = RowRuns({"run": name}, {"run": name})
+        for run in members:
+            row.add(run)
+        rows.append(row)
     return rows
 
 
