@@ -104,6 +104,17 @@ def test_reasoning_replies_have_a_trace_rate():
     assert "test/trace_emission_rate" not in scorecard([prediction(0, "normal")], BOOK, label_set())
 
 
+def test_videos_that_are_much_alike_leave_little_doubt():
+    """One of three closed questions is right in 60 scenes, two in 6: much is known of the next scene's share."""
+    closed = {"task": "closed_qa", "question": "Day?", "options": ("yes", "no"), "answer": "yes"}
+    right = [clip % 3 == 0 or (clip % 3 == 1 and clip < 18) for clip in range(198)]
+    found = [prediction(clip, "yes" if ok else "no", **closed) for clip, ok in enumerate(right)]
+    metrics = scorecard(found, BOOK, label_set())
+    assert metrics["test/closed_qa_accuracy"] == pytest.approx(72 / 198)
+    bounds = [metrics[f"test/closed_qa_accuracy_ci_{side}"] for side in ("low", "high")]
+    assert bounds == pytest.approx([(66 + 2) / 198, (66 + 11) / 198], abs=0.006)  # 2 to 11 such scenes are drawn
+
+
 def test_modes_are_never_averaged():
     with pytest.raises(ValueError, match="mix"):
         scorecard([prediction(0, "normal"), prediction(1, None, mode="reasoning")], BOOK, label_set())
