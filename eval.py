@@ -9,11 +9,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from autodrive.assembly import build_exam, build_loaders, build_student, load_run_data, saved_student
+from autodrive.config import EvalConfig
 from autodrive.entry_point import run_with_hydra
-from autodrive.inference.evaluating import evaluate as evaluate_student
-from autodrive.reporting.show import show_run
-from autodrive.runs.frame import open_run
 from autodrive.runs.job import run_job
 from autodrive.runs.resume import evaluated_config
 
@@ -27,6 +24,12 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
     Raises:
         InputError: The configuration or an input is wrong, or the folder holds another finished run.
     """
+    # Imported here: they take seconds, and a wrong value is refused before them.
+    from autodrive.assembly import build_exam, build_loaders, build_student, load_run_data, saved_student
+    from autodrive.inference.evaluating import evaluate as evaluate_student
+    from autodrive.reporting.show import show_run
+    from autodrive.runs.frame import open_run
+
     with open_run(config, run_dir) as run:
         if run.finished is not None:
             return run.finished
@@ -41,7 +44,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
 
 def job(config: DictConfig) -> dict[str, float] | None:
     """Evaluate once, or as one job of a sweep."""
-    return run_job(evaluate, config)
+    return run_job(evaluate, config, EvalConfig)
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from autodrive.config import PrepareConfig, check_config
 from autodrive.datasets.preparing import PrepareReport, PrepareSettings, prepare
 from autodrive.entry_point import run_with_hydra
-from autodrive.errors import InputError
 from autodrive.schema import SPLITS
 
 
@@ -54,8 +54,7 @@ def print_report(report: PrepareReport, console: Console) -> None:
 
 def job(config: DictConfig) -> PrepareReport:
     """Prepare what the configuration names and show the counts."""
-    if not isinstance(config.split_fractions, DictConfig):
-        raise InputError("split_fractions: give shares by name, e.g. split_fractions.train=0.8")
+    check_config(config, PrepareConfig)
     fractions: Any = OmegaConf.to_container(config.split_fractions)
     settings = PrepareSettings(config.duration_s, config.stride_s, fractions, config.seed)
     out, data_dir = Path(config.out).absolute(), Path(config.paths.data_dir).absolute()

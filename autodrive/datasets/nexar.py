@@ -31,7 +31,7 @@ class NexarAdapter:
         keep_for_anticipation: Keep positives that end before their event, as unlabelled clips; else they are set aside.
     """
 
-    source: str
+    source: str | None
     keep_for_anticipation: bool = False
 
     @property

@@ -32,7 +32,7 @@ class VideoFolderAdapter:
             aside by default, since the task is about the ego vehicle.
     """
 
-    source: str
+    source: str | None
     keep_witnessed: bool = False
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 from omegaconf import DictConfig
 
-from autodrive.config import check_values, config_hash
+from autodrive.config import config_hash
 from autodrive.errors import InputError
 from autodrive.runs.folder import RunFiles, save_config
 from autodrive.runs.machine import check_one_process, keep_freed_memory, quiet_libraries, share_cores
@@ -50,13 +50,12 @@ def open_run(config: DictConfig, run_dir: Path) -> Iterator[Run]:
     A run whose folder holds it already has `finished`; there is nothing to do and nothing is written for it.
 
     Raises:
-        InputError: A value is out of range, more than one process is asked for, or the folder holds another finished
+        InputError: More than one process is asked for, or the folder holds another finished
             run.
     """
     quiet_libraries()
     share_cores(config.num_workers)
     keep_freed_memory()
-    check_values(config)
     check_one_process(config.trainer)
     files = RunFiles(run_dir)
     run = Run(files, _finished_metrics(config, files))

@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from autodrive.config import check_config
 from autodrive.entry_point import WRONG_CONFIGURATION, explain
 from autodrive.errors import InputError
 from autodrive.runs.folder import RunFiles
@@ -19,10 +20,15 @@ log = logging.getLogger(__name__)
 Metrics = dict[str, float]
 
 
-def run_job(task: Callable[[DictConfig, Path], Metrics], config: DictConfig) -> Metrics | None:
-    """Do a task in Hydra's run folder.
+def run_job(task: Callable[[DictConfig, Path], Metrics], config: DictConfig, keys: type) -> Metrics | None:
+    """Check the configuration and do a task in Hydra's run folder.
 
     As a job of a sweep, an exception is written to `error.json` and swallowed; success removes a stale one.
+
+    Args:
+        task: What is done; gets the configuration and the run folder.
+        config: The configuration.
+        keys: Dataclass that declares the keys at its root.
 
     Returns:
         What the task returns; None after a swallowed failure.
@@ -30,9 +36,11 @@ def run_job(task: Callable[[DictConfig, Path], Metrics], config: DictConfig) -> 
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
     if hydra.mode != RunMode.MULTIRUN:
+        check_config(config, keys)
         return task(config, run_dir)
     path = RunFiles(run_dir).error
     try:
+        check_config(config, keys)
         metrics = task(config, run_dir)
     except Exception as error:
         message = explain(error, hydra.job.name)
