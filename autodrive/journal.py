@@ -3,11 +3,13 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 from autodrive.errors import InputError
+from autodrive.text_files import unwritable
 
 
 class Journal:
@@ -25,7 +27,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     def read(self) -> Iterator[dict[str, Any]]:
         """Yield every whole record, oldest first; none if the file does not exist.
@@ -48,16 +50,29 @@ class Journal:
                 yield record
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record; it is on the disk when this returns."""
+        """Write one record; it is on the disk when this returns.
+
+        Raises:
+            InputError: The disk is full; the next time, what was appended before is read back.
+        """
         assert self._file is not None, "a journal is appended to inside its with block"
-        self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            rest = memoryview(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
     def __enter__(self) -> "Journal":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a+b")
-        self._drop_torn_line(self._file)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a+b") as file:
+                self._drop_torn_line(file)
+            # Unbuffered: closing must not try again to write what a full disk refused.
+            self._file = self.path.open("ab", buffering=0)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
         return self
 
     def __exit__(
