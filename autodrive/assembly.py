@@ -20,6 +20,7 @@ from autodrive.annotation.supply import AnnotatedClip, Supply, supply
 from autodrive.datasets.manifest import load_clips
 from autodrive.datasets.preparing import PrepareSettings, prepare
 from autodrive.errors import InputError
+from autodrive.inference.answering import weights_digest
 from autodrive.inference.evaluating import Exam
 from autodrive.inference.timeline import Watcher, class_question
 from autodrive.labels import LabelSet
@@ -27,9 +28,11 @@ from autodrive.mixture.datamodule import Batching, BranchWriter, ClipReader, Cli
 from autodrive.mixture.mixture import Mixture
 from autodrive.mixture.run_data import RunData
 from autodrive.mixture.selection import select_clips
+from autodrive.runs.checkpoints import WholeCheckpoints, checkpoint_to_continue
 from autodrive.runs.folder import RunFiles, run_config
+from autodrive.runs.foreign import TRAINING_ONLY
+from autodrive.runs.frame import Run
 from autodrive.runs.machine import device_of
-from autodrive.runs.resume import resume_checkpoint
 from autodrive.schema import Clip, Split
 from autodrive.students.preprocessing import Resolution, solve_resolution
 from autodrive.students.student import Student, StudentSpec, load_student
@@ -119,6 +122,11 @@ def build_student(config: DictConfig, data: RunData) -> Student:
     return spec.build(texts, config.fps, resolution_of(config, spec.frames_per_group), config.seed)
 
 
+def student_digest(config: DictConfig, student: Student) -> str | None:
+    """Identifies the weights that came from another run's folder; None where the configuration has the recipe."""
+    return weights_digest(student) if config.get("ckpt") or config.student_from else None
+
+
 def check_training(config: DictConfig) -> None:
     """Find a wrong student, resolution, optimiser or schedule before anything is prepared.
 
@@ -186,26 +194,29 @@ def build_loaders(config: DictConfig, data: RunData, student: Student) -> ClipTr
 
 
 def build_training(
-    config: DictConfig, data: RunData, student: Student, loaders: ClipTreeDataModule, files: RunFiles
+    config: DictConfig, data: RunData, student: Student, loaders: ClipTreeDataModule, run: Run
 ) -> Training:
     """Method, trainer, loggers and callbacks, and the checkpoint that a resumed run continues from.
 
     Raises:
-        InputError: The run that is resumed saw other data.
+        InputError: The run that is resumed saw other data, or its checkpoints are not its own.
     """
-    resume_from = resume_checkpoint(config.resume, files, data.selection.fingerprint)
+    assert run.inputs is not None
     method = instantiate(config.method)(
         student=student,
         optimizer=instantiate(config.optimizer),
         schedule=instantiate(config.schedule),
         answers=headline_answers(data.clips["val"], data.writer.book),
     )
-    callbacks = training_callbacks(files, config.batch_size, choosing=bool(method.answers))
+    resume_from = config.resume and checkpoint_to_continue(config.resume, run.inputs, method.state_dict())
+    files = run.files
+    callbacks = training_callbacks(files, config.batch_size, choosing=bool(method.answers), resume=config.resume)
     trainer = instantiate(
         config.trainer,
         max_steps=config.num_steps,
         val_check_interval=validation_interval(config.num_steps, config.trainer.val_check_interval),
         callbacks=list(callbacks),
+        plugins=[WholeCheckpoints(run.inputs)],
         logger=[instantiate(logger, save_dir=str(files.folder)) for logger in (config.logger or {}).values()],
         default_root_dir=str(files.folder),
     )
@@ -224,7 +235,7 @@ def build_watcher(config: DictConfig) -> Watcher:
         InputError: The run holds no student, or its questions do not ask for the class.
     """
     ckpt = Path(config.ckpt)
-    run = run_config(ckpt)
+    run = run_config(ckpt, unused=TRAINING_ONLY)
     run.fps = config.fps
     book: TaskBook = instantiate(run.prompts)
     question = class_question([instantiate(node) for node in run.questions.values()], book.headline, ckpt)

@@ -14,8 +14,9 @@ from autodrive.schema import Mode, Split
 
 POSITIVE_KEYS = ("fps", "duration_s", "tokens_per_clip", "lr", "batch_size", "tokens_per_row", "num_steps")
 NON_NEGATIVE_KEYS = ("seed", "num_workers")
-# Where, how fast and by what way a run is made rather than what it computes: they may differ when it is continued.
-MACHINE_KEYS = frozenset({"resume", "num_workers", "paths", "logger"})
+# Where, how fast and by what way a run is made rather than what it computes: they may differ when it is continued. The
+# student that a run starts from is known by its weights, wherever its folder lies.
+MACHINE_KEYS = frozenset({"resume", "student_from", "num_workers", "paths", "logger"})
 MAX_FOLDER_NAME = 200
 LEADING_FOLDERS = re.compile(r"(?<=-)/?(?:[^/_]+/)+(?=[^/_]+/[^/])")  # of a path, all but its last two parts
 
@@ -117,12 +118,17 @@ def check_values(config: DictConfig) -> None:
 
 def config_hash(config: DictConfig) -> str:
     """Identifies what a configuration computes: 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(computed_values(config), sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def computed_values(config: DictConfig) -> dict[str, Any]:
+    """What a configuration computes with, as plain values: all of it but what only says where and how fast."""
     content = OmegaConf.to_container(config, resolve=True)
     assert isinstance(content, dict)
     kept = {str(key): value for key, value in content.items() if key not in MACHINE_KEYS | {"frame_cache"}}
     if (codec := lossy_codec(config)) is not None:
         kept["frame_cache"] = codec
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return kept
 
 
 def lossy_codec(config: DictConfig) -> Any:

@@ -16,12 +16,13 @@ from autodrive.entry_point import CommandLine, run_with_hydra
 from autodrive.inference.timeline import measured, window_clips
 from autodrive.reporting.timeline import draw_timeline
 from autodrive.runs.folder import run_config
+from autodrive.runs.foreign import TRAINING_ONLY
 from autodrive.runs.machine import quiet_libraries, share_cores
 
 
 def with_run_values(config: DictConfig, command_line: CommandLine) -> DictConfig:
     """The run's frame rate and duration where the command line leaves them to it; InputError if `ckpt` is no run."""
-    run = run_config(Path(config.ckpt))
+    run = run_config(Path(config.ckpt), unused=TRAINING_ONLY)
     for key, value in (("fps", run.fps), ("window_s", run.duration_s)):
         if config[key] is None:
             config[key] = value

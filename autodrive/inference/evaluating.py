@@ -14,6 +14,7 @@ from autodrive.runs.folder import RunFiles
 from autodrive.schema import Mode, Split, write_jsonl
 from autodrive.students.student import Student
 from autodrive.tasks.scorecard import scorecard
+from autodrive.whole_files import whole
 
 
 @dataclass(frozen=True)
@@ -69,5 +70,6 @@ def evaluate(
     write_jsonl(files.annotations, [annotation for c in clips for annotation in c.annotations])
     write_jsonl(files.predictions, predictions)
     write_jsonl(files.dropped, data.set_aside)
-    files.metrics.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+    with whole(files.metrics) as partial:
+        partial.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
     return metrics

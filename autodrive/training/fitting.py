@@ -29,9 +29,18 @@ class Training:
     resume_from: Path | None
 
     def fit(self) -> None:
-        """Train to the last step, and give the student the weights of its best validation."""
+        """Train to the last step, and give the student the weights of its best validation.
+
+        Raises:
+            KeyboardInterrupt: The user stopped it.
+        """
         checkpoint = None if self.resume_from is None else str(self.resume_from)
-        self.trainer.fit(self.method, self.loaders, ckpt_path=checkpoint)
+        try:
+            self.trainer.fit(self.method, self.loaders, ckpt_path=checkpoint)
+        except SystemExit:
+            if not self.trainer.interrupted:
+                raise
+            raise KeyboardInterrupt from None  # which Lightning turns into an exit with code 1
         self.callbacks.checkpoints.restore(self.method)
 
     def log(self, metrics: Mapping[str, float]) -> None:
