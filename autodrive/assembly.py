@@ -119,7 +119,7 @@ def build_student(config: DictConfig, data: RunData) -> Student:
         return saved_student(config, Path(config.student_from))
     spec = student_spec(config)
     texts = training_texts(data.clips["train"], data.writer)
-    return spec.build(texts, config.fps, resolution_of(config, spec.frames_per_group), config.seed)
+    return spec.build(texts, resolution_of(config, spec.frames_per_group), config.seed)
 
 
 def student_digest(config: DictConfig, student: Student) -> str | None:
@@ -157,10 +157,10 @@ def student_spec(config: DictConfig) -> StudentSpec:
 
 
 def saved_student(config: DictConfig, run: Path) -> Student:
-    """The student that a run folder holds, set to this configuration's frame rate and resolution."""
+    """The student that a run folder holds, set to this configuration's resolution."""
     student = load_student(RunFiles(run).student)
     resolution = resolution_of(config, student.processor.frames_per_group)
-    student.processor = student.processor.with_settings(config.fps, resolution)
+    student.processor = student.processor.with_resolution(resolution)
     return student
 
 

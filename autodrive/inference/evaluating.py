@@ -54,7 +54,7 @@ def evaluate(
         bar = progress.add_task(title, total=len(clips))
         replies = answer_questions(
             student.to(exam.device),
-            loaders.questions(exam.split, exam.modes),
+            loaders.question_dataloader(exam.split, exam.modes),
             questions,
             book,
             respondent_of(student),

@@ -65,7 +65,7 @@ class TinyQwen2_5_VL:  # noqa: N801
     text_kv_heads: int = 2
     text_mlp: int = 256
 
-    def build(self, texts: Iterable[str], fps: float, resolution: Resolution, seed: int) -> QwenStudent:
+    def build(self, texts: Iterable[str], resolution: Resolution, seed: int) -> QwenStudent:
         """Train the tokenizer, draw the weights, and wrap both; see `StudentSpec`."""
         tokenizer = train_tokenizer(texts, self.vocab_size)
         model = Qwen2_5_VLForConditionalGeneration(self._config(tokenizer.get_vocab()))
@@ -75,7 +75,7 @@ class TinyQwen2_5_VL:  # noqa: N801
             image_mean=(PIXEL_MEAN,) * 3,
             image_std=(PIXEL_STD,) * 3,
         )
-        processor = QwenProcessor(tokenizer, vision, resolution, fps, self.position_mode)
+        processor = QwenProcessor(tokenizer, vision, resolution, self.position_mode)
         return QwenStudent(self.name, model, processor)
 
     def _config(self, vocabulary: dict[str, int]) -> Qwen2_5_VLConfig:
