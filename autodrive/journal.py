@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from autodrive.errors import InputError
-from autodrive.text_files import unwritable
 
 
 class Journal:
@@ -53,7 +52,7 @@ class Journal:
         """Write one record; it is on the disk when this returns.
 
         Raises:
-            InputError: The disk is full; the next time, what was appended before is read back.
+            OSError: The disk is full; the next time, what was appended before is read back.
         """
         assert self._file is not None, "a journal is appended to inside its with block"
         try:
@@ -62,17 +61,14 @@ class Journal:
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise unwritable(self.path, error) from error
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def __enter__(self) -> "Journal":
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a+b") as file:
-                self._drop_torn_line(file)
-            # Unbuffered: closing must not try again to write what a full disk refused.
-            self._file = self.path.open("ab", buffering=0)
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a+b") as file:
+            self._drop_torn_line(file)
+        # Unbuffered: closing must not try again to write what a full disk refused.
+        self._file = self.path.open("ab", buffering=0)
         return self
 
     def __exit__(

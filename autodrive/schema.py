@@ -10,7 +10,8 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from autodrive.errors import InputError
-from autodrive.text_files import replace_file, text_lines
+from autodrive.text_files import text_lines
+from autodrive.whole_files import whole
 
 Split = Literal["train", "val", "test"]
 Mode = Literal["direct", "reasoning"]
@@ -290,9 +291,6 @@ def iterate_jsonl(path: Path, record: type[RecordT]) -> Iterator[RecordT]:
 
 
 def write_jsonl(path: Path, records: Iterable[Record]) -> None:
-    """Write records, one a line, to a file that is whole or not there.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
-    replace_file(path, (record.model_dump_json() + "\n" for record in records))
+    """Write records, one a line, to a file that is whole or not there; raises OSError as `whole` does."""
+    with whole(path) as partial, partial.open("w", encoding="utf-8") as lines:
+        lines.writelines(record.model_dump_json() + "\n" for record in records)

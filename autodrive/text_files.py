@@ -1,8 +1,7 @@
-"""Text files: read line by line and refused in one line where they are no text; replaced whole or not at all."""
+"""Text files that people bring: read line by line, or refused in one line where they are no text."""
 
 import codecs
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 from autodrive.errors import InputError
@@ -48,26 +47,3 @@ def _decoded(path: Path, number: int, line: bytes, fix: str) -> str:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}:{number}: not UTF-8 (byte 0x{line[error.start]:02x}); {fix}") from None
     return text.removeprefix("\ufeff") if number == 1 else text
-
-
-def replace_file(path: Path, parts: Iterable[str]) -> None:
-    """Write a file beside its place and move it there once it is whole.
-
-    Raises:
-        InputError: It cannot be written: the disk is full, or the folder is not writable.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(parts)
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise unwritable(path, error) from error
-
-
-def unwritable(path: Path, error: OSError) -> InputError:
-    """What to tell of a file or folder that cannot be written."""
-    return InputError(f"{path}: cannot be written ({error.strerror}); make room or choose another folder")

@@ -1,18 +1,27 @@
-"""Errors of loader processes, with real processes."""
+"""What loaders read, and the errors of their processes, which are real ones here."""
 
 import json
 import pickle
 from pathlib import Path
+from typing import cast
 
 import pytest
+import torch
+from patch_student import PatchVisual, build_patch_student
+from records import make_clip, make_view
+from run_samples import label_set, task_book
 from running import run
 from torch.utils.data import Dataset
+from video_files import write_video
 
 from autodrive.datasets.manifest import load_clips
 from autodrive.errors import InputError
+from autodrive.mixture.datamodule import BranchWriter, ClipReader, TrainingTrees
 from autodrive.mixture.loader import InputLoader
+from autodrive.mixture.mixture import Visit
 from autodrive.video.container import UnusableVideo
-from autodrive.video.frame_grid import FrameRateUnavailable
+from autodrive.video.decoder import PyAVDecoder
+from autodrive.video.frame_grid import FrameGrid, FrameRateUnavailable
 
 ERRORS = [
     UnusableVideo(Path("a.mp4"), "truncated", "it was cut off"),
@@ -64,3 +73,12 @@ def test_a_bad_clip_ends_an_evaluation_with_one_line(
     assert run("eval", f"ckpt={smoke_run}", *where, "num_workers=1") == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(f"error: {clip.road.path}: truncated: the last frame is at")
+
+
+def test_the_phase_of_a_visit_moves_the_frames_that_are_taught(tmp_path: Path):
+    view = make_view(write_video(tmp_path / "a.mp4", num_frames=60, fps=30), native_fps=30)
+    reader = ClipReader(PyAVDecoder(), build_patch_student(["words"], seed=0).processor, FrameGrid(2))
+    trees = TrainingTrees(reader, BranchWriter(task_book(), label_set()))
+    clip = make_clip(view, end_s=2.0)
+    seen = [cast(PatchVisual, trees[Visit(clip, (), 0, phase)].visual).patches for phase in (0.0, 0.5)]
+    assert not torch.equal(*seen)

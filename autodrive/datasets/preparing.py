@@ -19,10 +19,10 @@ from autodrive.datasets.splits import assign_splits, check_fractions
 from autodrive.datasets.windows import ManifestPlace, cut_video
 from autodrive.errors import InputError
 from autodrive.schema import ROAD, SPLITS, Clip, SetAside, SourceVideo, write_jsonl
-from autodrive.text_files import replace_file
 from autodrive.video.chunker import default_stride_s
 from autodrive.video.preflight import VideoInfo
 from autodrive.video.scan_cache import ScanCache, ScanResult
+from autodrive.whole_files import whole
 
 UNLABELLED = "unlabelled"
 MAX_SCAN_THREADS = 8
@@ -114,6 +114,7 @@ def prepare(
     Raises:
         InputError: A setting is wrong, the source is not there or contradicts itself, or no video is usable (then
             quarantine.jsonl says why for each).
+        OSError: `out` cannot be written: the disk is full, or permission is missing.
     """
     out = Path(os.path.abspath(out))
     place = ManifestPlace(out, out if data_dir is None else Path(os.path.abspath(data_dir)))
@@ -169,7 +170,8 @@ def _prepare(adapter: Adapter, place: ManifestPlace, settings: PrepareSettings, 
         num_scans_reused=cache.num_reused,
         settings=asdict(settings) | {"stride_s": stride_s},
     )
-    replace_file(out / "prepare.json", [json.dumps(asdict(report), indent=2) + "\n"])
+    with whole(out / "prepare.json") as partial:
+        partial.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
     # Last, since the manifest's presence says that everything else is there.
     write_jsonl(out / "clips.jsonl", clips)
     return report

@@ -55,7 +55,7 @@ def read_folder(folder: Path, own: Iterable[Path] = ()) -> tuple[list[Path], lis
     videos: list[Path] = []
     aside: list[SetAside] = []
     for path, reason, detail in _entries(folder):
-        if path.name.removesuffix(".partial") in PREPARED_FILES or os.path.realpath(path) in known:
+        if path.name in PREPARED_FILES or os.path.realpath(path) in known:
             continue
         if reason is None:
             videos.append(path)
