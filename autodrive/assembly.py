@@ -6,7 +6,6 @@ The only place that sees the whole configuration. Verbs call it; rooms receive w
 import hashlib
 import json
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -25,11 +24,12 @@ from autodrive.errors import InputError
 from autodrive.inference.answering import weights_digest
 from autodrive.inference.evaluating import Exam
 from autodrive.inference.timeline import Watcher, class_question
+from autodrive.label_sets import shipped_label_sets
 from autodrive.labels import LabelSet
 from autodrive.mixture.datamodule import Batching, BranchWriter, ClipReader, ClipTreeDataModule, training_texts
 from autodrive.mixture.mixture import Mixture
 from autodrive.mixture.run_data import RunData
-from autodrive.mixture.selection import select_clips
+from autodrive.mixture.selection import Wanted, select_clips
 from autodrive.reporting.wandb_run import wandb_mode
 from autodrive.runs.checkpoints import WholeCheckpoints, checkpoint_to_continue
 from autodrive.runs.folder import RunFiles, run_config
@@ -101,14 +101,11 @@ def load_run_data(config: DictConfig, needed: Sequence[Split], asked: Sequence[S
     taught = supplied(teaching, [clip for clip in clips if clip.split not in (None, *asked)])
     questions = supplied(asking, [clip for clip in clips if clip.split in asked])
     by_id = {member.clip.id: member for member in (*taught.clips, *questions.clips)}
-    selection = select_clips(clips, by_id, labels, FrameGrid(config.fps), needed)
-    # The same file may be taught and asked; what is wrong with a row is said once.
-    set_aside = list(dict.fromkeys([*taught.set_aside, *questions.set_aside]))
-    if set_aside:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(s.reason for s in set_aside).most_common())
-        log.warning("%d annotations are set aside (%s); each is in dropped.jsonl", len(set_aside), reasons)
+    trains = "train" in needed and "train" not in asked
+    wanted = Wanted(needed, trains, shipped_label_sets())
+    selection = select_clips(clips, by_id, labels, FrameGrid(config.fps), wanted)
     plan = None
-    if "train" in needed and "train" not in asked:  # a wrong ratio is found before training starts
+    if trains:  # a wrong ratio is found before training starts
         plan = mixture.plan(selection.clips["train"], tuple(config.annotations), config.seed)
         if config.batch_size > len(plan.visits):  # a batch would hold the same clip again and again
             fix = f"give batch_size={len(plan.visits)} or less" if plan.visits else "give annotations of these clips"
@@ -119,7 +116,12 @@ def load_run_data(config: DictConfig, needed: Sequence[Split], asked: Sequence[S
                 "questions: none of task %s with options for the val split; the newest checkpoint counts as the best"
             )
             log.warning(message, book.headline)
-    return RunData(labels, BranchWriter(book, labels), selection, mixture, plan, set_aside)
+    # The same file may be taught and asked; what is wrong with a row is said once.
+    set_aside = list(dict.fromkeys([*taught.set_aside, *questions.set_aside]))
+    data = RunData(labels, BranchWriter(book, labels), selection, mixture, plan, set_aside)
+    for line in data.lines():  # before the hours that a training takes; under its table, too
+        log.warning(line)
+    return data
 
 
 def build_student(config: DictConfig, data: RunData) -> Student:

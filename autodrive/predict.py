@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from autodrive.config import PredictConfig, check_config
+from autodrive.counted import counted
 from autodrive.entry_point import CommandLine, run_with_hydra
 from autodrive.errors import InputError
 from autodrive.runs.folder import run_config
@@ -53,7 +54,7 @@ def job(config: DictConfig) -> dict[str, Any]:
     frames = watcher.frames_to_show(clips[timeline.best])
     class_names = [watcher.writer.labels[name].short for name in timeline.classes]
     draw_timeline(out / "timeline.png", video.name, timeline, class_names, frames)
-    table = Table(title=f"{record['video']}: {len(record['windows'])} windows")
+    table = Table(title=f"{record['video']}: {counted(len(record['windows']), 'window')}")
     table.add_column("window (s)", justify="right")
     for name in timeline.classes:
         table.add_column(f"P({name})", justify="right")

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.labels import LabelSet
+from autodrive.mixture.loader import InputLoader
 from autodrive.mixture.mixture import Visit, VisitSchedule
 from autodrive.schema import Annotation, Clip, Mode, Question, Split
 from autodrive.tasks.task_book import TaskBook
@@ -169,7 +170,7 @@ class Batching:
     def loader(self, dataset: Dataset, **how) -> DataLoader:
         """A loader of packed rows; `how` says in which order they come."""
         # spawn: forked children of a process that already runs decoder or tokenizer threads can deadlock
-        return DataLoader(
+        return InputLoader(
             dataset,
             num_workers=self.num_workers,
             collate_fn=partial(pack_trees, tokens_per_row=self.tokens_per_row, loss_mean=self.loss_mean),

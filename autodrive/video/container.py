@@ -1,5 +1,6 @@
 """Opening video files safely and reading their timestamps, shared by the decoders and the pre-flight scan."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -36,19 +37,15 @@ class UnusableVideo(InputError):  # noqa: N818 - named for what it says about th
         self.detail = detail
         super().__init__(f"{path}: {reason}: {detail}; replace the file or run python -m autodrive.prepare again")
 
-    def __reduce__(self) -> tuple:
-        # Exceptions pickle by their message alone; scans run in worker processes and need the parts.
-        return (type(self), (self.path, self.reason, self.detail))
-
 
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file and its first video stream; both are closed on leaving.
 
     Raises:
-        UnusableVideo: The file is missing, empty, not a video, cut off before its index, or has no video stream.
+        UnusableVideo: The file is missing, unreadable, empty, no video, cut off before its index, or has no picture.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # nor a pipe, which would never answer
         raise UnusableVideo(path, "missing", "no such file")
     try:
         container = av.open(str(path), options=OPEN_OPTIONS)
@@ -61,10 +58,13 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def _cannot_open(path: Path, error: Exception) -> UnusableVideo:
-    if path.stat().st_size == 0:
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError as refusal:
+        return UnusableVideo(path, "unreadable", f"{refusal.strerror}; make it readable")
+    if not head:
         return UnusableVideo(path, "zero_byte", "the file is empty")
-    with path.open("rb") as file:
-        head = file.read(12)
     if head[4:8] in (b"ftyp", b"moov", b"mdat"):
         return UnusableVideo(path, "truncated", "an mp4 without its index: it was cut off or never finished")
     return UnusableVideo(path, "not_a_video", f"FFmpeg cannot read it ({type(error).__name__})")

@@ -70,8 +70,8 @@ def scan(path: Path) -> VideoInfo:
     """Check a file and measure it.
 
     Raises:
-        UnusableVideo: With reason missing, zero_byte, not_a_video, no_video_stream, truncated, no_timestamps,
-            single_frame, absurd_fps, variable_frame_rate, rotated or changing_size.
+        UnusableVideo: With reason missing, unreadable, zero_byte, not_a_video, no_video_stream, truncated,
+            no_timestamps, single_frame, absurd_fps, variable_frame_rate, rotated or changing_size.
     """
     try:
         with open_video(path) as (container, stream):
