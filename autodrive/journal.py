@@ -42,7 +42,7 @@ class Journal:
                     return
                 try:
                     record = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     record = None
                 if not isinstance(record, dict):
                     raise InputError(f"{self.path}:{number}: not a JSON object; remove that line")

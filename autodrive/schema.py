@@ -60,12 +60,14 @@ class View(DataFile):
         width: Pixels.
         height: Pixels.
         offset_s: Time on the road camera's clock at which this file's first frame was taken.
+        num_bytes: Length of the file, by which a run notices that it was replaced; None: not compared.
     """
 
     native_fps: float = Field(gt=0)
     width: int = Field(gt=0)
     height: int = Field(gt=0)
     offset_s: float = 0.0
+    num_bytes: int | None = Field(default=None, gt=0)
 
 
 ViewT = TypeVar("ViewT", SourceView, View)

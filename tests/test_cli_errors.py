@@ -118,7 +118,7 @@ def missing_video(clips: Records) -> Records:
         (without("split", "test"), [], ["the test split is empty"]),
         (without("split", "val"), [], ["the val split is empty"]),
         (without("label", "collision"), [], ["no training clips of class collision", "labels=event2"]),
-        (missing_video, [], ["1 of 27 videos are missing", "gone.mp4"]),
+        (missing_video, [], ["1 of 27 videos missing", "gone.mp4"]),
         (lambda clips: [*clips, clips[0]], [], ["occurs twice"]),
         (lambda clips: clips, ["fps=60"], ["fps=60: no clip has that frame rate", "fps=31.5"]),
         (lambda clips: clips, ["mixture=unbalanced", "labels=event2"], ["mixture.balance.natural_ratio names"]),

@@ -2,9 +2,11 @@
 
 import json
 import pickle
+from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
+import av
 import pytest
 import torch
 from patch_student import PatchVisual, build_patch_student
@@ -19,9 +21,10 @@ from autodrive.errors import InputError
 from autodrive.mixture.datamodule import BranchWriter, ClipReader, TrainingTrees
 from autodrive.mixture.loader import InputLoader
 from autodrive.mixture.mixture import Visit
-from autodrive.video.container import UnusableVideo
+from autodrive.video.container import UnusableVideo, check_native_fps
 from autodrive.video.decoder import PyAVDecoder
 from autodrive.video.frame_grid import FrameGrid, FrameRateUnavailable
+from autodrive.video.preflight import scan
 
 ERRORS = [
     UnusableVideo(Path("a.mp4"), "truncated", "it was cut off"),
@@ -76,9 +79,26 @@ def test_a_bad_clip_ends_an_evaluation_with_one_line(
 
 
 def test_the_phase_of_a_visit_moves_the_frames_that_are_taught(tmp_path: Path):
-    view = make_view(write_video(tmp_path / "a.mp4", num_frames=60, fps=30), native_fps=30)
+    view = make_view(str(write_video(tmp_path / "a.mp4", num_frames=60, fps=30)), native_fps=30)
     reader = ClipReader(PyAVDecoder(), build_patch_student(["words"], seed=0).processor, FrameGrid(2))
     trees = TrainingTrees(reader, BranchWriter(task_book(), label_set()))
     clip = make_clip(view, end_s=2.0)
     seen = [cast(PatchVisual, trees[Visit(clip, (), 0, phase)].visual).patches for phase in (0.0, 0.5)]
     assert not torch.equal(*seen)
+
+
+def test_a_manifest_with_a_wrong_frame_rate_is_refused_at_the_first_read(tmp_path: Path):
+    path = write_video(tmp_path / "a.mp4", num_frames=60, fps=30)
+    reader = ClipReader(PyAVDecoder(), build_patch_student(["words"], seed=0).processor, FrameGrid(45))
+    clip = make_clip(make_view(str(path), native_fps=60), end_s=2.0)
+    with pytest.raises(UnusableVideo, match="wrong_frame_rate: the manifest says native_fps=60, the file has 30"):
+        reader.read(clip)
+
+
+def test_a_header_that_differs_from_the_frames_does_not_matter(tmp_path: Path):
+    """The rate in the header is a hint; a Matroska of 10 frames per second may say 30."""
+    pts = range(0, 60 * 100, 100)
+    path = write_video(tmp_path / "a.mkv", num_frames=60, fps=30, pts=pts, time_base=Fraction(1, 1000))
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate == 30
+    check_native_fps(path, scan(path).native_fps)

@@ -24,6 +24,7 @@ OPEN_OPTIONS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,dv",
 }
 
+NATIVE_FPS_TOLERANCE = 0.05
 # How far, in frame intervals, the last requested time may lie after the last frame's start.
 END_TOLERANCE_FRAMES = 1.5
 
@@ -100,6 +101,29 @@ def presentation_times(path: Path) -> NDArray[np.float64]:
     if not known or len(known) != len(pts) or time_base is None:
         raise UnusableVideo(path, "no_timestamps", f"{len(pts) - len(known)} of {len(pts)} frames have no time")
     return np.array([seconds(value, known[0], time_base) for value in known])
+
+
+def check_native_fps(path: Path, native_fps: float) -> None:
+    """Refuse a file that has another frame rate than its manifest says: frames would be repeated or left out.
+
+    The header's rate costs nothing and is nearly always right; where it differs, the times of all frames decide.
+
+    Raises:
+        UnusableVideo: The rates differ by more than 5 %, or the file cannot be opened.
+    """
+    with open_video(path) as (_, stream):
+        header_fps = float(stream.average_rate or 0)
+    if _is_near(header_fps, native_fps):
+        return
+    times_s = presentation_times(path)
+    measured_fps = (len(times_s) - 1) / float(times_s[-1]) if times_s[-1] > 0 else 0.0
+    if not _is_near(measured_fps, native_fps):
+        detail = f"the manifest says native_fps={native_fps:g}, the file has {measured_fps:.4g} frames per second"
+        raise UnusableVideo(path, "wrong_frame_rate", detail)
+
+
+def _is_near(fps: float, native_fps: float) -> bool:
+    return abs(fps - native_fps) <= NATIVE_FPS_TOLERANCE * native_fps
 
 
 def check_count(path: Path, decoder: str, count: int, expected: int) -> None:
