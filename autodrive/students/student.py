@@ -24,6 +24,7 @@ from autodrive.students.processor import Processor
 from autodrive.students.tree_attention import check_tree_attention, use_tree_attention
 from autodrive.trees.clip_tree import ClipTree, TreeRow
 from autodrive.trees.layout import TreeLayout
+from autodrive.whole_files import whole
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # by the names that configurations use
 SETTINGS_FILE = "student.json"
@@ -144,16 +145,20 @@ class Student(nn.Module, ABC):
                 part.activation_checkpointing_enable({"use_reentrant": False})
 
     def save(self, folder: Path) -> None:
-        """Write the weights in the layout of the family's checkpoints, an adapter in peft's, and `student.json`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.write(folder, adapters.base_weights(self.model))
-        settings = {
-            "family": self.family,
-            "name": self.name,
-            "processor": self.processor.settings(),
-            "adapter": adapters.write_adapter(self.model, folder),
-        }
-        (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        """Write the weights in the layout of the family's checkpoints, an adapter in peft's, and `student.json`.
+
+        The folder takes the place of whatever has its name, once it is whole.
+        """
+        with whole(folder) as partial:
+            partial.mkdir()
+            self.write(partial, adapters.base_weights(self.model))
+            settings = {
+                "family": self.family,
+                "name": self.name,
+                "processor": self.processor.settings(),
+                "adapter": adapters.write_adapter(self.model, partial),
+            }
+            (partial / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def load_student(folder: Path, dtype: torch.dtype = torch.float32) -> Student:
@@ -198,12 +203,11 @@ class StudentSpec(Protocol):
     full_size: ClassVar[bool]
     frames_per_group: ClassVar[int]
 
-    def build(self, texts: Iterable[str], fps: float, resolution: Resolution, seed: int) -> Student:
+    def build(self, texts: Iterable[str], resolution: Resolution, seed: int) -> Student:
         """Build the student.
 
         Args:
             texts: Everything the student will read or write; a student from scratch trains its tokenizer on them.
-            fps: Requested frames per second.
             resolution: Bounds on the visual tokens of a group of frames.
             seed: Seed of the weights of a student from scratch; pretrained ones ignore it.
         """
