@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -22,6 +23,7 @@ from autodrive.trees.sample import Branch, ClipSample, Turn, Video
 from autodrive.video.decoder import DecodedFrames, Decoder
 from autodrive.video.frame_cache import FrameCache, NoFrameCache
 from autodrive.video.frame_grid import FrameGrid
+from autodrive.workers import deaf_to_ctrl_c
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ class Batching:
     def loader(self, dataset: Dataset, **how) -> DataLoader:
         """A loader of packed rows; `how` says in which order they come."""
         # spawn: forked children of a process that already runs decoder or tokenizer threads can deadlock
-        return DataLoader(
+        return _Loader(
             dataset,
             num_workers=self.num_workers,
             collate_fn=partial(pack_trees, tokens_per_row=self.tokens_per_row, loss_mean=self.loss_mean),
@@ -167,6 +169,12 @@ class Batching:
             persistent_workers=self.num_workers > 0,  # a fresh worker imports for seconds at every validation
             **how,
         )
+
+
+class _Loader(DataLoader):
+    def __iter__(self) -> Any:
+        with deaf_to_ctrl_c():
+            return super().__iter__()
 
 
 def question_loader(
