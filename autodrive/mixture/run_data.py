@@ -57,6 +57,8 @@ class RunData:
             "annotations_set_aside": len(self.annotations_set_aside),
             "set_aside": self.lines(),
         }
+        if self.labels.folds:
+            facts["folded_classes"] = dict(self.labels.counts_as)
         if self.plan is not None:
             annotations = self.plan.annotations_per_epoch()
             facts["mixture"] = {
