@@ -16,6 +16,7 @@ from autodrive.bounds import Choices, Count, Even, Seed
 from autodrive.datasets.exclusive import exclusive
 from autodrive.errors import InputError
 from autodrive.schema import SetAside, SourceVideo, Split
+from autodrive.workers import deaf_to_ctrl_c
 from autodrive.world.film import film_scene
 from autodrive.world.settings import CONDITIONS, SCENARIOS, WorldSettings
 
@@ -166,10 +167,14 @@ def _map(tasks: list[_Task], workers: int) -> Iterator[SetAside | None]:
     if workers == 1:
         yield from map(_film_and_record, tasks)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_film_and_record, task) for task in tasks]
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        with deaf_to_ctrl_c():
+            futures = [pool.submit(_film_and_record, task) for task in tasks]
         for future in as_completed(futures):
             yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _film_and_record(task: _Task) -> SetAside | None:

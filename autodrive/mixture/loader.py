@@ -11,6 +11,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from autodrive.errors import InputError
+from autodrive.workers import deaf_to_ctrl_c
 
 
 class InputLoader(DataLoader):
@@ -20,7 +21,9 @@ class InputLoader(DataLoader):
         super().__init__(_Fetched(dataset), collate_fn=_Collated(collate_fn), **how)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        for batch in super().__iter__():
+        with deaf_to_ctrl_c():  # the processes start here
+            batches = super().__iter__()
+        for batch in batches:
             if isinstance(batch, InputError):
                 raise batch
             yield batch

@@ -184,7 +184,13 @@ def load_student(folder: Path, dtype: torch.dtype = torch.float32) -> Student:
     if family not in FAMILIES:
         raise InputError(f"{path}: family {family!r} is not known; choose a student of {', '.join(FAMILIES)}")
     module, _, class_name = FAMILIES[family].rpartition(".")
-    student: Student = getattr(importlib.import_module(module), class_name).read(folder, name, processor, dtype)
+    try:
+        student: Student = getattr(importlib.import_module(module), class_name).read(folder, name, processor, dtype)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from None
+    except Exception as error:  # whatever a file that is cut off or another student's makes a library raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise InputError(f"{folder}: cannot be read ({reason}); restore the student's folder") from None
     if adapter is not None:
         adapters.read_adapter(student.model, folder, adapter)
     return student
