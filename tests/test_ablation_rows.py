@@ -6,7 +6,8 @@ import csv
 
 import numpy as np
 import pytest
-from run_samples import prediction, reader, write_run
+import yaml
+from run_samples import LABELS_FILE, prediction, reader, write_run
 
 from autodrive.ablation.answers import RunAnswers
 from autodrive.ablation.axes import group_rows
@@ -14,6 +15,7 @@ from autodrive.ablation.files import write_tables
 from autodrive.ablation.published import load_published
 from autodrive.ablation.rows import score_row
 from autodrive.ablation.table import summarise
+from autodrive.ablation.wording import remarks
 from autodrive.runs.folder import find_runs, read_run
 
 
@@ -89,3 +91,13 @@ def test_a_score_that_one_seed_does_not_have_is_a_dash(tmp_path):
     with (tmp_path / "ablation.csv").open() as file:
         cells = {row["fps"]: row for row in csv.DictReader(file)}
     assert cells["30"]["collision_f1"] == cells["15"]["collision_precision"] == ""
+
+
+def test_a_run_whose_replies_were_folded_says_so(tmp_path):
+    labels = yaml.safe_load(LABELS_FILE.read_text(encoding="utf-8"))
+    config = {"labels": {**labels, "shown": labels}, "ckpt": "runs/a"}
+    write_run(tmp_path / "own", ["fps=15"], reader(0.8, 0))
+    write_run(tmp_path / "folded", ["fps=30"], reader(0.8, 1), config=config)
+    summary = summarise(find_runs([tmp_path]), load_published(), None, np.random.default_rng(0))
+    (said,) = [line for line in remarks(summary) if "Asked in the student's own classes" in line]
+    assert said.startswith("folded: ")
