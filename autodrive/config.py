@@ -242,7 +242,7 @@ class PrepareKeys(Record):
 
 # Nodes that no class takes as they are, whichever verb has them.
 NODES: Mapping[str, Any] = {
-    "axes": Mapping[str, Mapping[str, Any]],
+    "axes": Mapping[str, Mapping[str, str | int | float]],
     "evaluation": EvaluationKeys,
     "paths": PathKeys,
     "prepare": PrepareKeys,
