@@ -207,7 +207,7 @@ def test_ctrl_c_says_how_to_go_on(world_dir: Path, smoke_run: Path, tmp_path: Pa
     with ctrl_c_once(folder, "checkpoints/last.ckpt"):
         assert run("train", *endless, f'hydra.run.dir="{folder}"') == 130
     error = capsys.readouterr().err
-    assert error.endswith(f"\nstopped by Ctrl-C\ncontinue with: python train.py 'resume={folder}'\n")
+    assert error.endswith(f"\nstopped by Ctrl-C\ncontinue with: python train.py 'resume=\"{folder}\"'\n")
     assert "Traceback" not in error
     assert read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] > 0
 
