@@ -6,28 +6,31 @@ The only place that sees the whole configuration. Verbs call it; rooms receive w
 import hashlib
 import json
 import logging
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from autodrive.annotation.sources import AnnotationSource
 from autodrive.annotation.supply import AnnotatedClip, Supply, supply
+from autodrive.config_check import key_to_blame
 from autodrive.datasets.manifest import load_clips
 from autodrive.datasets.preparing import PrepareSettings, prepare
 from autodrive.errors import InputError
 from autodrive.inference.answering import weights_digest
 from autodrive.inference.evaluating import Exam
 from autodrive.inference.timeline import Watcher, class_question
+from autodrive.label_sets import shipped_label_sets
 from autodrive.labels import LabelSet
 from autodrive.mixture.datamodule import Batching, BranchWriter, ClipReader, ClipTreeDataModule, training_texts
 from autodrive.mixture.mixture import Mixture
 from autodrive.mixture.run_data import RunData
-from autodrive.mixture.selection import select_clips
+from autodrive.mixture.selection import Wanted, select_clips
+from autodrive.reporting.wandb_run import wandb_mode
 from autodrive.runs.checkpoints import WholeCheckpoints, checkpoint_to_continue
 from autodrive.runs.folder import RunFiles, run_config
 from autodrive.runs.foreign import TRAINING_ONLY
@@ -39,7 +42,6 @@ from autodrive.students.student import Student, StudentSpec, load_student
 from autodrive.tasks.task_book import TaskBook
 from autodrive.training.callbacks import training_callbacks
 from autodrive.training.fitting import Training
-from autodrive.training.schedules import validation_interval
 from autodrive.video.frame_grid import FrameGrid
 
 log = logging.getLogger(__name__)
@@ -83,6 +85,13 @@ def load_run_data(config: DictConfig, needed: Sequence[Split], asked: Sequence[S
         {str(name): cast(AnnotationSource, instantiate(source)) for name, source in group.items()}
         for group in (config.annotations, config.questions)
     )
+    for group, sources in (("annotations", teaching), ("questions", asking)):
+        for name, source in sources.items():
+            task = getattr(source, "task", None)  # a file's rows name theirs themselves
+            if task is not None and task not in book.tasks:
+                raise InputError(f"{group}.{name}.task={task}: no such task; choose from {', '.join(book.tasks)}")
+    if "train" in needed:
+        mixture.check_sources(teaching)
     clips = load_clips(prepared_manifest(config))
     known = {clip.id for clip in clips}
 
@@ -92,21 +101,27 @@ def load_run_data(config: DictConfig, needed: Sequence[Split], asked: Sequence[S
     taught = supplied(teaching, [clip for clip in clips if clip.split not in (None, *asked)])
     questions = supplied(asking, [clip for clip in clips if clip.split in asked])
     by_id = {member.clip.id: member for member in (*taught.clips, *questions.clips)}
-    selection = select_clips(clips, by_id, labels, FrameGrid(config.fps), needed)
-    # The same file may be taught and asked; what is wrong with a row is said once.
-    set_aside = list(dict.fromkeys([*taught.set_aside, *questions.set_aside]))
-    if set_aside:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(s.reason for s in set_aside).most_common())
-        log.warning("%d annotations are set aside (%s); each is in dropped.jsonl", len(set_aside), reasons)
+    trains = "train" in needed and "train" not in asked
+    wanted = Wanted(needed, trains, shipped_label_sets())
+    selection = select_clips(clips, by_id, labels, FrameGrid(config.fps), wanted)
     plan = None
-    if "train" in needed and "train" not in asked:  # a wrong ratio is found before training starts
+    if trains:  # a wrong ratio is found before training starts
         plan = mixture.plan(selection.clips["train"], tuple(config.annotations), config.seed)
+        if config.batch_size > len(plan.visits):  # a batch would hold the same clip again and again
+            fix = f"give batch_size={len(plan.visits)} or less" if plan.visits else "give annotations of these clips"
+            message = f"batch_size={config.batch_size}: an epoch has only {len(plan.visits)} visits of training clips"
+            raise InputError(f"{message}; {fix}")
         if not headline_answers(selection.clips["val"], book):
             message = (
                 "questions: none of task %s with options for the val split; the newest checkpoint counts as the best"
             )
             log.warning(message, book.headline)
-    return RunData(labels, BranchWriter(book, labels), selection, mixture, plan, set_aside)
+    # The same file may be taught and asked; what is wrong with a row is said once.
+    set_aside = list(dict.fromkeys([*taught.set_aside, *questions.set_aside]))
+    data = RunData(labels, BranchWriter(book, labels), selection, mixture, plan, set_aside)
+    for line in data.lines():  # before the hours that a training takes; under its table, too
+        log.warning(line)
+    return data
 
 
 def build_student(config: DictConfig, data: RunData) -> Student:
@@ -119,7 +134,7 @@ def build_student(config: DictConfig, data: RunData) -> Student:
         return saved_student(config, Path(config.student_from))
     spec = student_spec(config)
     texts = training_texts(data.clips["train"], data.writer)
-    return spec.build(texts, config.fps, resolution_of(config, spec.frames_per_group), config.seed)
+    return spec.build(texts, resolution_of(config, spec.frames_per_group), config.seed)
 
 
 def student_digest(config: DictConfig, student: Student) -> str | None:
@@ -128,19 +143,29 @@ def student_digest(config: DictConfig, student: Student) -> str | None:
 
 
 def check_training(config: DictConfig) -> None:
-    """Find a wrong student, resolution, optimiser or schedule before anything is prepared.
+    """Find a wrong student, resolution, optimiser, schedule, trainer or logger before anything is prepared.
 
     Raises:
         InputError: As `student_spec` and `resolution_of` do, or a value does not suit the optimiser or the schedule.
     """
     resolution_of(config, student_spec(config).frames_per_group)
+    if "wandb" in (config.logger or {}):
+        wandb_mode()
     parameter = torch.nn.Parameter(torch.zeros(1))
-    for key, argument in (("optimizer", [parameter]), ("schedule", 0)):
+    # Classes of other libraries check much of what they are given only when they are built.
+    trials: dict[str, Callable[[DictConfig], Any]] = {
+        "optimizer": lambda node: instantiate(node)([parameter]),
+        "schedule": lambda node: instantiate(node)(0),
+        "trainer": lambda node: instantiate(node, max_steps=config.num_steps, logger=False),
+    }
+    for group, build in trials.items():
         try:
-            instantiate(config[key])(argument)
-        except (TypeError, ValueError) as error:
-            text = " ".join(str(error).split())
-            raise InputError(f"{key}: {text}; fix the value below {key}, see --cfg job") from None
+            build(config[group])
+        except (TypeError, ValueError, InstantiationException) as error:
+            key = key_to_blame(config[group], build)
+            where = group if key is None else f"{group}.{key}={config[group][key]}"
+            text = " ".join(str(error.__cause__ or error).split())
+            raise InputError(f"{where}: {text}; fix the value, see --cfg job") from None
 
 
 def student_spec(config: DictConfig) -> StudentSpec:
@@ -157,10 +182,10 @@ def student_spec(config: DictConfig) -> StudentSpec:
 
 
 def saved_student(config: DictConfig, run: Path) -> Student:
-    """The student that a run folder holds, set to this configuration's frame rate and resolution."""
+    """The student that a run folder holds, set to this configuration's resolution."""
     student = load_student(RunFiles(run).student)
     resolution = resolution_of(config, student.processor.frames_per_group)
-    student.processor = student.processor.with_settings(config.fps, resolution)
+    student.processor = student.processor.with_resolution(resolution)
     return student
 
 
@@ -214,7 +239,6 @@ def build_training(
     trainer = instantiate(
         config.trainer,
         max_steps=config.num_steps,
-        val_check_interval=validation_interval(config.num_steps, config.trainer.val_check_interval),
         callbacks=list(callbacks),
         plugins=[WholeCheckpoints(run.inputs)],
         logger=[instantiate(logger, save_dir=str(files.folder)) for logger in (config.logger or {}).values()],

@@ -172,10 +172,15 @@ def explain(error: BaseException, verb: str) -> str:
     text = _line(str(error))
     if text.startswith("Could not override"):
         hint = f"check the spelling ({_shell(verb, ['--cfg', 'job'])} prints every key)"
-        return f"{text.partition(' To append')[0]} There is no such key; {hint}"
+        key = re.search(r"Could not override '([^']+\.([^'.]+))'", text)
+        if key is None:
+            return f"{text.partition(' To append')[0]} There is no such key; {hint}"
+        return f"{key[1]}: there is no key {key[2]!r}; {hint}, or write +{key[1]}=<value> to add it"
     if text.startswith("Error merging override"):
         return f"{text.removeprefix('Error merging override ')}: {_line(str(error.__cause__))}"
-    return text.partition(" Config search path")[0].strip()
+    text = text.partition(" Config search path")[0].strip()
+    key = error.full_key if isinstance(error, OmegaConfBaseException) else None
+    return text if not key or key in text else f"{key}: {text}"
 
 
 def _line(text: str) -> str:

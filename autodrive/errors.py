@@ -1,5 +1,6 @@
 """The exceptions that users see, each in a line or two: wrong input, and a stop that they asked for."""
 
+import copyreg
 import errno
 from collections.abc import Sequence
 
@@ -14,6 +15,10 @@ class InputError(Exception):
 
     The message is a single line that says what is wrong, where (file, key or line) and how to fix it.
     """
+
+    def __reduce__(self) -> tuple:
+        # Whatever arguments a subclass takes: one that comes from another process is not made by calling it again.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class RefusedFolderError(InputError):

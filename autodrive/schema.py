@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
@@ -9,10 +10,13 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from autodrive.errors import InputError
+from autodrive.text_files import text_lines
+from autodrive.whole_files import whole
 
 Split = Literal["train", "val", "test"]
 Mode = Literal["direct", "reasoning"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+ENCODING_FIX = "write it again as UTF-8"
 
 
 class Record(BaseModel):
@@ -56,12 +60,14 @@ class View(DataFile):
         width: Pixels.
         height: Pixels.
         offset_s: Time on the road camera's clock at which this file's first frame was taken.
+        num_bytes: Length of the file, by which a run notices that it was replaced; None: not compared.
     """
 
     native_fps: float = Field(gt=0)
     width: int = Field(gt=0)
     height: int = Field(gt=0)
     offset_s: float = 0.0
+    num_bytes: int | None = Field(default=None, gt=0)
 
 
 ViewT = TypeVar("ViewT", SourceView, View)
@@ -157,6 +163,10 @@ class Annotation(Record):
     label set turn them into words. `options` are in the order shown; `answer` is one of them if there are any. `think`
     is a trace that leads to the answer: an annotation that has one is taught in reasoning mode.
 
+    Where a student is evaluated with another label set than it was taught, `options` are its own classes, and
+    `option_classes` the class of the other set that each of them counts as; `answer` is one of these. Elsewhere
+    `option_classes` is empty.
+
     Several references for a free-text question are several annotations with the same task and question: each is taught
     by itself, and evaluation asks the question once and compares the reply with all of them.
     """
@@ -166,6 +176,7 @@ class Annotation(Record):
     task: str
     question: str
     options: tuple[str, ...] = ()
+    option_classes: tuple[str, ...] = ()
     answer: str
     think: str | None = None
     generator: str
@@ -173,9 +184,16 @@ class Annotation(Record):
 
     @model_validator(mode="after")
     def _answer_is_an_option(self) -> "Annotation":
-        if self.options and self.answer not in self.options:
-            raise ValueError(f"answer {self.answer!r} is not among the options {list(self.options)}")
+        if self.option_classes and len(self.option_classes) != len(self.options):
+            raise ValueError(f"{len(self.option_classes)} option_classes for {len(self.options)} options")
+        if self.options and self.answer not in self.answers:
+            raise ValueError(f"answer {self.answer!r} is not among the options {list(self.answers)}")
         return self
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What choosing each option is taken to say, in the values of `answer`."""
+        return self.option_classes or self.options
 
     @classmethod
     def create(
@@ -187,6 +205,7 @@ class Annotation(Record):
         generator: str,
         options: Iterable[str] = (),
         think: str | None = None,
+        option_classes: Iterable[str] = (),
     ) -> "Annotation":
         """Build an annotation whose id is the hash of everything that is taught, and of who made it."""
         options = tuple(options)
@@ -198,6 +217,7 @@ class Annotation(Record):
             task=task,
             question=question,
             options=options,
+            option_classes=tuple(option_classes),
             answer=answer,
             think=think,
             generator=generator,
@@ -241,11 +261,14 @@ class Prediction(Reply):
     """A reply beside its reference, and what was read from it: a line of predictions.jsonl.
 
     `answer` is the reference, `other_answers` are further ones of a free-text question. `parsed` is a canonical value
-    or None; `failure` says why nothing could be read.
+    or None; `failure` says why nothing could be read. Of a question about the class, `answer` and `parsed` are classes
+    of the run's label set. So are `options`, unless the student was taught another label set: then `options` (and
+    `option_log_probs`) are its own classes as shown, and `option_classes` what each of them counts as.
     """
 
     source_video_id: str
     data_fingerprint: str
+    option_classes: tuple[str, ...] = ()
     answer: str
     other_answers: tuple[str, ...] = ()
     parsed: str | None = None
@@ -264,36 +287,29 @@ def read_jsonl(path: Path, record: type[RecordT]) -> list[RecordT]:
     """Read a manifest.
 
     Raises:
-        InputError: the file is missing, or a line is not a valid record (named by its number).
+        InputError: The file is missing or cannot be read as UTF-8 text, or a line is not a valid record (named by its
+            number).
     """
     return list(iterate_jsonl(path, record))
 
 
 def iterate_jsonl(path: Path, record: type[RecordT]) -> Iterator[RecordT]:
     """Yield the records of a manifest one by one; raises as `read_jsonl` does."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise InputError(f"{path}: no such manifest; write it with python -m autodrive.prepare, or fix the path")
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                yield record.model_validate_json(line)
-            except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"]) or "line"
-                message = f"{path}:{number}: not a valid {record.__name__}: {where}: {first['msg']}"
-                raise InputError(f"{message}; fix that line or remove it") from None
+    for number, line in text_lines(path, ENCODING_FIX):
+        if not line.strip():
+            continue
+        try:
+            yield record.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "line"
+            message = f"{path}:{number}: not a valid {record.__name__}: {where}: {first['msg']}"
+            raise InputError(f"{message}; fix that line or remove it") from None
 
 
-def write_jsonl(path: Path, records: Iterable[Record]) -> int:
-    """Write records atomically, one a line, and return how many there were."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    count = 0
-    with partial.open("w", encoding="utf-8") as lines:
-        for record in records:
-            lines.write(record.model_dump_json() + "\n")
-            count += 1
-    partial.replace(path)
-    return count
+def write_jsonl(path: Path, records: Iterable[Record]) -> None:
+    """Write records, one a line, to a file that is whole or not there; raises OSError as `whole` does."""
+    with whole(path) as partial, partial.open("w", encoding="utf-8") as lines:
+        lines.writelines(record.model_dump_json() + "\n" for record in records)

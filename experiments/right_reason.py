@@ -25,7 +25,8 @@ from autodrive.mixture.run_data import RunData
 from autodrive.runs.folder import run_config
 from autodrive.schema import Clip
 from autodrive.tasks.scorecard import scorecard
-from autodrive.video.decoder import DecodedFrames
+from autodrive.trees.sample import Video
+from autodrive.video.frame_grid import FrameGrid
 
 BEFORE_S, AFTER_S = 0.1, 0.33
 CONDITIONS = ("as_is", "impact_frozen", "random_frozen")
@@ -43,18 +44,19 @@ class FreezingReader(ClipReader):
     condition: str = "as_is"
     seed: int = 0
 
-    def read(self, clip: Clip, phase: float = 0.0) -> DecodedFrames:
+    def read(self, clip: Clip, phase: float = 0.0) -> Video:
         """As `ClipReader.read`, then frozen."""
-        decoded = super().read(clip, phase)
+        video = super().read(clip, phase)
         if self.condition == "as_is":
-            return decoded
+            return video
+        decoded = video.frames
         event_s = float(clip.event_time_s if clip.event_time_s is not None else clip.metadata["hazard_time_s"])
         start_s = event_s - BEFORE_S if self.condition == "impact_frozen" else self._elsewhere(clip, event_s)
         frozen = (decoded.timestamps_s >= start_s) & (decoded.timestamps_s <= start_s + BEFORE_S + AFTER_S)
         source = torch.arange(len(frozen))
         before = torch.nonzero(~frozen & (decoded.timestamps_s < start_s)).flatten()
         source[frozen] = int(before[-1]) if len(before) else 0
-        return replace(decoded, frames_TCHW=decoded.frames_TCHW[source])
+        return replace(video, frames=replace(decoded, frames_TCHW=decoded.frames_TCHW[source]))
 
     def _elsewhere(self, clip: Clip, event_s: float) -> float:
         """Start of a window of the same length that does not touch the impact's."""
@@ -69,11 +71,11 @@ class FreezingReader(ClipReader):
 def evaluate_frozen(config: DictConfig, data: RunData, run: Path, condition: str) -> dict[str, float]:
     """Metrics of the multiple-choice question under one condition."""
     student = saved_student(config, run)
-    reader = FreezingReader(instantiate(config.decoder), student.processor, config.fps, condition=condition)
+    reader = FreezingReader(instantiate(config.decoder), student.processor, FrameGrid(config.fps), condition=condition)
     clips, book = data.clips["test"], data.writer.book
     batching = Batching(config.batch_size, config.tokens_per_row, config.num_workers)
     module = ClipTreeDataModule(data.clips, None, reader, data.writer, batching, num_steps=0)
-    loader = module.questions("test", ("direct",), tasks=(book.headline,))
+    loader = module.question_dataloader("test", ("direct",), tasks=(book.headline,))
     questions = {id_: question for clip in clips for id_, question in clip.questions()}
     replies = answer_questions(student, loader, questions, book, respondent_of(student))
     predictions = list(beside_references(replies, clips, book, data.labels, data.selection.fingerprint))

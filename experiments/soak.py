@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from autodrive.benchmarks.video import write_moving_video
 from autodrive.config import register
-from autodrive.mixture.datamodule import Batching, BranchWriter, ClipReader, question_loader
+from autodrive.mixture.datamodule import AskedClip, Batching, BranchWriter, ClipReader, question_loader
 from autodrive.schema import ROAD, Clip, Question
 from autodrive.students.preprocessing import Resolution
 from autodrive.video.decoder import PyAVDecoder
@@ -106,12 +106,12 @@ def build_loader(folder: Path, num_videos: int, clips: Sequence[Clip], num_worke
         book, labels = (instantiate(compose("train")[key]) for key in ("prompts", "labels"))
     spec = instantiate(OmegaConf.load(CONF / "student" / "tiny_qwen2_5_vl.yaml"))
     writer = BranchWriter(book, labels)
-    student = spec.build([book.system, "What happens?"], FPS, Resolution(8, 8), 0)
+    student = spec.build([book.system, "What happens?"], Resolution(8, 8), 0)
     needed = num_videos * VIDEO_S * 30 * 3 * SIZE[0] * SIZE[1]
     cache = DiskFrameCache(folder / "frames", RawCodec(), max_gb=CACHE_SHARE * needed / 1e9)
     reader = ClipReader(PyAVDecoder(), student.processor, FrameGrid(FPS), cache=cache)
     question = Question(task=book.headline, question="What happens?", options=labels.names)
-    asked = [(clip, [("q", question)]) for clip in clips]
+    asked = [AskedClip(clip, {"q": question}) for clip in clips]
     return question_loader(asked, reader, writer, ("direct",), Batching(BATCH_SIZE, TOKENS_PER_ROW, num_workers))
 
 

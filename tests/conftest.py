@@ -7,6 +7,8 @@ if (
 ):  # before torch is imported: two workers with two threads each wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,22 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def real_videos(shared_data: Path) -> Path:
     return shared_data / "real" / "video"
+
+
+@pytest.fixture
+def ordinary_user() -> Iterator[Path]:
+    """A new folder, and no right to read or write what is closed to everybody: for root, that of another user."""
+    nobody = 65534
+    with tempfile.TemporaryDirectory() as folder:
+        if os.geteuid() != 0:
+            yield Path(folder)
+            return
+        os.chown(folder, nobody, nobody)
+        os.seteuid(nobody)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
 
 
 @pytest.fixture(scope="session")

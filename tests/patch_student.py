@@ -90,7 +90,7 @@ class PatchProcessor(Processor):
     def settings(self) -> dict[str, Any]:
         return {}
 
-    def with_settings(self, fps: float, resolution: Resolution) -> "PatchProcessor":
+    def with_resolution(self, resolution: Resolution) -> "PatchProcessor":
         return self
 
     def _branch(self, branch: Branch) -> TokenBranch:

@@ -65,13 +65,13 @@ def make_sample(
     seed: int = 0,
 ) -> ClipSample:
     frames = make_frames(num_frames, height, width, fps, seed)
-    return ClipSample(f"video{seed}#0", SYSTEM, (Video(frames),), branches)
+    return ClipSample(f"video{seed}#0", SYSTEM, (Video(frames, fps),), branches)
 
 
-def make_student(fps: float = 2.0, seed: int = 0, **changes) -> QwenStudent:
+def make_student(seed: int = 0, **changes) -> QwenStudent:
     """A tiny student; the fan-in initialisation makes its logits sensitive to every position and mask."""
     spec = TinyQwen2_5_VL("tiny", vocab_size=400, **changes)
-    return spec.build(TEXTS * 3, fps, Resolution(16, 1), seed)
+    return spec.build(TEXTS * 3, Resolution(16, 1), seed)
 
 
 def make_tied_student() -> QwenStudent:
@@ -87,9 +87,8 @@ def make_tied_student() -> QwenStudent:
     return QwenStudent("tied", model, student.processor)
 
 
-def make_patch_student(fps: float = 2.0, seed: int = 0) -> PatchStudent:
-    """The second family; time is not in its tokens, so `fps` means nothing to it."""
-    del fps
+def make_patch_student(seed: int = 0) -> PatchStudent:
+    """The second family; time is not in its tokens."""
     return build_patch_student(TEXTS * 3, seed)
 
 

@@ -173,7 +173,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     annotations += ClosedQuestions("closed_qa", ["weather", "when"]).annotations([clip], labels, 0)
     taught = [BranchWriter(book, labels).teach(annotation) for annotation in annotations]
     texts = [book.system, *(t for b in taught for turn in b.turns for t in (turn.prompt, str(turn.target)))]
-    student = configured("student/tiny_qwen2_5_vl").build(texts, 15, Resolution.parse("8x4"), 0)
+    student = configured("student/tiny_qwen2_5_vl").build(texts, Resolution.parse("8x4"), 0)
     return {
         "folder": folder,
         "clip": clip,

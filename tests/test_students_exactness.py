@@ -95,7 +95,7 @@ def in_order(logits, trees) -> torch.Tensor:
     ids=[*FAMILIES, "qwen2_5_vl real time"],
 )
 def test_a_packed_row_equals_separate_sequences(family, changes, case):
-    student = FAMILIES[family](fps=CASES[case]["fps"], **changes)
+    student = FAMILIES[family](**changes)
     trees = make_trees(student, CASES[case])
     logits, loss, grads = packed_run(student, pack_trees(trees, ONE_ROW))
     expected_logits, expected_loss, expected_grads = separate_run(student, trees)
@@ -122,7 +122,7 @@ def test_the_rows_of_a_step_add_up_to_the_same_step(family, loss_mean):
 
 def several_parts_and_turns(student) -> list:
     """Text around a video, two videos with text between them, text alone; conversations beside single questions."""
-    one, two = (Video(make_frames(num_frames, 56, 56, 2.0, seed=num_frames)) for num_frames in (4, 7))
+    one, two = (Video(make_frames(num_frames, 56, 56, 2.0, seed=num_frames), 2.0) for num_frames in (4, 7))
     samples = [
         replace(make_sample(seed=0, branches=(*BRANCHES, CONVERSATION)), prefix=(BEFORE, one, AFTER, BEFORE)),
         replace(make_sample(seed=1, branches=(CONVERSATION, BRANCHES[2])), prefix=(one, AFTER, two)),
@@ -261,7 +261,7 @@ def test_the_comparison_notices_a_wrong_row(family, mistake, monkeypatch):
 @pytest.mark.parametrize("shift", [-29, 1], ids=["inside the video's time", "one late"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_comparison_notices_a_wrong_branch_start(family, shift):
-    student = FAMILIES[family](fps=2.0)
+    student = FAMILIES[family]()
     trees = make_trees(student, CASES["time dominates"])
     shifted = [replace(tree, branch_start=tree.branch_start + shift) for tree in trees]
     assert_noticed(student, trees, pack_trees(shifted, ONE_ROW))

@@ -117,13 +117,15 @@ def test_it_travels_to_loader_workers(processor):
 
 
 def test_settings_read_back(processor):
-    changed = replace(processor, resolution=Resolution(12, 3), fps=7.5, position_mode="real_time")
+    changed = replace(processor, resolution=Resolution(12, 3), position_mode="real_time")
     assert QwenProcessor.from_settings(processor.tokenizer, changed.settings()) == changed
 
 
-def test_fps_moves_the_temporal_ids_and_nothing_else(processor):
+def test_the_asked_frame_rate_moves_the_temporal_ids_and_nothing_else(processor):
     sample = make_sample(num_frames=8)
-    slow, fast = replace(processor, fps=1.0).encode(sample), replace(processor, fps=4.0).encode(sample)
+    (video,) = sample.prefix
+    assert isinstance(video, Video)
+    slow, fast = (processor.encode(replace(sample, prefix=(replace(video, fps=fps),))) for fps in (1.0, 4.0))
     assert slow.prefix_ids == fast.prefix_ids
     video = slice(slow.prefix_ids.index(processor.tokenizer.convert_tokens_to_ids(VIDEO_PAD)), -1)
     assert slow.prefix_positions[0, video].max() > fast.prefix_positions[0, video].max()

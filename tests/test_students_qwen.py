@@ -85,7 +85,7 @@ def test_the_tiny_student_is_the_real_class_with_less_than_a_million_parameters(
     config = OmegaConf.load(repository / "conf/student/tiny_qwen2_5_vl.yaml")
     syllables = ("ka", "lo", "mi", "ru", "te", "so", "ni", "pa", "du", "fe")
     words = [a + b + c for a in syllables for b in syllables for c in syllables]
-    student = instantiate(config).build(TEXTS + words * 3, 15, RESOLUTION, 0)
+    student = instantiate(config).build(TEXTS + words * 3, RESOLUTION, 0)
     assert type(student.model) is Qwen2_5_VLForConditionalGeneration
     assert len(student.processor.tokenizer) == config.vocab_size
     assert sum(parameter.numel() for parameter in student.parameters()) < 1_000_000
@@ -134,7 +134,7 @@ def released(tmp_path_factory):
 
 
 def test_a_released_layout_loads_and_gives_transformers_own_logits(released):
-    student = PretrainedQwen2_5_VL("released", str(released), dtype="float32").build([], 2.0, RESOLUTION, 0)
+    student = PretrainedQwen2_5_VL("released", str(released), dtype="float32").build([], RESOLUTION, 0)
     assert student.processor.vision.tokens_per_second == 2
     assert student.processor.vision.image_mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
     tree = student.processor.encode(make_sample())
@@ -145,7 +145,7 @@ def test_a_released_layout_loads_and_gives_transformers_own_logits(released):
 
 
 def test_a_released_layout_loads_in_bfloat16(released):
-    student = PretrainedQwen2_5_VL("released", str(released)).build([], 2.0, RESOLUTION, 0)
+    student = PretrainedQwen2_5_VL("released", str(released)).build([], RESOLUTION, 0)
     assert {parameter.dtype for parameter in student.parameters()} == {torch.bfloat16}
     row = pack_one(student, make_sample())
     assert torch.isfinite(student.supervised_logits(row)).all()
@@ -177,12 +177,12 @@ def broken(released, tmp_path, what: str):
 def test_a_broken_checkpoint_is_one_line_that_names_it(released, tmp_path, what):
     folder = broken(released, tmp_path, what)
     with pytest.raises(InputError) as caught:
-        PretrainedQwen2_5_VL("broken", str(folder)).build([], 2.0, RESOLUTION, 0)
+        PretrainedQwen2_5_VL("broken", str(folder)).build([], RESOLUTION, 0)
     assert f"student.checkpoint={folder}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_checkpoint_that_is_nowhere_is_one_line(tmp_path):
     with pytest.raises(InputError, match="local folder") as caught:
-        PretrainedQwen2_5_VL("nowhere", str(tmp_path / "nowhere")).build([], 2.0, RESOLUTION, 0)
+        PretrainedQwen2_5_VL("nowhere", str(tmp_path / "nowhere")).build([], RESOLUTION, 0)
     assert "\n" not in str(caught.value)

@@ -253,8 +253,8 @@ def test_every_verb_s_options_read_clips(video, tmp_path, option, verb):
     cache = instantiate(config.frame_cache)
     clip = make_clip(make_view(video, native_fps=FPS), end_s=2.0)
     reader = ClipReader(PyAVDecoder(), FixedSize(), FrameGrid(15), cache=cache)  # type: ignore[arg-type]
-    exact = ClipReader(PyAVDecoder(), FixedSize(), FrameGrid(15)).read(clip, 0.3)  # type: ignore[arg-type]
-    decoded = reader.read(clip, 0.3)
+    exact = ClipReader(PyAVDecoder(), FixedSize(), FrameGrid(15)).read(clip, 0.3).frames  # type: ignore[arg-type]
+    decoded = reader.read(clip, 0.3).frames
     assert torch.equal(decoded.timestamps_s, exact.timestamps_s)
     assert torch.equal(decoded.frames_TCHW, exact.frames_TCHW) == (option != "jpeg")
     assert (tmp_path / "frames" / "entries").is_dir() == (option != "none")

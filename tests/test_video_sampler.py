@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from autodrive.errors import InputError
 from autodrive.video.frame_grid import FrameGrid, FrameRateUnavailable, highest_usable_fps
-from autodrive.video.sampler import choose_frames
+from autodrive.video.sampler import TIMESTAMP_TOLERANCE_S, choose_frames
 
 
 def test_grid_starts_at_the_window_and_is_even():
@@ -57,6 +57,12 @@ def test_at_the_native_rate_every_frame_of_the_window_comes_once(start_s, durati
     assert pts_s[chosen[-1]] < end_s
 
 
+def test_a_frame_that_begins_the_tolerance_later_is_on_screen_and_one_a_little_after_it_is_not():
+    begins_s = TIMESTAMP_TOLERANCE_S * np.array([0.0, 1.0])
+    assert choose_frames(begins_s, np.array([0.0])).tolist() == [1]
+    assert choose_frames(1.1 * begins_s, np.array([0.0])).tolist() == [0]
+
+
 def test_thirty_from_twenty_nine_ninety_seven_is_every_native_frame():
     fps = 30000 / 1001
     requested = FrameGrid(30).timestamps(0, 6, fps)
@@ -91,6 +97,12 @@ def test_timestamps_rounded_to_a_millisecond_do_not_shift_the_frame():
     pts_s = np.round(np.arange(300) / 30, 3)
     requested = FrameGrid(15).timestamps(0, 10, 30)
     assert choose_frames(pts_s, requested).tolist() == list(range(0, 300, 2))
+
+
+def test_a_frame_that_has_not_begun_is_not_shown():
+    """A millisecond's rounding is forgiven, and no more: 2 ms before its time a frame is not on screen."""
+    pts_s = np.array([0.0, 0.033, 0.066])
+    assert choose_frames(pts_s, np.array([0.033 - 0.0005, 0.066 - 0.002])).tolist() == [1, 1]
 
 
 def test_phase_is_scaled_down_where_the_last_frame_has_less_room():

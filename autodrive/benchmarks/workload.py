@@ -48,7 +48,7 @@ class TreeSize:
 
 def build_student(spec: StudentSpec, device: torch.device, dtype: torch.dtype) -> Student:
     """A student of a recipe that starts from random weights."""
-    return spec.build(["benchmark"] * 3, FPS, RESOLUTION, seed=0).to(device, dtype)
+    return spec.build(["benchmark"] * 3, RESOLUTION, seed=0).to(device, dtype)
 
 
 def make_tree(student: Student, size: TreeSize, seed: int = 0) -> ClipTree:
@@ -60,7 +60,7 @@ def make_tree(student: Student, size: TreeSize, seed: int = 0) -> ClipTree:
     num_frames = max(1, size.prefix_tokens // tokens_per_group) * processor.frames_per_group
     pixels = torch.randint(0, 256, (num_frames, 3, height, width), dtype=torch.uint8, generator=random)
     frames = DecodedFrames(pixels, torch.arange(num_frames).double() / FPS)
-    tree = processor.encode(ClipSample(f"clip{seed}", "", (Video(frames),), ()))
+    tree = processor.encode(ClipSample(f"clip{seed}", "", (Video(frames, FPS),), ()))
     branches = tuple(
         TokenBranch(
             f"{seed}/{number}",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from autodrive.counted import counted
 from autodrive.errors import InputError
 from autodrive.inference.answering import answer_questions, beside_references, respondent_of
 from autodrive.mixture.datamodule import ClipTreeDataModule
@@ -50,11 +51,11 @@ def evaluate(
         raise InputError(f"{asked}: no question about the {exam.split} clips has such a mode; add a mode, or questions")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True) as progress:
-        title = f"asking {len(clips)} {exam.split} clips ({', '.join(exam.modes)})"
+        title = f"asking {counted(len(clips), f'{exam.split} clip')} ({', '.join(exam.modes)})"
         bar = progress.add_task(title, total=len(clips))
         replies = answer_questions(
             student.to(exam.device),
-            loaders.questions(exam.split, exam.modes),
+            loaders.question_dataloader(exam.split, exam.modes),
             questions,
             book,
             respondent_of(student),

@@ -48,7 +48,7 @@ class Watcher:
         """Ask about every window of a video, in order."""
         labels = self.writer.labels
         questions = {c.id: self.question.questions(c.id, labels, self.seed, self.num_orders) for c in clips}
-        asked: list[AskedClip] = [(c, [(f"{c.id}/{i}", q) for i, q in enumerate(questions[c.id])]) for c in clips]
+        asked = [AskedClip(c, {f"{c.id}/{i}": q for i, q in enumerate(questions[c.id])}) for c in clips]
         loader = question_loader(asked, self.reader, self.writer, ("direct",), self.batching)
         device = next(self.student.parameters()).device
         self.student.eval()

@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import numpy as np
@@ -14,16 +13,17 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.labels import LabelSet
+from autodrive.mixture.loader import InputLoader
 from autodrive.mixture.mixture import Visit, VisitSchedule
 from autodrive.schema import Annotation, Clip, Mode, Question, Split
 from autodrive.tasks.task_book import TaskBook
 from autodrive.trees.clip_tree import ClipProcessor, ClipTree
 from autodrive.trees.packing import LossMean, pack_trees
 from autodrive.trees.sample import Branch, ClipSample, Turn, Video
-from autodrive.video.decoder import DecodedFrames, Decoder
+from autodrive.video.container import check_native_fps
+from autodrive.video.decoder import Decoder
 from autodrive.video.frame_cache import FrameCache, NoFrameCache
 from autodrive.video.frame_grid import FrameGrid
-from autodrive.workers import deaf_to_ctrl_c
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ClipReader:
     Attributes:
         decoder: Decodes what the cache does not hold.
         processor: Knows the student's frame size.
-        grid: When a clip is looked at.
+        grid: The requested frame rate: when a clip is looked at. Its only owner; the rate travels on with the pixels.
         cache: Decoded frames that are kept.
     """
 
@@ -41,13 +41,18 @@ class ClipReader:
     processor: ClipProcessor
     grid: FrameGrid
     cache: FrameCache = field(default_factory=NoFrameCache)
+    _checked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
-    def read(self, clip: Clip, phase: float = 0.0) -> DecodedFrames:
+    def read(self, clip: Clip, phase: float = 0.0) -> Video:
         """Read one clip; `phase` in [0, 1) shifts the sampling grid within a frame interval."""
         view = clip.road
+        if view.path not in self._checked:
+            check_native_fps(Path(view.path), view.native_fps)
+            self._checked.add(view.path)
         requested_s = self.grid.timestamps(clip.start_s, clip.end_s, view.native_fps, phase)
         size = self.processor.frame_size(view.width, view.height)
-        return self.cache.read(self.decoder, Path(view.path), view.content_hash, requested_s, size)
+        frames = self.cache.read(self.decoder, Path(view.path), view.content_hash, requested_s, size)
+        return Video(frames, self.grid.fps)
 
 
 @dataclass(frozen=True)
@@ -91,20 +96,30 @@ class TrainingTrees(Dataset[ClipTree]):
         self.reader, self.writer = reader, writer
 
     def __getitem__(self, visit: Visit) -> ClipTree:
-        frames = self.reader.read(visit.clip, visit.phase)
+        video = self.reader.read(visit.clip, visit.phase)
         branches = tuple(self.writer.teach(taught.annotation, taught.weight) for taught in visit.taught)
-        sample = ClipSample(visit.clip.id, self.writer.book.system, (Video(frames),), branches)
+        sample = ClipSample(visit.clip.id, self.writer.book.system, (video,), branches)
         return self.reader.processor.encode(sample)
 
 
-AskedClip = tuple[Clip, Sequence[tuple[str, Question]]]
+@dataclass(frozen=True)
+class AskedClip:
+    """A clip and what is asked about it; nothing of it holds an answer.
+
+    Attributes:
+        clip: The clip to show.
+        questions: Each question by the id under which its reply is kept, in the order in which they are asked.
+    """
+
+    clip: Clip
+    questions: Mapping[str, Question]
 
 
 class QuestionTrees(Dataset[ClipTree]):
     """Clip trees without targets, one per clip in order, for validation, evaluation and prediction.
 
     Args:
-        clips: Each clip with its questions by id; nothing here can see an answer.
+        clips: The clips, each with its questions.
         reader: Decodes the clips.
         writer: Renders the prompts.
         modes: Inference modes in which every question is asked, as far as its task has words for them.
@@ -119,14 +134,14 @@ class QuestionTrees(Dataset[ClipTree]):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> ClipTree:
-        clip, questions = self.clips[index]
+        asked = self.clips[index]
         branches = tuple(
             self.writer.ask(id_, question, mode)
             for mode in self.modes
-            for id_, question in questions
+            for id_, question in asked.questions.items()
             if mode in self.writer.book[question.task].modes
         )
-        sample = ClipSample(clip.id, self.writer.book.system, (Video(self.reader.read(clip)),), branches)
+        sample = ClipSample(asked.clip.id, self.writer.book.system, (self.reader.read(asked.clip),), branches)
         return self.reader.processor.encode(sample)
 
 
@@ -160,7 +175,7 @@ class Batching:
     def loader(self, dataset: Dataset, **how) -> DataLoader:
         """A loader of packed rows; `how` says in which order they come."""
         # spawn: forked children of a process that already runs decoder or tokenizer threads can deadlock
-        return _Loader(
+        return InputLoader(
             dataset,
             num_workers=self.num_workers,
             collate_fn=partial(pack_trees, tokens_per_row=self.tokens_per_row, loss_mean=self.loss_mean),
@@ -169,12 +184,6 @@ class Batching:
             persistent_workers=self.num_workers > 0,  # a fresh worker imports for seconds at every validation
             **how,
         )
-
-
-class _Loader(DataLoader):
-    def __iter__(self) -> Any:
-        with deaf_to_ctrl_c():
-            return super().__iter__()
 
 
 def question_loader(
@@ -227,22 +236,27 @@ class ClipTreeDataModule(L.LightningDataModule):
 
         Where nobody asks it, with all direct questions: checkpoints are written after validation.
         """
-        choosing = self.questions("val", ("direct",), tasks=(self.writer.book.headline,))
-        return choosing if len(choosing) else self.questions("val", ("direct",))
+        choosing = self.question_dataloader("val", ("direct",), tasks=(self.writer.book.headline,))
+        return choosing if len(choosing) else self.question_dataloader("val", ("direct",))
 
-    def questions(self, split: Split, modes: Sequence[Mode], tasks: Collection[str] | None = None) -> DataLoader:
+    def question_dataloader(
+        self, split: Split, modes: Sequence[Mode], tasks: Collection[str] | None = None
+    ) -> DataLoader:
         """The clips of a split, in order, with the questions of some tasks (None: all) in some inference modes."""
         book = self.writer.book
         names = {name for name, task in book.tasks.items() if set(task.modes) & set(modes)}
         names &= names if tasks is None else set(tasks)
-        asked = [(c.clip, [q for q in c.questions() if q[1].task in names]) for c in self.clips[split]]
-        some = [(clip, questions) for clip, questions in asked if questions]
+        asked = [
+            AskedClip(c.clip, {id_: question for id_, question in c.questions() if question.task in names})
+            for c in self.clips[split]
+        ]
+        some = [clip for clip in asked if clip.questions]
         return question_loader(some, self.reader, self.writer, modes, self.batching)
 
     def frames_of(self, clip_id: str) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """What the student sees of a clip, for people: RGB frames (T, H, W, 3) and their times in seconds."""
         clip = next(c.clip for members in self.clips.values() for c in members if c.clip.id == clip_id)
-        decoded = self.reader.read(clip)
+        decoded = self.reader.read(clip).frames
         return decoded.frames_TCHW.permute(0, 2, 3, 1).numpy(), decoded.timestamps_s.numpy()
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from autodrive.counted import counted
 from autodrive.evaluation.by_video import confusion_by_video
 from autodrive.labels import LabelSet
 from autodrive.reporting import figures, pages
@@ -48,6 +49,7 @@ def write_run_page(run_dir: Path, frames_of: FramesOf | None = None, num_strips:
         "run_page.html.j2",
         title=f"Run {run_dir.resolve().name}",
         headline=_headline(run.metrics, modes[0]) if modes else "This run has no scores.",
+        folded=labels.remark,
         tables=[_score_table(run.metrics, labels, prefix, reasoning=prefix != split) for prefix in modes],
         others=[(name, rows) for name in run.other_tasks() if (rows := task_rows(run.metrics, f"{split}/{name}_"))],
         pictures=_pictures(run, labels, direct),
@@ -90,11 +92,11 @@ def loss_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def _headline(metrics: Mapping[str, float], prefix: str) -> str:
-    counts = f"{metrics[f'{prefix}/n']:.0f} {prefix.partition('_')[0]} clips"
+    clips = counted(metrics[f"{prefix}/n"], f"{prefix.partition('_')[0]} clip")
     return (
         f"Accuracy {with_interval(metrics, f'{prefix}/accuracy', percent=True)}, "
         f"incident or not {with_interval(metrics, f'{prefix}/binary_accuracy', percent=True)}, "
-        f"on {counts} of {metrics[f'{prefix}/num_source_videos']:.0f} source videos."
+        f"on {clips} of {counted(metrics[f'{prefix}/num_source_videos'], 'source video')}."
     )
 
 
@@ -107,9 +109,8 @@ def _score_table(metrics: Mapping[str, float], labels: LabelSet, prefix: str, *,
         ("Accuracy", with_interval(metrics, f"{prefix}/accuracy", percent=True)),
         ("Binary accuracy (collapsed)", with_interval(metrics, f"{prefix}/binary_accuracy", percent=True)),
         ("Unread replies, counted as wrong", f"{metrics[f'{prefix}/parse_failure_count']:.0f}"),
+        ("Average precision of P(incident)", with_interval(metrics, f"{prefix}/average_precision")),
     ]
-    if f"{prefix}/average_precision" in metrics:
-        facts.append(("Average precision of P(incident)", with_interval(metrics, f"{prefix}/average_precision")))
     if f"{prefix}/trace_emission_rate" in metrics:
         rate = with_interval(metrics, f"{prefix}/trace_emission_rate", percent=True)
         facts.append(("Replies with a well-formed trace", rate))
@@ -151,7 +152,7 @@ def _probability_text(prediction: Prediction, labels: LabelSet) -> str:
         return ""
     exponentials = np.exp(np.array(prediction.option_log_probs) - max(prediction.option_log_probs))
     pairs = zip(prediction.options, exponentials / exponentials.sum(), strict=True)
-    return ", ".join(f"P({labels[name].short}) {share:.2f}" for name, share in pairs)
+    return ", ".join(f"P({labels.shown[name].short}) {share:.2f}" for name, share in pairs)
 
 
 def _strip(frames_THWC: NDArray[np.uint8], times_s: NDArray[np.float64]) -> list[tuple[str, str]]:
@@ -178,4 +179,5 @@ def _count(reasons: Iterable[str]) -> list[tuple[str, int]]:
 
 
 def _command(run: RunFolder) -> str:
-    return shlex.join(["python", "train.py", *(f"{key}={value}" for key, value in run.overrides.items())])
+    """The run's command as a line for a shell; Hydra's own quotes are in the overrides already."""
+    return shlex.join(["python", "eval.py" if "ckpt" in run.config else "train.py", *run.command_line()])

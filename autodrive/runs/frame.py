@@ -13,7 +13,7 @@ import lightning as L
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
-from autodrive.config import check_values, config_hash
+from autodrive.config import config_hash
 from autodrive.entry_point import quoted
 from autodrive.errors import Interrupted, RefusedFolderError
 from autodrive.runs.folder import RunFiles, read_json, save_config
@@ -100,14 +100,13 @@ def open_run(config: DictConfig, run_dir: Path) -> Iterator[Run]:
     there as it was.
 
     Raises:
-        InputError: A value is out of range, more than one process is asked for, or the folder holds what another
-            configuration made, or belongs to another process.
+        InputError: More than one process is asked for, or the folder holds what another configuration made, or belongs
+            to another process.
         Interrupted: The user stopped a training that `resume=` can continue.
     """
     quiet_libraries()
     share_cores(config.num_workers)
     keep_freed_memory()
-    check_values(config)
     check_one_process(config.trainer)
     files = RunFiles(run_dir)
     with _alone(files):

@@ -10,36 +10,46 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from autodrive.config import check_config
 from autodrive.entry_point import WRONG_CONFIGURATION, explain
 from autodrive.errors import InputError, RefusedFolderError
 from autodrive.runs.folder import RunFiles, save_config
+from autodrive.runs.inputs import is_finished
 
 log = logging.getLogger(__name__)
 
 Metrics = dict[str, float]
 
 
-def run_job(task: Callable[[DictConfig, Path], Metrics], config: DictConfig) -> Metrics | None:
-    """Do a task in Hydra's run folder.
+def run_job(task: Callable[[DictConfig, Path], Metrics], config: DictConfig, keys: type) -> Metrics | None:
+    """Check the configuration and do a task in Hydra's run folder.
 
     As a job of a sweep, an exception is written to `error.json` and swallowed; success removes a stale one.
+
+    Args:
+        task: What is done; gets the configuration and the run folder.
+        config: The configuration.
+        keys: Dataclass that declares the keys at its root.
 
     Returns:
         What the task returns; None after a swallowed failure.
 
     Raises:
-        RefusedFolderError: The job's folder holds what another run made, which ends the sweep.
+        RefusedFolderError: The job's folder holds what another run made, which ends the sweep. As any other exception
+            about a folder that holds a finished run.
     """
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
     if hydra.mode != RunMode.MULTIRUN:
+        check_config(config, keys)
         return task(config, run_dir)
     files = RunFiles(run_dir)
     try:
+        check_config(config, keys)
         metrics = task(config, run_dir)
-    except RefusedFolderError:  # another run's: not even the reason may be written there
-        raise
     except Exception as error:
+        if isinstance(error, RefusedFolderError) or is_finished(files):
+            raise  # not even the reason may be written to a folder that holds a run
         if not files.config.is_file():  # it failed before it began; the table shows it nevertheless
             save_config(config, run_dir)
         message = explain(error, hydra.job.name)

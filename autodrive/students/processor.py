@@ -43,8 +43,8 @@ class Processor(ABC):
         """Everything but the tokenizer as JSON values, for `student.json`."""
 
     @abstractmethod
-    def with_settings(self, fps: float, resolution: Resolution) -> Self:
-        """The same processor for another frame rate and resolution.
+    def with_resolution(self, resolution: Resolution) -> Self:
+        """The same processor for another resolution.
 
         Raises:
             InputError: The student cannot see video that way.

@@ -36,7 +36,7 @@ class PretrainedQwen2_5_VL:  # noqa: N801
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     position_mode: PositionMode = "reference"
 
-    def build(self, texts: Iterable[str], fps: float, resolution: Resolution, seed: int) -> QwenStudent:
+    def build(self, texts: Iterable[str], resolution: Resolution, seed: int) -> QwenStudent:
         """Read the checkpoint; `texts` and `seed` are for students from scratch.
 
         Raises:
@@ -57,5 +57,5 @@ class PretrainedQwen2_5_VL:  # noqa: N801
             temporal_patch_size=cast(int, vision_config.temporal_patch_size),
             merge_size=vision_config.spatial_merge_size,
         )
-        processor = QwenProcessor(tokenizer, vision, resolution, fps, self.position_mode)
+        processor = QwenProcessor(tokenizer, vision, resolution, self.position_mode)
         return QwenStudent(self.name, model, processor)

@@ -24,7 +24,7 @@ from autodrive.students.qwen_tokenizer import (
     VISION_START,
 )
 from autodrive.trees.clip_tree import ClipTree, TokenBranch, TokenTurn
-from autodrive.trees.sample import Branch, ClipSample, Text
+from autodrive.trees.sample import Branch, ClipSample, Text, Video
 from autodrive.trees.visual import VisualInput
 from autodrive.video.decoder import DecodedFrames
 
@@ -80,14 +80,12 @@ class QwenProcessor(Processor):
         tokenizer: A tokenizer with Qwen's special tokens.
         vision: Pixel format of the checkpoint.
         resolution: Bounds on visual tokens per temporal patch.
-        fps: Requested frames per second, the time grid of the `reference` positions.
         position_mode: `reference` or `real_time`, see `qwen_positions`.
     """
 
     tokenizer: PreTrainedTokenizerBase
     vision: VisionFormat
     resolution: Resolution
-    fps: float
     position_mode: PositionMode = "reference"
 
     def __post_init__(self) -> None:
@@ -127,7 +125,7 @@ class QwenProcessor(Processor):
             visual, grid = self._patches(sample.clip_id, part.frames)
             visuals.append(visual)
             ids += self._special(VISION_START)
-            times = self._times(grid[0], part.frames.timestamps_s)
+            times = self._times(grid[0], part)
             segments += [len(ids) - num_placed, (times, grid[1:])]
             ids += self._special(VIDEO_PAD) * (math.prod(grid) // self.vision.merge_size**2)
             num_placed = len(ids)
@@ -157,13 +155,12 @@ class QwenProcessor(Processor):
         return {
             "vision": asdict(self.vision),
             "resolution": str(self.resolution),
-            "fps": self.fps,
             "position_mode": self.position_mode,
         }
 
-    def with_settings(self, fps: float, resolution: Resolution) -> "QwenProcessor":
-        """The same processor for another frame rate and resolution."""
-        return replace(self, fps=fps, resolution=resolution)
+    def with_resolution(self, resolution: Resolution) -> "QwenProcessor":
+        """The same processor for another resolution."""
+        return replace(self, resolution=resolution)
 
     @classmethod
     def from_settings(cls, tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) -> "QwenProcessor":
@@ -185,15 +182,14 @@ class QwenProcessor(Processor):
             tokenizer=tokenizer,
             vision=vision,
             resolution=Resolution.parse(settings["resolution"]),
-            fps=settings["fps"],
             position_mode=settings["position_mode"],
         )
 
-    def _times(self, num_patches: int, timestamps_s: Tensor) -> Tensor:
+    def _times(self, num_patches: int, video: Video) -> Tensor:
         vision = self.vision
         if self.position_mode == "real_time":
-            return real_times(timestamps_s, vision.tokens_per_second, vision.temporal_patch_size)
-        return reference_times(num_patches, self.fps, vision.tokens_per_second, vision.temporal_patch_size)
+            return real_times(video.frames.timestamps_s, vision.tokens_per_second, vision.temporal_patch_size)
+        return reference_times(num_patches, video.fps, vision.tokens_per_second, vision.temporal_patch_size)
 
     @property
     def _token_side(self) -> int:

@@ -209,12 +209,11 @@ class StudentSpec(Protocol):
     full_size: ClassVar[bool]
     frames_per_group: ClassVar[int]
 
-    def build(self, texts: Iterable[str], fps: float, resolution: Resolution, seed: int) -> Student:
+    def build(self, texts: Iterable[str], resolution: Resolution, seed: int) -> Student:
         """Build the student.
 
         Args:
             texts: Everything the student will read or write; a student from scratch trains its tokenizer on them.
-            fps: Requested frames per second.
             resolution: Bounds on the visual tokens of a group of frames.
             seed: Seed of the weights of a student from scratch; pretrained ones ignore it.
         """

@@ -8,6 +8,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from autodrive.bounds import PositiveNumber
 from autodrive.students.student import Student
 from autodrive.training.losses import weighted_cross_entropy
 from autodrive.trees.clip_tree import TreeRow
@@ -30,7 +31,7 @@ class SupervisedFineTuning(L.LightningModule):
         student: Student,
         optimizer: Callable[..., Optimizer],
         schedule: Callable[[int], float],
-        max_grad_norm: float,
+        max_grad_norm: PositiveNumber,
         gradient_checkpointing: bool,
         answers: dict[str, int] | None = None,
     ) -> None:

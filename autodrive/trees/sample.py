@@ -18,9 +18,16 @@ class Text:
 
 @dataclass(frozen=True)
 class Video:
-    """Frames that every branch sees."""
+    """Frames that every branch sees.
+
+    Attributes:
+        frames: The pixels, with the times at which the file shows them.
+        fps: Frames per second that were asked for. Positions on a grid are made from it; measured times jitter, and
+            their mean is another number.
+    """
 
     frames: DecodedFrames
+    fps: float
 
 
 Part = Text | Video
