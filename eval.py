@@ -9,11 +9,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from autodrive.assembly import build_exam, build_loaders, build_student, load_run_data, saved_student
+from autodrive.config import EvalConfig
 from autodrive.entry_point import run_with_hydra
-from autodrive.inference.evaluating import evaluate as evaluate_student
-from autodrive.reporting.show import show_run
-from autodrive.runs.frame import open_run
 from autodrive.runs.job import run_job
 from autodrive.runs.resume import evaluated_config
 
@@ -25,13 +22,27 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
         The metrics that `metrics.json` holds; of a folder that holds this evaluation already, without doing it again.
 
     Raises:
-        InputError: The configuration or an input is wrong, or the folder holds another finished run.
+        InputError: The configuration or an input is wrong, or the folder holds another run.
     """
+    # Imported here: they take seconds, and a wrong value is refused before them.
+    from autodrive.assembly import (
+        build_exam,
+        build_loaders,
+        build_student,
+        load_run_data,
+        saved_student,
+        student_digest,
+    )
+    from autodrive.inference.evaluating import evaluate as evaluate_student
+    from autodrive.reporting.show import show_run
+    from autodrive.runs.frame import open_run
+
     with open_run(config, run_dir) as run:
-        if run.finished is not None:
-            return run.finished
         data = load_run_data(config, needed=(config.split,), asked=("val", "test", config.split))
         student = build_student(config, data) if config.ckpt is None else saved_student(config, Path(config.ckpt))
+        done = run.begin(data.selection.fingerprint, student_digest(config, student))
+        if done is not None:
+            return done
         loaders = build_loaders(config, data, student)
         metrics = evaluate_student(student, data, loaders, build_exam(config, config.split), run.files)
         run.facts = data.facts() | {"ckpt": config.ckpt}
@@ -41,7 +52,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
 
 def job(config: DictConfig) -> dict[str, float] | None:
     """Evaluate once, or as one job of a sweep."""
-    return run_job(evaluate, config)
+    return run_job(evaluate, config, EvalConfig)
 
 
 def main() -> None:

@@ -9,11 +9,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from autodrive.assembly import build_exam, build_loaders, build_student, build_training, check_training, load_run_data
+from autodrive.config import TrainConfig
 from autodrive.entry_point import run_with_hydra
-from autodrive.inference.evaluating import evaluate
-from autodrive.reporting.show import show_run
-from autodrive.runs.frame import open_run
 from autodrive.runs.job import run_job
 from autodrive.runs.resume import resumed_config
 
@@ -25,16 +22,31 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         The metrics that `metrics.json` holds; of a folder that holds this run already, without training again.
 
     Raises:
-        InputError: The configuration or an input is wrong, or the folder holds another finished run.
+        InputError: The configuration or an input is wrong, or the folder holds another run.
     """
+    # Imported here: they take seconds, and a wrong value is refused before them.
+    from autodrive.assembly import (
+        build_exam,
+        build_loaders,
+        build_student,
+        build_training,
+        check_training,
+        load_run_data,
+        student_digest,
+    )
+    from autodrive.inference.evaluating import evaluate
+    from autodrive.reporting.show import show_run
+    from autodrive.runs.frame import open_run
+
     with open_run(config, run_dir) as run:
-        if run.finished is not None:
-            return run.finished
         check_training(config)  # before anything is rendered or prepared
         data = load_run_data(config, needed=("train", "val", "test"))
         student = build_student(config, data)
+        done = run.begin(data.selection.fingerprint, student_digest(config, student))
+        if done is not None:
+            return done
         loaders = build_loaders(config, data, student)
-        training = build_training(config, data, student, loaders, run.files)
+        training = build_training(config, data, student, loaders, run)
         training.fit()
         run.lap("fit_s")
         student.save(run.files.student)
@@ -47,7 +59,7 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
 
 def job(config: DictConfig) -> dict[str, float] | None:
     """Train once, or as one job of a sweep: there, finished jobs are skipped and failures are recorded."""
-    return run_job(train, config)
+    return run_job(train, config, TrainConfig)
 
 
 def main() -> None:

@@ -6,37 +6,42 @@ The only place that sees the whole configuration. Verbs call it; rooms receive w
 import hashlib
 import json
 import logging
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from autodrive.annotation.sources import AnnotationSource
 from autodrive.annotation.supply import AnnotatedClip, Supply, supply
+from autodrive.config_check import key_to_blame
 from autodrive.datasets.manifest import load_clips
 from autodrive.datasets.preparing import PrepareSettings, prepare
 from autodrive.errors import InputError
+from autodrive.inference.answering import weights_digest
 from autodrive.inference.evaluating import Exam
 from autodrive.inference.timeline import Watcher, class_question
+from autodrive.label_sets import shipped_label_sets
 from autodrive.labels import LabelSet
 from autodrive.mixture.datamodule import Batching, BranchWriter, ClipReader, ClipTreeDataModule, training_texts
 from autodrive.mixture.mixture import Mixture
 from autodrive.mixture.run_data import RunData
-from autodrive.mixture.selection import select_clips
+from autodrive.mixture.selection import Wanted, select_clips
+from autodrive.reporting.wandb_run import wandb_mode
+from autodrive.runs.checkpoints import WholeCheckpoints, checkpoint_to_continue
 from autodrive.runs.folder import RunFiles, run_config
+from autodrive.runs.foreign import TRAINING_ONLY
+from autodrive.runs.frame import Run
 from autodrive.runs.machine import device_of
-from autodrive.runs.resume import resume_checkpoint
 from autodrive.schema import Clip, Split
 from autodrive.students.preprocessing import Resolution, solve_resolution
 from autodrive.students.student import Student, StudentSpec, load_student
 from autodrive.tasks.task_book import TaskBook
 from autodrive.training.callbacks import training_callbacks
 from autodrive.training.fitting import Training
-from autodrive.training.schedules import validation_interval
 from autodrive.video.frame_grid import FrameGrid
 
 log = logging.getLogger(__name__)
@@ -80,6 +85,13 @@ def load_run_data(config: DictConfig, needed: Sequence[Split], asked: Sequence[S
         {str(name): cast(AnnotationSource, instantiate(source)) for name, source in group.items()}
         for group in (config.annotations, config.questions)
     )
+    for group, sources in (("annotations", teaching), ("questions", asking)):
+        for name, source in sources.items():
+            task = getattr(source, "task", None)  # a file's rows name theirs themselves
+            if task is not None and task not in book.tasks:
+                raise InputError(f"{group}.{name}.task={task}: no such task; choose from {', '.join(book.tasks)}")
+    if "train" in needed:
+        mixture.check_sources(teaching)
     clips = load_clips(prepared_manifest(config))
     known = {clip.id for clip in clips}
 
@@ -89,21 +101,27 @@ def load_run_data(config: DictConfig, needed: Sequence[Split], asked: Sequence[S
     taught = supplied(teaching, [clip for clip in clips if clip.split not in (None, *asked)])
     questions = supplied(asking, [clip for clip in clips if clip.split in asked])
     by_id = {member.clip.id: member for member in (*taught.clips, *questions.clips)}
-    selection = select_clips(clips, by_id, labels, FrameGrid(config.fps), needed)
-    # The same file may be taught and asked; what is wrong with a row is said once.
-    set_aside = list(dict.fromkeys([*taught.set_aside, *questions.set_aside]))
-    if set_aside:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(s.reason for s in set_aside).most_common())
-        log.warning("%d annotations are set aside (%s); each is in dropped.jsonl", len(set_aside), reasons)
+    trains = "train" in needed and "train" not in asked
+    wanted = Wanted(needed, trains, shipped_label_sets())
+    selection = select_clips(clips, by_id, labels, FrameGrid(config.fps), wanted)
     plan = None
-    if "train" in needed and "train" not in asked:  # a wrong ratio is found before training starts
+    if trains:  # a wrong ratio is found before training starts
         plan = mixture.plan(selection.clips["train"], tuple(config.annotations), config.seed)
+        if config.batch_size > len(plan.visits):  # a batch would hold the same clip again and again
+            fix = f"give batch_size={len(plan.visits)} or less" if plan.visits else "give annotations of these clips"
+            message = f"batch_size={config.batch_size}: an epoch has only {len(plan.visits)} visits of training clips"
+            raise InputError(f"{message}; {fix}")
         if not headline_answers(selection.clips["val"], book):
             message = (
                 "questions: none of task %s with options for the val split; the newest checkpoint counts as the best"
             )
             log.warning(message, book.headline)
-    return RunData(labels, BranchWriter(book, labels), selection, mixture, plan, set_aside)
+    # The same file may be taught and asked; what is wrong with a row is said once.
+    set_aside = list(dict.fromkeys([*taught.set_aside, *questions.set_aside]))
+    data = RunData(labels, BranchWriter(book, labels), selection, mixture, plan, set_aside)
+    for line in data.lines():  # before the hours that a training takes; under its table, too
+        log.warning(line)
+    return data
 
 
 def build_student(config: DictConfig, data: RunData) -> Student:
@@ -119,20 +137,35 @@ def build_student(config: DictConfig, data: RunData) -> Student:
     return spec.build(texts, resolution_of(config, spec.frames_per_group), config.seed)
 
 
+def student_digest(config: DictConfig, student: Student) -> str | None:
+    """Identifies the weights that came from another run's folder; None where the configuration has the recipe."""
+    return weights_digest(student) if config.get("ckpt") or config.student_from else None
+
+
 def check_training(config: DictConfig) -> None:
-    """Find a wrong student, resolution, optimiser or schedule before anything is prepared.
+    """Find a wrong student, resolution, optimiser, schedule, trainer or logger before anything is prepared.
 
     Raises:
         InputError: As `student_spec` and `resolution_of` do, or a value does not suit the optimiser or the schedule.
     """
     resolution_of(config, student_spec(config).frames_per_group)
+    if "wandb" in (config.logger or {}):
+        wandb_mode()
     parameter = torch.nn.Parameter(torch.zeros(1))
-    for key, argument in (("optimizer", [parameter]), ("schedule", 0)):
+    # Classes of other libraries check much of what they are given only when they are built.
+    trials: dict[str, Callable[[DictConfig], Any]] = {
+        "optimizer": lambda node: instantiate(node)([parameter]),
+        "schedule": lambda node: instantiate(node)(0),
+        "trainer": lambda node: instantiate(node, max_steps=config.num_steps, logger=False),
+    }
+    for group, build in trials.items():
         try:
-            instantiate(config[key])(argument)
-        except (TypeError, ValueError) as error:
-            text = " ".join(str(error).split())
-            raise InputError(f"{key}: {text}; fix the value below {key}, see --cfg job") from None
+            build(config[group])
+        except (TypeError, ValueError, InstantiationException) as error:
+            key = key_to_blame(config[group], build)
+            where = group if key is None else f"{group}.{key}={config[group][key]}"
+            text = " ".join(str(error.__cause__ or error).split())
+            raise InputError(f"{where}: {text}; fix the value, see --cfg job") from None
 
 
 def student_spec(config: DictConfig) -> StudentSpec:
@@ -186,26 +219,28 @@ def build_loaders(config: DictConfig, data: RunData, student: Student) -> ClipTr
 
 
 def build_training(
-    config: DictConfig, data: RunData, student: Student, loaders: ClipTreeDataModule, files: RunFiles
+    config: DictConfig, data: RunData, student: Student, loaders: ClipTreeDataModule, run: Run
 ) -> Training:
     """Method, trainer, loggers and callbacks, and the checkpoint that a resumed run continues from.
 
     Raises:
-        InputError: The run that is resumed saw other data.
+        InputError: The run that is resumed saw other data, or its checkpoints are not its own.
     """
-    resume_from = resume_checkpoint(config.resume, files, data.selection.fingerprint)
+    assert run.inputs is not None
     method = instantiate(config.method)(
         student=student,
         optimizer=instantiate(config.optimizer),
         schedule=instantiate(config.schedule),
         answers=headline_answers(data.clips["val"], data.writer.book),
     )
-    callbacks = training_callbacks(files, config.batch_size, choosing=bool(method.answers))
+    resume_from = config.resume and checkpoint_to_continue(config.resume, run.inputs, method.state_dict())
+    files = run.files
+    callbacks = training_callbacks(files, config.batch_size, choosing=bool(method.answers), resume=config.resume)
     trainer = instantiate(
         config.trainer,
         max_steps=config.num_steps,
-        val_check_interval=validation_interval(config.num_steps, config.trainer.val_check_interval),
         callbacks=list(callbacks),
+        plugins=[WholeCheckpoints(run.inputs)],
         logger=[instantiate(logger, save_dir=str(files.folder)) for logger in (config.logger or {}).values()],
         default_root_dir=str(files.folder),
     )
@@ -224,7 +259,7 @@ def build_watcher(config: DictConfig) -> Watcher:
         InputError: The run holds no student, or its questions do not ask for the class.
     """
     ckpt = Path(config.ckpt)
-    run = run_config(ckpt)
+    run = run_config(ckpt, unused=TRAINING_ONLY)
     run.fps = config.fps
     book: TaskBook = instantiate(run.prompts)
     question = class_question([instantiate(node) for node in run.questions.values()], book.headline, ckpt)

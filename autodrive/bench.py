@@ -17,6 +17,7 @@ from rich.table import Table
 from autodrive.benchmarks.mixture import evaluation_benchmark, mixture_benchmark
 from autodrive.benchmarks.trees import tree_benchmark
 from autodrive.benchmarks.video import decode_benchmark, loader_benchmark, patchify_benchmark
+from autodrive.config import BenchConfig, check_config
 from autodrive.entry_point import run_with_hydra
 from autodrive.errors import InputError
 from autodrive.runs.machine import device_of, quiet_libraries
@@ -27,13 +28,10 @@ def bench(config: DictConfig) -> dict[str, Any]:
     """Run one benchmark, print its ratios, and write everything it measured to `out`.
 
     Raises:
-        InputError: There is no such benchmark or dtype, or the video is missing.
+        InputError: A value is wrong, or the video is missing.
     """
+    check_config(config, BenchConfig)
     quiet_libraries()
-    if config.dtype not in DTYPES:
-        raise InputError(f"dtype={config.dtype}: choose {' or '.join(DTYPES)}")
-    if config.repeats < 1:
-        raise InputError(f"repeats={config.repeats}: must be at least 1")
     video = Path(config.video) if config.video else None
     if video is not None and not video.is_file():
         raise InputError(f"video={video}: no such file")
@@ -53,8 +51,6 @@ def bench(config: DictConfig) -> dict[str, Any]:
         "loader": lambda: loader_benchmark(video, config.repeats),
         "patchify": lambda: patchify_benchmark(config.repeats),
     }
-    if config.name not in benchmarks:
-        raise InputError(f"name={config.name}: choose one of {', '.join(benchmarks)}")
     found = {"name": config.name, "repeats": config.repeats} | benchmarks[config.name]()
     _show(found)
     if config.out is not None:

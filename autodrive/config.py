@@ -1,23 +1,57 @@
-"""The typed keys at the root of `conf/train.yaml` and `conf/eval.yaml`; groups are checked by their classes."""
+"""The keys at the root of every verb's configuration, with types and bounds; groups are checked by their classes."""
 
 import hashlib
 import json
 import re
-from dataclasses import dataclass, fields
-from typing import Any, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
 
+from annotated_types import Le, MinLen
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+from pydantic import AfterValidator
 
-from autodrive.errors import InputError
-from autodrive.schema import Mode, Split
+from autodrive.bounds import (
+    Choices,
+    Count,
+    CountOrZero,
+    Fraction,
+    FramesPerSecond,
+    PositiveNumber,
+    Processes,
+    Seconds,
+    Seed,
+    one_of,
+)
+from autodrive.config_check import check_root, check_targets
+from autodrive.schema import SPLITS, Mode, Record, Split
 
-POSITIVE_KEYS = ("fps", "duration_s", "tokens_per_clip", "lr", "batch_size", "tokens_per_row", "num_steps")
-NON_NEGATIVE_KEYS = ("seed", "num_workers")
-# Where, how fast and by what way a run is made rather than what it computes: they may differ when it is continued.
-MACHINE_KEYS = frozenset({"resume", "num_workers", "paths", "logger"})
+# Where, how fast and by what way a run is made rather than what it computes: they may differ when it is continued. The
+# student that a run starts from is known by its weights, wherever its folder lies.
+MACHINE_KEYS = frozenset({"resume", "student_from", "num_workers", "paths", "logger"})
 MAX_FOLDER_NAME = 200
 LEADING_FOLDERS = re.compile(r"(?<=-)/?(?:[^/_]+/)+(?=[^/_]+/[^/])")  # of a path, all but its last two parts
+PathText = Annotated[str, MinLen(1)]
+BatchSize = Annotated[Count, Le(4096)]
+
+
+def _resolution(text: str) -> str:
+    if text != "auto":
+        bounds = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip())
+        if bounds is None or not 1 <= int(bounds[2]) <= int(bounds[1]):
+            raise ValueError(
+                "must be AxB with A >= B >= 1 (at most A, at least B visual tokens per temporal patch), or auto; "
+                "write for example resolution=128x32"
+            )
+    return text
+
+
+def _paths(value: Any) -> Any:
+    paths = value if isinstance(value, list) else [value]
+    if value is not None and not (paths and all(isinstance(path, str) and path for path in paths)):
+        raise ValueError("must be a folder, or a list of folders")
+    return value
 
 
 @dataclass
@@ -44,21 +78,21 @@ class TrainConfig:
         axes: For each axis of the paper's tables, the paper's values and those that stand for them at this scale.
     """
 
-    seed: int = MISSING
-    clips: str | None = None
-    source: str | None = None
-    fps: float = MISSING
-    duration_s: float = MISSING
-    resolution: str = MISSING
-    tokens_per_clip: int = MISSING
-    lr: float = MISSING
-    batch_size: int = MISSING
-    tokens_per_row: int = MISSING
-    num_steps: int = MISSING
-    num_workers: int = MISSING
-    student_from: str | None = None
-    resume: str | None = None
-    table: str | None = None
+    seed: Seed = MISSING
+    clips: PathText | None = None
+    source: PathText | None = None
+    fps: FramesPerSecond = MISSING
+    duration_s: Seconds = MISSING
+    resolution: Annotated[str, AfterValidator(_resolution)] = MISSING
+    tokens_per_clip: Count = MISSING
+    lr: PositiveNumber = MISSING
+    batch_size: BatchSize = MISSING
+    tokens_per_row: Count = MISSING
+    num_steps: Count = MISSING
+    num_workers: Processes = MISSING
+    student_from: PathText | None = None
+    resume: PathText | None = None
+    table: PathText | None = None
     scale: str = MISSING
     axes: Any = MISSING
     dataset: Any = MISSING
@@ -89,40 +123,164 @@ class EvalConfig(TrainConfig):
         split: The split to evaluate; its name begins the keys of the metrics.
     """
 
-    ckpt: str | None = MISSING
-    split: str = "test"
+    ckpt: PathText | None = MISSING
+    split: Annotated[str, one_of(*SPLITS)] = "test"
 
 
-def check_values(config: DictConfig) -> None:
-    """Refuse what no run can work with before anything is rendered, prepared or loaded.
+@dataclass
+class PredictConfig:
+    """Keys of prediction.
+
+    Attributes:
+        video: A video file.
+        ckpt: The run folder whose student watches it.
+        out: Folder for `timeline.json` and `timeline.png`.
+        fps: Frames per second that the student sees; null: those it was trained on.
+        window_s: Length of a window in seconds; null: that of the clips it was trained on.
+        stride_s: Seconds between window starts.
+        num_orders: Option orders asked of every window and averaged.
+        batch_size: Windows in a batch.
+        num_workers: Number of loader processes.
+    """
+
+    video: PathText = MISSING
+    ckpt: PathText = MISSING
+    out: PathText = MISSING
+    fps: FramesPerSecond | None = None
+    window_s: Seconds | None = None
+    stride_s: Seconds = MISSING
+    num_orders: Annotated[Count, Le(720)] = MISSING
+    batch_size: BatchSize = MISSING
+    num_workers: Processes = MISSING
+    decoder: Any = MISSING
+    frame_cache: Any = MISSING
+    paths: Any = MISSING
+
+
+@dataclass
+class PrepareConfig:
+    """Keys of preparing a data set; those that are not explained here are in `PrepareSettings`.
+
+    Attributes:
+        source: Folder of the data set.
+        out: Folder for the manifest and its companions.
+        num_workers: Number of scanning threads; null: one per processor, at most 8.
+    """
+
+    source: PathText | None = None
+    out: PathText = MISSING
+    duration_s: Seconds = MISSING
+    stride_s: Seconds | None = None
+    split_fractions: Any = MISSING
+    seed: Seed = MISSING
+    num_workers: Annotated[Count, Le(256)] | None = None
+    dataset: Any = MISSING
+    paths: Any = MISSING
+
+
+@dataclass
+class ReportConfig:
+    """Keys of a report.
+
+    Attributes:
+        runs: A run folder, a sweep folder, or a list of them.
+        table: Published table to compare with; null finds it by what the runs vary.
+        out: Folder for the table's files.
+    """
+
+    runs: Any = None
+    table: PathText | None = None
+    out: PathText | None = None
+
+
+@dataclass
+class BenchConfig:
+    """Keys of a benchmark; conf/bench.yaml explains them."""
+
+    name: Annotated[str, one_of("tree", "train", "evaluate", "decode", "loader", "patchify")] = MISSING
+    out: PathText | None = None
+    repeats: Annotated[Count, Le(1000)] = MISSING
+    accelerator: Annotated[str, one_of("auto", "cpu", "gpu", "cuda")] = MISSING
+    dtype: Annotated[str, one_of("float32", "bfloat16")] = MISSING
+    video: PathText | None = None
+    prefix_tokens: Any = MISSING
+    branches: Any = MISSING
+    tokens_per_row: Count = MISSING
+    padded_batch_size: BatchSize = MISSING
+    student: Any = MISSING
+
+
+class EvaluationKeys(Record):
+    """The node `evaluation`.
+
+    Attributes:
+        modes: Inference modes in which every question is asked.
+        num_strips: Most misclassified clips shown in `report.html`.
+    """
+
+    modes: Choices[Mode]
+    num_strips: CountOrZero
+
+
+class PathKeys(Record):
+    """The node `paths`.
+
+    Attributes:
+        data_dir: Folder of rendered and prepared data sets and of frames that are kept.
+    """
+
+    data_dir: PathText
+
+
+class PrepareKeys(Record):
+    """The node `prepare`; see `PrepareSettings`."""
+
+    stride_s: Seconds | None
+    split_fractions: Mapping[Split, Fraction]
+    seed: Seed
+
+
+# Nodes that no class takes as they are, whichever verb has them.
+NODES: Mapping[str, Any] = {
+    "axes": Mapping[str, Mapping[str, Any]],
+    "evaluation": EvaluationKeys,
+    "paths": PathKeys,
+    "prepare": PrepareKeys,
+    "split_fractions": Mapping[Split, Fraction],
+    "runs": Annotated[Any, AfterValidator(_paths)],
+    "prefix_tokens": Choices[Annotated[Count, Le(1_000_000)]],
+    "branches": Choices[Annotated[Count, Le(1000)]],
+}
+
+
+def check_config(config: DictConfig, keys: type) -> None:
+    """Refuse keys that do not exist and values that no work can be done with, before there is any.
+
+    Args:
+        config: Configuration of a verb.
+        keys: The dataclass above that declares its keys.
 
     Raises:
-        InputError: A key at the root is unknown (`+key=` passes Hydra), or a value is out of its range.
+        InputError: As `check_root` and `check_targets` do.
+        MissingMandatoryValue: A key without a default was not given.
     """
-    unknown = [str(key) for key in config if key not in {field.name for field in fields(EvalConfig)}]
-    if unknown:
-        raise InputError(f"+{unknown[0]}: there is no such key; check the spelling, or leave it out")
-    for key in POSITIVE_KEYS:
-        if config[key] <= 0:
-            raise InputError(f"{key}={config[key]:g}: must be above 0")
-    for key in NON_NEGATIVE_KEYS:
-        if config[key] < 0:
-            raise InputError(f"{key}={config[key]}: must not be negative")
-    if config.get("split", "test") not in get_args(Split):
-        raise InputError(f"split={config.split}: choose one of {', '.join(get_args(Split))}")
-    modes = list(config.evaluation.modes)
-    if not modes or not set(modes) <= set(get_args(Mode)):
-        raise InputError(f"evaluation.modes=[{','.join(modes)}]: choose from {', '.join(get_args(Mode))}")
+    check_root(config, keys, NODES)
+    check_targets(config)
 
 
 def config_hash(config: DictConfig) -> str:
     """Identifies what a configuration computes: 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(computed_values(config), sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def computed_values(config: DictConfig) -> dict[str, Any]:
+    """What a configuration computes with, as plain values: all of it but what only says where and how fast."""
     content = OmegaConf.to_container(config, resolve=True)
     assert isinstance(content, dict)
     kept = {str(key): value for key, value in content.items() if key not in MACHINE_KEYS | {"frame_cache"}}
     if (codec := lossy_codec(config)) is not None:
         kept["frame_cache"] = codec
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return kept
 
 
 def lossy_codec(config: DictConfig) -> Any:
@@ -154,3 +312,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
     store.store(name="train_keys", node=TrainConfig)
     store.store(name="eval_keys", node=EvalConfig)
+    store.store(name="predict_keys", node=PredictConfig)
+    store.store(name="prepare_keys", node=PrepareConfig)
+    store.store(name="report_keys", node=ReportConfig)
+    store.store(name="bench_keys", node=BenchConfig)

@@ -2,8 +2,12 @@
 
 import argparse
 import os
+import re
+import shlex
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,11 +17,12 @@ from antlr4.error.Errors import ParseCancellationException
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from autodrive.config import register
-from autodrive.errors import InputError
+from autodrive.errors import InputError, Interrupted, is_about_storage
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "conf"
 WRONG_CONFIGURATION = (InputError, HydraException, OmegaConfBaseException, ParseCancellationException)
@@ -54,9 +59,10 @@ def as_composed(config: DictConfig, command_line: CommandLine) -> DictConfig:
 def run_with_hydra(task: Callable[[DictConfig], Any], verb: str, complete: Completion = as_composed) -> None:
     """Compose the configuration from the command line, run the task, and exit with the project's codes.
 
-    0: done. 2: the configuration or an input is wrong (one line on standard error). 1: a job of a sweep failed, or
-    anything unforeseen (with its traceback). In a sweep a failing job does not stop the others: the task must turn its
-    own exceptions into results there (see `autodrive/runs/job.py`).
+    0: done. 2: the configuration or an input is wrong, or the disk is full (one line on standard error). 130: stopped
+    by Ctrl-C (two lines, the second with the command that goes on). 1: a job of a sweep failed, or anything unforeseen
+    (with its traceback). In a sweep a failing job does not stop the others: the task must turn its own exceptions into
+    results there (see `autodrive/runs/job.py`).
 
     Args:
         task: Does the verb's work.
@@ -69,21 +75,51 @@ def run_with_hydra(task: Callable[[DictConfig], Any], verb: str, complete: Compl
     # Hydra's parser would take overrides on both sides of a flag for unknown arguments.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN_FLAGS)
 
-    def guarded(config: DictConfig) -> Any:
-        try:
-            settings = HydraConfig.get()
+    def job(config: DictConfig) -> Any:
+        settings = HydraConfig.get()
+        with _told_to_the_user(verb):  # here, since Hydra would print a line of its own first
             return task(complete(config, CommandLine(settings.overrides.task, settings.runtime.choices)))
-        except WRONG_CONFIGURATION as error:  # here, since Hydra would print a line of its own first
-            exit_with_line(explain(error, verb))
 
-    guarded.__module__ = task.__module__
-    guarded.__name__ = task.__name__
-    run = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=verb)(guarded)
-    try:
+    job.__module__ = task.__module__
+    job.__name__ = task.__name__
+    run = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=verb)(job)
+    with _told_to_the_user(verb):
         if not _print_job(verb, complete):
             run()
+
+
+@contextmanager
+def _told_to_the_user(verb: str) -> Iterator[None]:
+    """End with the line of a wrong input, or with the two lines of a stop by Ctrl-C."""
+    try:
+        yield
     except WRONG_CONFIGURATION as error:
         exit_with_line(explain(error, verb))
+    except OSError as error:
+        if not is_about_storage(error):
+            raise
+        exit_with_line(explain(error, verb))
+    except KeyboardInterrupt as stop:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+        print(f"\nstopped by Ctrl-C\n{_how_to_go_on(stop, verb)}", file=sys.stderr)
+        sys.exit(130)
+
+
+def _how_to_go_on(stop: KeyboardInterrupt, verb: str) -> str:
+    settings = HydraConfig.get() if HydraConfig.initialized() else None
+    if settings is not None and settings.mode == RunMode.MULTIRUN:
+        place = f"hydra.sweep.dir={settings.sweep.dir}"
+        arguments = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.sweep.dir=")]
+        return f"do the jobs that are missing with: {_shell(verb, [*arguments, place])}"
+    if isinstance(stop, Interrupted):
+        return f"continue with: {_shell(verb, stop.arguments)}"
+    return f"start again with: {_shell(verb, sys.argv[1:])}"
+
+
+def _shell(verb: str, arguments: Sequence[str]) -> str:
+    """How a verb is started, as a line for the shell."""
+    command = ["python", f"{verb}.py"] if verb in SCRIPTS else ["python", "-m", f"autodrive.{verb}"]
+    return shlex.join([*command, *arguments])
 
 
 def _print_job(verb: str, complete: Completion) -> bool:
@@ -125,18 +161,26 @@ def explain(error: BaseException, verb: str) -> str:
         if isinstance(cause, InputError):  # raised while Hydra called a constructor
             return _line(str(cause))
         cause = cause.__cause__
+    if is_about_storage(error):
+        assert isinstance(error, OSError)
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{os.strerror(error.errno or 0)}; make room or give permission, and run the same command again"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}= is missing; give it on the command line"
-    text = _line(str(error))
     if isinstance(error, OverrideParseException | ParseCancellationException):
-        return f"{text.partition(' See https')[0]}; {_quoting(sys.argv[1:])}"
+        return _quoting(sys.argv[1:])
+    text = _line(str(error))
     if text.startswith("Could not override"):
-        command = f"python {verb}.py" if verb in SCRIPTS else f"python -m autodrive.{verb}"
-        hint = f"check the spelling ({command} --cfg job prints every key)"
-        return f"{text.partition(' To append')[0]} There is no such key; {hint}"
+        hint = f"check the spelling ({_shell(verb, ['--cfg', 'job'])} prints every key)"
+        key = re.search(r"Could not override '([^']+\.([^'.]+))'", text)
+        if key is None:
+            return f"{text.partition(' To append')[0]} There is no such key; {hint}"
+        return f"{key[1]}: there is no key {key[2]!r}; {hint}, or write +{key[1]}=<value> to add it"
     if text.startswith("Error merging override"):
         return f"{text.removeprefix('Error merging override ')}: {_line(str(error.__cause__))}"
-    return text.partition(" Config search path")[0].strip()
+    text = text.partition(" Config search path")[0].strip()
+    key = error.full_key if isinstance(error, OmegaConfBaseException) else None
+    return text if not key or key in text else f"{key}: {text}"
 
 
 def _line(text: str) -> str:
@@ -158,9 +202,11 @@ def _quoting(arguments: list[str]) -> str:
             elif "=" in earlier:  # the shell split a value at its space
                 key, _, value = f"{earlier} {argument}".partition("=")
             else:
-                return f"write {argument}=<value>"
-            return f"""quote a value with spaces, '=' or brackets twice: '{key}="{value}"'"""
-    return """quote a value with spaces, '=' or brackets twice: 'key="value"'"""
+                return f"{argument}: has no value; write {argument}=<value>"
+            escaped = re.sub(r'(\\*)"', r"\1\1\"", value)  # backslashes count before a quote only
+            why = "a value with spaces, quotes, '=', brackets or letters beyond ASCII is quoted twice"
+            return f"""{argument}: {why}: {shlex.quote(f'{key}="{escaped}"')}"""
+    return """an argument cannot be parsed; quote its value twice: 'key="value"'"""
 
 
 def exit_with_line(message: str) -> NoReturn:

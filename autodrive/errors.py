@@ -1,4 +1,13 @@
-"""The one exception users see: bad configuration or bad input, reported in one line with exit code 2."""
+"""The exceptions that users see, each in a line or two: wrong input, and a stop that they asked for."""
+
+import copyreg
+import errno
+from collections.abc import Sequence
+
+# Of the system: no room, or no permission. The same command works once the user has seen to it.
+STORAGE_ERRORS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR}
+)
 
 
 class InputError(Exception):
@@ -6,3 +15,28 @@ class InputError(Exception):
 
     The message is a single line that says what is wrong, where (file, key or line) and how to fix it.
     """
+
+    def __reduce__(self) -> tuple:
+        # Whatever arguments a subclass takes: one that comes from another process is not made by calling it again.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+
+
+class RefusedFolderError(InputError):
+    """A run may not write into its folder, so nothing may: neither results nor the reason."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped a run that can be continued.
+
+    Attributes:
+        arguments: What follows the verb on the command line that continues it.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        super().__init__()
+        self.arguments = tuple(arguments)
+
+
+def is_about_storage(error: BaseException) -> bool:
+    """Whether the system refused to read or write something for want of room or permission."""
+    return isinstance(error, OSError) and error.errno in STORAGE_ERRORS

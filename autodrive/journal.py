@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -25,7 +26,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     def read(self) -> Iterator[dict[str, Any]]:
         """Yield every whole record, oldest first; none if the file does not exist.
@@ -41,23 +42,33 @@ class Journal:
                     return
                 try:
                     record = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     record = None
                 if not isinstance(record, dict):
                     raise InputError(f"{self.path}:{number}: not a JSON object; remove that line")
                 yield record
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record; it is on the disk when this returns."""
+        """Write one record; it is on the disk when this returns.
+
+        Raises:
+            OSError: The disk is full; the next time, what was appended before is read back.
+        """
         assert self._file is not None, "a journal is appended to inside its with block"
-        self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            rest = memoryview(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def __enter__(self) -> "Journal":
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a+b")
-        self._drop_torn_line(self._file)
+        with self.path.open("a+b") as file:
+            self._drop_torn_line(file)
+        # Unbuffered: closing must not try again to write what a full disk refused.
+        self._file = self.path.open("ab", buffering=0)
         return self
 
     def __exit__(

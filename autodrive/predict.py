@@ -11,17 +11,17 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from autodrive.assembly import build_watcher
+from autodrive.config import PredictConfig, check_config
+from autodrive.counted import counted
 from autodrive.entry_point import CommandLine, run_with_hydra
-from autodrive.inference.timeline import measured, window_clips
-from autodrive.reporting.timeline import draw_timeline
+from autodrive.errors import InputError
 from autodrive.runs.folder import run_config
-from autodrive.runs.machine import quiet_libraries, share_cores
+from autodrive.runs.foreign import TRAINING_ONLY
 
 
 def with_run_values(config: DictConfig, command_line: CommandLine) -> DictConfig:
     """The run's frame rate and duration where the command line leaves them to it; InputError if `ckpt` is no run."""
-    run = run_config(Path(config.ckpt))
+    run = run_config(Path(config.ckpt), unused=TRAINING_ONLY)
     for key, value in (("fps", run.fps), ("window_s", run.duration_s)):
         if config[key] is None:
             config[key] = value
@@ -30,7 +30,18 @@ def with_run_values(config: DictConfig, command_line: CommandLine) -> DictConfig
 
 def job(config: DictConfig) -> dict[str, Any]:
     """Predict one video and write `timeline.json` and `timeline.png` into `out`."""
+    check_config(config, PredictConfig)
+    # Imported here: they take seconds, and a wrong value is refused before them.
+    from autodrive.assembly import build_watcher
+    from autodrive.inference.timeline import measured, window_clips
+    from autodrive.reporting.timeline import draw_timeline
+    from autodrive.runs.machine import quiet_libraries, share_cores
+
     video, out = Path(config.video), Path(config.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"out={out}: cannot be written ({error.strerror}); choose another folder") from None
     quiet_libraries()
     share_cores(config.num_workers)
     info = measured(video)
@@ -39,12 +50,11 @@ def job(config: DictConfig) -> dict[str, Any]:
     timeline = watcher.watch(clips)
     facts = {"content_hash": info.content_hash, "duration_s": info.duration_s, "native_fps": info.native_fps}
     record = {"video": str(video), "ckpt": config.ckpt} | facts | {"fps": config.fps} | timeline.record()
-    out.mkdir(parents=True, exist_ok=True)
     (out / "timeline.json").write_text(json.dumps(record, indent=2) + "\n")
     frames = watcher.frames_to_show(clips[timeline.best])
     class_names = [watcher.writer.labels[name].short for name in timeline.classes]
     draw_timeline(out / "timeline.png", video.name, timeline, class_names, frames)
-    table = Table(title=f"{record['video']}: {len(record['windows'])} windows")
+    table = Table(title=f"{record['video']}: {counted(len(record['windows']), 'window')}")
     table.add_column("window (s)", justify="right")
     for name in timeline.classes:
         table.add_column(f"P({name})", justify="right")

@@ -4,9 +4,10 @@
 
 Writes into `out`: clips.jsonl (one Clip per line), quarantine.jsonl (one line for each video or row that is not used,
 with the reason), prepare.json (settings and counts) and scan_cache.jsonl (so that an interrupted run continues where it
-was). Every video of the source ends as clips or as a line of quarantine.jsonl.
+was). Everything below the source that is not hidden ends as clips or as a line of quarantine.jsonl.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from autodrive.config import PrepareConfig, check_config
+from autodrive.counted import counted
 from autodrive.datasets.preparing import PrepareReport, PrepareSettings, prepare
 from autodrive.entry_point import run_with_hydra
-from autodrive.errors import InputError
+from autodrive.label_sets import sets_that_know, shipped_label_sets
+from autodrive.labels import LabelSet
 from autodrive.schema import SPLITS
 
 
-def print_report(report: PrepareReport, console: Console) -> None:
-    """Show the counts: clips by split and class, and what is not used, with sums."""
+def print_report(report: PrepareReport, label_sets: Sequence[LabelSet], console: Console) -> None:
+    """Show the counts: clips by split and class, and what is not used, with sums; and what looks like a slip."""
     labels = list(dict.fromkeys(label for counts in report.clips.values() for label in counts))
     table = Table(title=f"{report.dataset}: clips by split and class")
     for column in ("split", "source videos", *labels, "clips"):
@@ -38,24 +42,27 @@ def print_report(report: PrepareReport, console: Console) -> None:
     num_aside = sum(report.set_aside.values())
     console.print(f"items of the source: {report.num_items} = {report.num_used} used + {num_aside} set aside")
     for reason, count in report.set_aside.items():
-        console.print(f"  {count} {reason}")
+        more = ", …" if count > len(report.examples[reason]) else ""
+        line = f"  {count} {reason}: {', '.join(report.examples[reason])}{more}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     unused = sum(report.windows_not_used.values())
-    console.print(f"windows: {report.num_windows} = {report.num_clips} clips + {unused} not used")
+    console.print(f"windows: {report.num_windows} = {counted(report.num_clips, 'clip')} + {unused} not used")
     for reason, count in report.windows_not_used.items():
         console.print(f"  {count} {reason}")
     console.print(f"clips per video: {mean:.1f} ({least} to {most})")
     for split in SPLITS:
         if not report.videos[split]:
             console.print(f"note: {split} is empty; change split_fractions or seed, or give a split in labels.csv")
-    if report.num_identical_files:
-        console.print(f"note: {report.num_identical_files} files equal another file byte for byte")
+    for label, count in report.labels.items():
+        if not sets_that_know(label, label_sets):
+            note = f"note: label {label!r} ({counted(count, 'video')}) is in no label set of conf/labels"
+            console.print(f"{note}; correct it, or add it to one", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{report.out}/clips.jsonl", soft_wrap=True)
 
 
 def job(config: DictConfig) -> PrepareReport:
     """Prepare what the configuration names and show the counts."""
-    if not isinstance(config.split_fractions, DictConfig):
-        raise InputError("split_fractions: give shares by name, e.g. split_fractions.train=0.8")
+    check_config(config, PrepareConfig)
     fractions: Any = OmegaConf.to_container(config.split_fractions)
     settings = PrepareSettings(config.duration_s, config.stride_s, fractions, config.seed)
     out, data_dir = Path(config.out).absolute(), Path(config.paths.data_dir).absolute()
@@ -66,7 +73,7 @@ def job(config: DictConfig) -> PrepareReport:
         config.num_workers,
         data_dir if out.is_relative_to(data_dir) else None,
     )
-    print_report(report, Console())
+    print_report(report, shipped_label_sets(), Console())
     return report
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from autodrive.ablation.files import print_ablation, write_tables
 from autodrive.ablation.table import AblationSummary
+from autodrive.config import ReportConfig, check_config
 from autodrive.entry_point import run_with_hydra
 from autodrive.errors import InputError
 from autodrive.runs.folder import find_runs
@@ -22,6 +23,7 @@ def report(config: DictConfig) -> AblationSummary:
     Raises:
         InputError: A key is missing, a folder holds no run, or there is no such published table.
     """
+    check_config(config, ReportConfig)
     for key in ("runs", "out"):
         if config.get(key) is None:
             raise InputError(f"{key}= is missing; for example runs=outputs/sweeps/<sweep> out=tables/<name>")

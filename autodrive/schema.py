@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
@@ -9,10 +10,13 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from autodrive.errors import InputError
+from autodrive.text_files import text_lines
+from autodrive.whole_files import whole
 
 Split = Literal["train", "val", "test"]
 Mode = Literal["direct", "reasoning"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+ENCODING_FIX = "write it again as UTF-8"
 
 
 class Record(BaseModel):
@@ -56,12 +60,14 @@ class View(DataFile):
         width: Pixels.
         height: Pixels.
         offset_s: Time on the road camera's clock at which this file's first frame was taken.
+        num_bytes: Length of the file, by which a run notices that it was replaced; None: not compared.
     """
 
     native_fps: float = Field(gt=0)
     width: int = Field(gt=0)
     height: int = Field(gt=0)
     offset_s: float = 0.0
+    num_bytes: int | None = Field(default=None, gt=0)
 
 
 ViewT = TypeVar("ViewT", SourceView, View)
@@ -264,36 +270,29 @@ def read_jsonl(path: Path, record: type[RecordT]) -> list[RecordT]:
     """Read a manifest.
 
     Raises:
-        InputError: the file is missing, or a line is not a valid record (named by its number).
+        InputError: The file is missing or cannot be read as UTF-8 text, or a line is not a valid record (named by its
+            number).
     """
     return list(iterate_jsonl(path, record))
 
 
 def iterate_jsonl(path: Path, record: type[RecordT]) -> Iterator[RecordT]:
     """Yield the records of a manifest one by one; raises as `read_jsonl` does."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise InputError(f"{path}: no such manifest; write it with python -m autodrive.prepare, or fix the path")
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                yield record.model_validate_json(line)
-            except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"]) or "line"
-                message = f"{path}:{number}: not a valid {record.__name__}: {where}: {first['msg']}"
-                raise InputError(f"{message}; fix that line or remove it") from None
+    for number, line in text_lines(path, ENCODING_FIX):
+        if not line.strip():
+            continue
+        try:
+            yield record.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "line"
+            message = f"{path}:{number}: not a valid {record.__name__}: {where}: {first['msg']}"
+            raise InputError(f"{message}; fix that line or remove it") from None
 
 
-def write_jsonl(path: Path, records: Iterable[Record]) -> int:
-    """Write records atomically, one a line, and return how many there were."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    count = 0
-    with partial.open("w", encoding="utf-8") as lines:
-        for record in records:
-            lines.write(record.model_dump_json() + "\n")
-            count += 1
-    partial.replace(path)
-    return count
+def write_jsonl(path: Path, records: Iterable[Record]) -> None:
+    """Write records, one a line, to a file that is whole or not there; raises OSError as `whole` does."""
+    with whole(path) as partial, partial.open("w", encoding="utf-8") as lines:
+        lines.writelines(record.model_dump_json() + "\n" for record in records)

@@ -8,6 +8,8 @@ if (
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the hub; it is read when the libraries are imported
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,22 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def real_videos(shared_data: Path) -> Path:
     return shared_data / "real" / "video"
+
+
+@pytest.fixture
+def ordinary_user() -> Iterator[Path]:
+    """A new folder, and no right to read or write what is closed to everybody: for root, that of another user."""
+    nobody = 65534
+    with tempfile.TemporaryDirectory() as folder:
+        if os.geteuid() != 0:
+            yield Path(folder)
+            return
+        os.chown(folder, nobody, nobody)
+        os.seteuid(nobody)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,11 @@ def the_one_line(capsys: pytest.CaptureFixture[str]) -> str:
     ("arguments", "said"),
     [
         (["fsp=15"], ["'fsp'", "check the spelling"]),
+        (["mixture.parts.caption={per_visit:1}"], ["'caption'", "write +mixture.parts.caption=<value> to add it"]),
+        (["annotations.mcq.task=quiz"], ["annotations.mcq.task=quiz: no such task", "mcq, closed_qa, caption"]),
+        (["~annotations.mcq", "~annotations.closed_qa"], ["annotations: there is no source"]),
+        (["optimizer.betas=[2,3]"], ["optimizer.betas=", "Invalid beta"]),
+        (["trainer.accelerator=gpu"], ["trainer: ", "gpu"]),
         (["dataset.num_trian_scenes=3"], ["dataset.num_trian_scenes", "check the spelling"]),
         (["+fsp=15"], ["+fsp", "check the spelling"]),
         (["mixture=balancd"], ["mixture/balancd", "balanced unbalanced uniform"]),
@@ -44,9 +49,9 @@ def the_one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["resolution=nonsense"], ["resolution=nonsense", "resolution=128x32"]),
         (["resolution=4x8"], ["resolution=4x8", "A >= B"]),
         (["student=qwen2_5_vl_7b"], ["student=qwen2_5_vl_7b is full size", "add scale=paper"]),
-        (["optimizer.lr=abc"], ["optimizer: ", "--cfg job"]),
-        (["+optimizer.nesterov=true"], ["optimizer: ", "nesterov"]),
-        (["schedule.warmup_fraction=abc"], ["schedule: "]),
+        (["optimizer.lr=abc"], ["optimizer.lr=abc: must be"]),
+        (["+optimizer.nesterov=true"], ["optimizer.nesterov: there is no such key", "weight_decay"]),
+        (["schedule.warmup_fraction=abc"], ["schedule.warmup_fraction=abc: must be"]),
         (["clips=nowhere.jsonl"], ["nowhere.jsonl: no such manifest", "autodrive.prepare"]),
         (["dataset=video_folder"], ["source is not set", "source=<folder>"]),
         (["dataset=nexar", "source=/nowhere"], ["source=/nowhere: no such folder"]),
@@ -68,6 +73,18 @@ def test_wrong_arguments_of_train(
     assert run("train", *arguments, *folders) == 2
     line = the_one_line(capsys)
     assert all(part in line for part in said), line
+
+
+@pytest.mark.parametrize("verb", ["train", "eval", "autodrive.predict"])
+def test_a_wrong_value_is_refused_before_seconds_of_imports(verb: str, smoke_run: Path, repository: Path):
+    given = {"train": ["fps=0"], "eval": ["ckpt=null", "fps=0"]}.get(
+        verb, ["video=a.mp4", f"ckpt={smoke_run}", "fps=0"]
+    )
+    lines = [f"import sys, {verb} as verb", f"sys.argv = ['verb.py', *{given}]", "try: verb.main()"]
+    lines += ["except SystemExit as ended: print(ended.code, 'torch' in sys.modules)"]
+    ended = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, cwd=repository)
+    assert ended.stdout.strip() == "2 False", ended.stderr
+    assert ended.stderr.startswith("error: fps=0.0: must be greater than 0")
 
 
 @pytest.mark.parametrize("verb", ["eval", "predict"])
@@ -100,7 +117,7 @@ def missing_video(clips: Records) -> Records:
         (without("split", "test"), [], ["the test split is empty"]),
         (without("split", "val"), [], ["the val split is empty"]),
         (without("label", "collision"), [], ["no training clips of class collision", "labels=event2"]),
-        (missing_video, [], ["1 of 27 videos are missing", "gone.mp4"]),
+        (missing_video, [], ["1 of 27 videos missing", "gone.mp4"]),
         (lambda clips: [*clips, clips[0]], [], ["occurs twice"]),
         (lambda clips: clips, ["fps=60"], ["fps=60: no clip has that frame rate", "fps=31.5"]),
         (lambda clips: clips, ["mixture=unbalanced", "labels=event2"], ["mixture.balance.natural_ratio names"]),

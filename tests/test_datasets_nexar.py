@@ -94,13 +94,13 @@ def test_positives_that_end_before_their_event_can_be_kept_without_a_label(nexar
 def test_bad_rows_and_unlisted_files_are_set_aside_with_their_line(nexar):
     table = nexar / "train" / "positive" / "metadata.csv"
     with table.open("a") as file:
-        file.write("00822.mp4,1,1,,,\n00099.mp4,1,1,,,\n00100.mp4,soon,1,,,\n,1,1,,,\n")
+        file.write("822,7.367,6.299,Normal,Cloudy,Urban\n00099.mp4,1,1,,,\n00100.mp4,soon,1,,,\n,1,1,,,\n")
     write_video(nexar / "train" / "positive" / "00100.mp4")
     write_video(nexar / "train" / "positive" / "00555.mp4")
     videos, aside = NexarAdapter(str(nexar)).videos()
     found = {item.item: item for item in aside}
     assert {name: item.reason for name, item in found.items()} == {
-        "train/positive/00822.mp4": "bad_row",
+        "train/positive/822": "repeated_file",
         "train/positive/00099.mp4": "missing",
         "train/positive/00100.mp4": "bad_row",
         "train/positive/": "bad_row",
@@ -108,6 +108,28 @@ def test_bad_rows_and_unlisted_files_are_set_aside_with_their_line(nexar):
     }
     assert "metadata.csv:6: time_of_event 'soon'" in found["train/positive/00100.mp4"].detail
     assert len(videos) == 7
+
+
+def test_two_rows_that_contradict_each_other_are_named(nexar):
+    with (nexar / "train" / "positive" / "metadata.csv").open("a") as file:
+        file.write("822,7.367,5,Normal,Cloudy,Urban\n")
+    with pytest.raises(
+        InputError, match=r"metadata\.csv:4: the file of line 2, but time_of_alert is '5' here and '6\.299'"
+    ):
+        NexarAdapter(str(nexar)).videos()
+
+
+def test_what_lies_outside_the_layout_is_named(nexar):
+    write_video(nexar / "extra" / "00001.mp4")
+    write_video(nexar / "train" / "00002.mp4")
+    (nexar / "README.md").write_text("read me")
+    videos, aside = NexarAdapter(str(nexar)).videos()
+    assert len(videos) == 7
+    assert {item.item: item.reason for item in aside} == {
+        "extra/00001.mp4": "outside_layout",
+        "train/00002.mp4": "outside_layout",
+        "README.md": "unknown_suffix",
+    }
 
 
 def test_a_number_used_in_two_folders_stays_two_videos(nexar):

@@ -31,7 +31,7 @@ def test_classes_come_from_subfolders(tmp_path):
         "Near-Collision/b.MOV": "near_collision",
         "collision/2024/c.mkv": "collision",
     }
-    assert aside == {}
+    assert {name: item.reason for name, item in aside.items()} == {"collision/readme.txt": "unknown_suffix"}
     assert all(video.split is None for video in videos.values())
 
 
@@ -86,17 +86,17 @@ def test_bad_rows_are_set_aside_with_their_line(tmp_path):
         "b.mp4,collision,1,validation,\n"
         "c.mp4,collision,1,,maybe\n"
         "d.mp4,normal,,,\n"
-        "d.mp4,collision,1,,\n"
+        "./d.mp4, Normal ,,,\n"
         "gone.mp4,normal,,,\n"
         ",normal,,,\n"
     )
     videos, aside = VideoFolderAdapter(str(tmp_path)).videos()
     assert [video.id for video in videos] == ["d.mp4"]
-    assert [(item.reason, item.detail.rpartition("labels.csv:")[2].partition(":")[0]) for item in aside[:-1]] == [
+    assert [(item.reason, item.detail.split("labels.csv:")[1].partition(":")[0]) for item in aside[:-1]] == [
         ("bad_row", "2"),
         ("bad_row", "3"),
         ("bad_row", "4"),
-        ("bad_row", "6"),
+        ("repeated_file", "6"),
         ("missing", "7"),
         ("bad_row", "8"),
     ]
@@ -104,21 +104,52 @@ def test_bad_rows_are_set_aside_with_their_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("header", "words"),
-    [("file,event_time_s", "no column 'label'"), ("file,label,event_time", "unknown column 'event_time'")],
+    ("second", "said"),
+    [
+        ("a.mp4,normal,4,", "label is 'normal' here and 'collision' there"),
+        ("link.mp4,collision,4,test", "split is 'test' here and None there"),
+        ("s/../a.mp4,collision,5,", "event_time_s is 5.0 here and 4.0 there"),
+    ],
 )
-def test_misspelt_columns_are_refused(tmp_path, header, words):
-    touch(tmp_path, "a.mp4")
-    (tmp_path / "labels.csv").write_text(f"{header}\na.mp4,1,1\n")
-    with pytest.raises(InputError, match=words):
+def test_one_file_with_two_meanings_is_an_error_that_names_both_lines(tmp_path, second, said):
+    touch(tmp_path, "a.mp4", "s/b.mp4")
+    (tmp_path / "link.mp4").symlink_to("a.mp4")
+    (tmp_path / "labels.csv").write_text(
+        f"file,label,event_time_s,split\na.mp4,collision,4,\ns/b.mp4,normal,,\n{second}\n"
+    )
+    with pytest.raises(InputError) as refused:
+        VideoFolderAdapter(str(tmp_path)).videos()
+    assert f"labels.csv:4: the file of {tmp_path / 'labels.csv'}:2, but {said}" in str(refused.value)
+
+
+def test_one_file_under_three_names_is_one_video(tmp_path):
+    touch(tmp_path, "a.mp4", "s/b.mp4")
+    (tmp_path / "link.mp4").symlink_to("a.mp4")
+    (tmp_path / "labels.csv").write_text(
+        "file,label\nlink.mp4,normal\ns/../a.mp4,Normal\na.mp4,normal\ns/b.mp4,normal\n"
+    )
+    videos, aside = read(tmp_path)
+    assert list(videos) == ["link.mp4", "s/b.mp4"]
+    assert {name: item.reason for name, item in aside.items()} == dict.fromkeys(
+        ("s/../a.mp4", "a.mp4"), "repeated_file"
+    )
+
+
+def test_a_link_in_a_folder_of_another_class_is_an_error(tmp_path):
+    touch(tmp_path, "normal/a.mp4", "collision/b.mp4")
+    (tmp_path / "collision" / "link.mp4").symlink_to(tmp_path / "normal" / "a.mp4")
+    with pytest.raises(
+        InputError, match=r"normal/a\.mp4: the file of .*collision/link\.mp4, but label is 'normal' here"
+    ):
         VideoFolderAdapter(str(tmp_path)).videos()
 
 
-def test_unquoted_commas_are_refused_with_their_line(tmp_path):
-    touch(tmp_path, "a.mp4")
-    (tmp_path / "labels.csv").write_text("file,label\na.mp4,normal,collision\n")
-    with pytest.raises(InputError, match=r"labels.csv:2: more cells"):
-        VideoFolderAdapter(str(tmp_path)).videos()
+def test_a_listed_file_needs_no_known_ending(tmp_path):
+    touch(tmp_path, "a.dat", "b.dat")
+    (tmp_path / "labels.csv").write_text("file,label\na.dat,normal\n")
+    videos, aside = read(tmp_path)
+    assert list(videos) == ["a.dat"]
+    assert {name: item.reason for name, item in aside.items()} == {"b.dat": "unknown_suffix"}
 
 
 def test_an_empty_folder_is_refused(tmp_path):

@@ -13,10 +13,12 @@ from run_samples import task_book
 from autodrive.annotation.rules import ClassQuestion
 from autodrive.annotation.supply import AnnotatedClip, supply
 from autodrive.errors import InputError
+from autodrive.label_sets import shipped_label_sets
 from autodrive.labels import LabelSet
 from autodrive.mixture.balancing import Balance
+from autodrive.mixture.epoch import Part
 from autodrive.mixture.mixture import Mixture, VisitSchedule, sibling_blocks
-from autodrive.mixture.selection import select_clips
+from autodrive.mixture.selection import Wanted, select_clips
 from autodrive.schema import Annotation, Clip, DataFile, Split
 from autodrive.video.frame_grid import FrameGrid
 
@@ -67,11 +69,6 @@ def test_subsample_is_seeded():
     assert plan(balance, PAPER, 1).visits != plan(balance, PAPER, 2).visits
 
 
-def test_an_unknown_mean_is_refused():
-    with pytest.raises(InputError, match=r"mixture\.loss_mean=clips: choose annotations or tokens"):
-        Mixture(loss_mean="clips")  # type: ignore[arg-type]
-
-
 def annotated(label: str | None = "normal", **changes) -> AnnotatedClip:
     clip = make_clip(label=label, **changes)
     said = Annotation.create(clip.id, "caption", "?", "Two cars touch.", "test")
@@ -102,6 +99,14 @@ def test_a_batch_follows_from_seed_and_step_alone():
     assert schedule_of(50, 16, seed=5).batch(20) != unbroken.batch(20)
 
 
+def test_every_visit_of_a_clip_has_a_phase_of_its_own():
+    stream = [visit for step in range(40) for visit in schedule_of(4, 4, seed=0).batch(step)]
+    phases = {clip: [v.phase for v in stream if v.clip.id == clip] for clip in {v.clip.id for v in stream}}
+    assert len({phase for seen in phases.values() for phase in seen}) == len(stream) == 160
+    for seen in phases.values():  # spread over the whole frame interval
+        assert all(np.histogram(seen, bins=4, range=(0, 1))[0] > 0)
+
+
 def labels(*names: str) -> LabelSet:
     entries = [{"name": n, "option": n, "sources": [n], "anomalous": n != "normal", "short": n} for n in names]
     return LabelSet("test", entries)
@@ -119,7 +124,8 @@ def select(clips: list[Clip], labels: LabelSet, fps: float, needed: tuple[Split,
     """Select with the class question, and other sources if given."""
     built = {"classes": ClassQuestion("mcq"), **sources}
     found = supply(built, [c for c in clips if c.split], {c.id for c in clips}, task_book(), labels, seed=0)
-    return select_clips(clips, {c.clip.id: c for c in found.clips}, labels, FrameGrid(fps), needed)
+    wanted = Wanted(needed, "train" in needed, shipped_label_sets())
+    return select_clips(clips, {c.clip.id: c for c in found.clips}, labels, FrameGrid(fps), wanted)
 
 
 def test_selection_sorts_by_split_and_class():
@@ -149,6 +155,12 @@ def test_no_usable_frame_rate_names_the_highest():
         select(manifest(make_view(native_fps=10)), TWO, 30, ("train",))
 
 
+def test_the_rate_that_keeps_all_is_named_beside_the_highest():
+    clips = [c.model_copy(update={"views": {"road": make_view(native_fps=10 + i)}}) for i, c in enumerate(manifest())]
+    with pytest.raises(InputError, match=r"highest usable value is fps=13\.65, and fps=10\.5 keeps all"):
+        select(clips, TWO, 30, ("train",))
+
+
 def test_the_highest_rate_is_named_too_where_other_clips_are_set_aside_for_other_reasons():
     clips = [*manifest(make_view(native_fps=10)), make_clip(make_view(native_fps=50), id="x#0", label=None)]
     with pytest.raises(InputError, match=r"highest usable value is fps=10\.5"):
@@ -162,8 +174,44 @@ def test_class_without_training_clips_is_named():
 
 def test_empty_split_is_named_with_what_was_set_aside():
     clips = [c for c in manifest() if c.split != "val"] + [make_clip(id="x#0", split="val", label=None)]
-    with pytest.raises(InputError, match=r"val split is empty \(set aside: 1 no_label\)"):
+    with pytest.raises(InputError) as refused:
         select(clips, TWO, 15, ("train", "val"))
+    held, lost = "train holds 2 clips, test holds 1 clip", "1 of 1 val clip set aside: 1 no_label ("
+    assert f"clips: the val split is empty ({held}); {lost}" in str(refused.value)
+
+
+def test_an_evaluation_needs_one_clip_and_is_told_which_splits_have_some():
+    clips = [make_clip(make_view(native_fps=25), id="0#0", split="train", label="normal")]
+    clips += [make_clip(make_view(native_fps=rate), id=f"{rate}#0", split="test") for rate in (10, 12)]
+
+    def evaluate(split: Split):
+        found = supply({"classes": ClassQuestion("mcq")}, clips, {c.id for c in clips}, task_book(), TWO, seed=0)
+        by_id = {c.clip.id: c for c in found.clips}
+        return select_clips(clips, by_id, TWO, FrameGrid(15), Wanted((split,), trains=False))
+
+    assert evaluate("train").counts()["train"] == {"normal": 1}
+    assert evaluate("train").lines == []
+    with pytest.raises(InputError) as refused:
+        evaluate("test")
+    lost = "2 of 2 test clips set aside: 2 frame_rate_too_high (fps=10.5 would use all)"
+    assert f"the test split is empty (split=train holds 1 clip); {lost}; add test clips" in str(refused.value)
+
+
+def test_what_is_set_aside_is_told_with_what_would_use_it():
+    clips = [*manifest(), *(make_clip(id=f"x{i}#0", split="test", label=label) for i, label in enumerate(("", "Oops")))]
+    clips += [make_clip(id=f"e{i}#0", split="test", label="near_collision") for i in range(2)]
+    clips += [make_clip(make_view(native_fps=rate), id=f"{rate}#0", split="train") for rate in (10, 12)]
+    clips += [make_clip(id="n#0", split=None), make_clip(id="u#0", split="val", label=None)]
+    labels = "'near_collision' 2, '' 1, 'Oops' 1; labels=event2 would use 2"
+    assert select(clips, TWO, 15, ("train", "val", "test")).lines == [
+        "2 of 4 train clips set aside: 2 frame_rate_too_high (fps=10.5 would use all)",
+        "1 of 2 val clips set aside: 1 no_label (a label, or annotations of them, would use them)",
+        f"4 of 5 test clips set aside: 4 label_not_in_label_set ({labels})",
+        "1 of 1 clip without a split set aside: 1 no_split (a split in the manifest would use them)",
+    ]
+    event = [*manifest(), make_clip(id="e#0", split="test", label="event")]
+    (line,) = select(event, TWO, 15, ("test",)).lines
+    assert line.endswith("1 label_not_in_label_set ('event' 1; labels=event2 would use all)")
 
 
 def test_both_messages_name_the_same_highest_rate():
@@ -210,7 +258,7 @@ def test_a_clip_without_a_class_enters_where_a_source_has_annotations_for_it():
     selection = select(clips, TWO, 15, ("train",), people=People("bddx0#0"))
     assert selection.counts()["train"] == {"normal": 1, "collision": 1, "no_class": 1}
     assert [(d.item, d.reason) for d in selection.dropped] == [("bddx1#0", "no_label")]
-    plan = Mixture({"classes": {"per_visit": 1}}, balance=Balance(equal=True)).plan(
+    plan = Mixture({"classes": Part(per_visit=1)}, balance=Balance(equal=True)).plan(
         selection.clips["train"], ("classes", "people"), seed=0
     )
     assert plan.visits_per_class() == {"normal": 1, "collision": 1, "no_class": 1}
@@ -235,7 +283,7 @@ def test_fingerprint_follows_clips_labels_splits_and_annotations():
 
 def test_ordinals_count_the_visits_of_a_clip_across_epochs():
     clips = [annotated("normal", id="0#0"), annotated("collision", id="1#0")]
-    mixture = Mixture(balance=Balance(factors={"normal": 1, "collision": 3}), parts={"people": {"per_visit": 1}})
+    mixture = Mixture(balance=Balance(factors={"normal": 1, "collision": 3}), parts={"people": Part(per_visit=1)})
     schedule = mixture.schedule(mixture.plan(clips, ("people",), 3), batch_size=2)
     ordinals: dict[int, list[int]] = {0: [], 1: []}
     for epoch in range(8):

@@ -10,7 +10,7 @@ from records import make_clip
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.errors import InputError
 from autodrive.mixture.balancing import Balance
-from autodrive.mixture.epoch import EpochPlan
+from autodrive.mixture.epoch import EpochPlan, Part
 from autodrive.mixture.mixture import Mixture
 from autodrive.schema import Annotation
 
@@ -43,7 +43,7 @@ FACTORS = Balance(factors={"normal": 1, "collision": 15})
 
 def test_a_collision_visited_fifteen_times_has_its_one_caption_taught_once():
     clips = [annotated(0, "normal", mcq=1, people=1), annotated(1, "collision", mcq=1, people=1)]
-    plan = Mixture({"mcq": {"per_visit": 1}}, balance=FACTORS).plan(clips, ("mcq", "people"), seed=0)
+    plan = Mixture({"mcq": Part(per_visit=1)}, balance=FACTORS).plan(clips, ("mcq", "people"), seed=0)
     assert plan.visits_per_class() == {"normal": 1, "collision": 15}
     assert plan.annotations_per_epoch() == {"mcq": 16, "people": 2}
     for epoch in stream(plan, 3):
@@ -51,7 +51,7 @@ def test_a_collision_visited_fifteen_times_has_its_one_caption_taught_once():
 
 
 def test_the_visit_that_holds_the_caption_changes_from_epoch_to_epoch():
-    plan = Mixture({"mcq": {"per_visit": 1}}, balance=FACTORS).plan(
+    plan = Mixture({"mcq": Part(per_visit=1)}, balance=FACTORS).plan(
         [annotated(0, "normal", mcq=1), annotated(1, "collision", mcq=1, people=1)], ("mcq", "people"), seed=0
     )
     places = [plan.annotations_of(1, ordinal) for ordinal in range(15 * 8)]
@@ -62,7 +62,7 @@ def test_the_visit_that_holds_the_caption_changes_from_epoch_to_epoch():
 
 def test_repeat_teaches_twice_an_epoch_in_different_visits():
     clips = [annotated(0, "normal", people=3), annotated(1, "collision", people=1)]
-    plan = Mixture({"people": {"repeat": 2}}).plan(clips, ("people",), seed=0)
+    plan = Mixture({"people": Part(repeat=2)}).plan(clips, ("people",), seed=0)
     assert plan.annotations_per_epoch() == {"people": 8}
     assert Counter(plan.visits) == {0: 2, 1: 2}  # balance visits each once; the second visit is for the repeat
     for epoch in stream(plan, 2):
@@ -81,7 +81,7 @@ def test_repeat_teaches_twice_an_epoch_in_different_visits():
 def test_counts_are_exact_and_no_visit_holds_an_annotation_twice(members, per_visit: int, repeat: int, seed: int):
     clips = [annotated(i, label, mcq=a, people=b) for i, (label, a, b) in enumerate(members)]
     clips = [AnnotatedClip(c.clip, c.label, {n: found for n, found in c.by_source.items() if found}) for c in clips]
-    mixture = Mixture({"mcq": {"per_visit": per_visit}, "people": {"repeat": repeat}}, balance=Balance(equal=True))
+    mixture = Mixture({"mcq": Part(per_visit=per_visit), "people": Part(repeat=repeat)}, balance=Balance(equal=True))
     plan = mixture.plan(clips, ("mcq", "people"), seed)
     for epoch in stream(plan, 2):
         taught = totals(epoch)
@@ -96,7 +96,7 @@ def test_another_source_changes_no_draw_of_the_others():
     def draws(**extra: int) -> list[list[str]]:
         clips = [annotated(0, "normal", zebra=6, **extra), annotated(1, "collision", zebra=6, **extra)]
         clips = [AnnotatedClip(c.clip, c.label, dict(sorted(c.by_source.items()))) for c in clips]
-        parts = {name: {"per_visit": 1} for name in ("zebra", *extra)}
+        parts = {name: Part(per_visit=1) for name in ("zebra", *extra)}
         schedule = Mixture(parts).schedule(Mixture(parts).plan(clips, tuple(parts), seed=4), batch_size=1)
         visits = [schedule.batch(step)[0] for step in range(40)]
         answers = [[t.annotation.answer for t in v.taught] for v in visits]
@@ -109,7 +109,7 @@ def test_another_source_changes_no_draw_of_the_others():
 
 
 def test_the_visits_of_a_clip_take_different_annotations_until_all_had_their_turn():
-    parts = {"mcq": {"per_visit": 2}, "closed": {"per_visit": 1}}
+    parts = {"mcq": Part(per_visit=2), "closed": Part(per_visit=1)}
     plan = Mixture(parts).plan([annotated(0, "normal", mcq=6, closed=2)], tuple(parts), seed=0)
     draws = [plan.annotations_of(0, ordinal) for ordinal in range(60)]
     assert all(len({t.annotation.id for t in draw}) == 3 for draw in draws)
@@ -123,7 +123,7 @@ def test_the_visits_of_a_clip_take_different_annotations_until_all_had_their_tur
 
 
 def test_what_makes_no_full_hand_waits_for_the_next_shuffle():
-    plan = Mixture({"mcq": {"per_visit": 3}}).plan([annotated(0, "normal", mcq=5)], ("mcq",), seed=0)
+    plan = Mixture({"mcq": Part(per_visit=3)}).plan([annotated(0, "normal", mcq=5)], ("mcq",), seed=0)
     counts = Counter(t.annotation.id for ordinal in range(200) for t in plan.annotations_of(0, ordinal))
     assert sum(counts.values()) == 600
     assert len(counts) == 5
@@ -131,7 +131,7 @@ def test_what_makes_no_full_hand_waits_for_the_next_shuffle():
 
 
 def test_weights_are_those_of_the_part():
-    parts = {"mcq": {"per_visit": 1}, "closed": {"per_visit": 1, "weight": 0.2}}
+    parts = {"mcq": Part(per_visit=1), "closed": Part(per_visit=1, weight=0.2)}
     plan = Mixture(parts).plan([annotated(0, "normal", mcq=1, closed=1, people=1)], (*parts, "people"), seed=0)
     assert [(t.annotation.answer, t.weight) for t in plan.annotations_of(0, 0)] == [
         ("mcq 0", 1.0),
@@ -152,11 +152,8 @@ def test_thinned_clips_are_not_visited_and_clips_without_a_class_are():
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"closed": {"per_visit": 1}}, r"mixture\.parts\.closed: no such annotation source \(there is mcq\)"),
-        ({"mcq": {"per_visits": 1}}, r"mixture\.parts\.mcq\.per_visits: no such key"),
-        ({"mcq": {"per_visit": 0}}, r"mixture\.parts\.mcq: set per_visit or repeat"),
-        ({"mcq": {"per_visit": 1, "repeat": 2}}, r"mixture\.parts\.mcq: set per_visit or repeat"),
-        ({"mcq": {"repeat": 0}}, r"mixture\.parts\.mcq: set per_visit or repeat"),
+        ({"closed": Part(per_visit=1)}, r"mixture\.parts\.closed: no such annotation source \(there is mcq\)"),
+        ({"mcq": Part(per_visit=1, repeat=2)}, r"mixture\.parts\.mcq: set per_visit or repeat"),
     ],
 )
 def test_wrong_parts_are_named(parts: dict, said: str):

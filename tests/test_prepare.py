@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from running import prepare_settings, run
-from video_files import write_sound_only, write_video
+from video_files import write_copies, write_sound_only, write_video
 
 from autodrive.datasets.manifest import load_clips
 from autodrive.datasets.preparing import prepare
@@ -138,8 +138,7 @@ def test_a_file_replaced_by_one_of_the_same_size_is_scanned_again(mixed, tmp_pat
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
     source, out = tmp_path / "set", tmp_path / "out"
     first = write_video(source / "000.mp4", num_frames=300, fps=30, size=(96, 160))
-    for number in range(1, 500):
-        shutil.copy(first, source / f"{number:03}.mp4")
+    write_copies(first, range(1, 500))
     cache = out / "scan_cache.jsonl"
     command = [*MODULE, f"source={source}", f"out={out}", "num_workers=1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -156,7 +155,6 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     report = prepare(VideoFolderAdapter(str(source)), out, prepare_settings(6.0))
     assert report.num_scans_reused == done
     assert len({clip.id for clip in load_clips(out / "clips.jsonl")}) == report.num_clips == 1000
-    assert report.num_identical_files == 499
     assert prepare(VideoFolderAdapter(str(source)), out, prepare_settings(6.0)).num_scans_reused == 500
 
 
@@ -164,8 +162,7 @@ def test_two_runs_may_prepare_the_same_data_at_once(tmp_path):
     """As two trainings that are started together do: both succeed, every video is scanned once."""
     source, out = tmp_path / "set", tmp_path / "out"
     first = write_video(source / "000.mp4", num_frames=300, fps=30, size=(96, 160))
-    for number in range(1, 200):
-        shutil.copy(first, source / f"{number:03}.mp4")
+    write_copies(first, range(1, 200))
     command = [*MODULE, f"source={source}", f"out={out}", "num_workers=1"]
     processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(3)]
     errors = [process.communicate(timeout=120)[1] for process in processes]
@@ -192,7 +189,7 @@ class TwoCameras:
 def test_both_cameras_must_be_usable(tmp_path):
     write_video(tmp_path / "road.mp4")
     (tmp_path / "driver.mp4").touch()
-    with pytest.raises(InputError, match=r"none of 1 items is usable \(zero_byte 1\)"):
+    with pytest.raises(InputError, match=r"no video is usable, 1 item set aside \(zero_byte 1\)"):
         prepare(TwoCameras(tmp_path), tmp_path / "out", prepare_settings(6.0))
     assert read_jsonl(tmp_path / "out" / "quarantine.jsonl", SetAside)[0].item == "drive"
     write_video(tmp_path / "driver.mp4", fps=20, size=(64, 96))
@@ -212,7 +209,7 @@ def test_the_command_prints_the_counts(mixed, tmp_path):
     run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
     assert run.returncode == 0, run.stderr
     assert "items of the source: 11 = 3 used + 8 set aside" in run.stdout
-    assert "1 truncated" in run.stdout
+    assert "  1 truncated: cut.mp4" in run.stdout
     assert "clips per video: 1.7 (1 to 3)" in run.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"set", "out"}
     names = {"clips.jsonl", "quarantine.jsonl", "prepare.json", "scan_cache.jsonl", ".lock"}
@@ -227,6 +224,65 @@ def test_the_rendered_world_is_prepared_by_the_command_too(tmp_path):
     clips = load_clips(tmp_path / "out" / "clips.jsonl")
     assert len(clips) == 12
     assert all(Path(clip.road.path).is_relative_to(tmp_path / "data") for clip in clips)
+
+
+def test_copies_under_other_names_count_once_or_not_at_all(tmp_path):
+    root = tmp_path / "set"
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        write_video(root / name)
+    for name, first in (("a2.mp4", "a.mp4"), ("a3.mp4", "a.mp4"), ("b2.mp4", "b.mp4")):
+        shutil.copy(root / first, root / name)
+    (root / "labels.csv").write_text(
+        "file,label,event_time_s,split\na.mp4,normal,,\na2.mp4,normal,,test\na3.mp4,,,\n"
+        "b.mp4,collision,1,train\nb2.mp4,normal,,test\nc.mp4,normal,,\n"
+    )
+    report = prepare(VideoFolderAdapter(str(root)), tmp_path / "out", prepare_settings(6.0))
+    assert {clip.id: clip.split for clip in load_clips(tmp_path / "out" / "clips.jsonl")}["a2.mp4#0"] == "test"
+    assert report.num_used == 2
+    aside = {item.item: item for item in read_jsonl(tmp_path / "out" / "quarantine.jsonl", SetAside)}
+    assert {name: item.reason for name, item in aside.items()} == {
+        **dict.fromkeys(("a.mp4", "a3.mp4"), "repeated_content"),
+        **dict.fromkeys(("b.mp4", "b2.mp4"), "contradicting_copies"),
+    }
+    assert "the same bytes as a2.mp4" in aside["a.mp4"].detail
+    assert "the same bytes as b.mp4, but label is 'normal' here" in aside["b2.mp4"].detail
+
+
+def test_the_command_names_what_it_sets_aside_and_labels_that_no_set_knows(tmp_path, capsys):
+    for name in ("colision/a.mp4", "colision/b.mp4", "normal/c.mp4"):
+        write_video(tmp_path / "set" / name)
+    (tmp_path / "set" / "normal" / "notes.txt").write_text("hello")
+    shutil.copy(tmp_path / "set" / "normal" / "c.mp4", tmp_path / "set" / "normal" / "d.mp4")
+    assert run("prepare", f"source={tmp_path / 'set'}", f"out={tmp_path / 'out'}") == 0
+    said = capsys.readouterr().out
+    assert "note: label 'colision' (2 videos) is in no label set of conf/labels" in said
+    assert "label 'normal'" not in said
+    assert "  1 unknown_suffix: normal/notes.txt\n" in said
+    assert "  1 repeated_content: normal/d.mp4\n" in said
+
+
+def test_what_prepare_writes_below_its_source_is_no_item_of_it(mixed):
+    adapter = VideoFolderAdapter(str(mixed))
+    for _ in range(2):
+        assert prepare(adapter, mixed / "prepared", prepare_settings(6.0)).num_items == 11
+
+
+def test_a_normal_video_with_an_event_after_its_end_is_set_aside(tmp_path):
+    write_video(tmp_path / "a.mp4", num_frames=40)
+    write_video(tmp_path / "b.mp4", num_frames=40)
+    (tmp_path / "labels.csv").write_text("file,label,event_time_s\na.mp4,normal,77\nb.mp4,normal,\n")
+    report = prepare(VideoFolderAdapter(str(tmp_path)), tmp_path / "out", prepare_settings(6.0))
+    assert report.set_aside == {"event_after_end": 1}
+
+
+def test_a_file_that_was_made_readable_is_scanned_again(ordinary_user):
+    locked = write_video(ordinary_user / "set" / "a.mp4")
+    write_video(ordinary_user / "set" / "b.mp4")
+    locked.chmod(0)
+    adapter, out = VideoFolderAdapter(str(ordinary_user / "set")), ordinary_user / "out"
+    assert prepare(adapter, out, prepare_settings(6.0)).set_aside == {"unreadable": 1}
+    locked.chmod(0o600)
+    assert prepare(adapter, out, prepare_settings(6.0)).set_aside == {}
 
 
 @pytest.mark.parametrize(
@@ -265,7 +321,6 @@ def test_real_clips_from_folder_to_frames(real_videos, tmp_path):
     )
     report = prepare(VideoFolderAdapter(str(source)), tmp_path / "out", prepare_settings(4.0))
     assert report.set_aside == {"ego_not_involved": 1}
-    assert report.num_identical_files == 0
     for clip in load_clips(tmp_path / "out" / "clips.jsonl"):
         if clip.event_time_s is not None:
             assert (clip.label == "collision") == (clip.start_s <= clip.event_time_s < clip.end_s)

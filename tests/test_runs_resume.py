@@ -101,7 +101,7 @@ def test_a_resumed_run_keeps_the_configuration(unbroken: Path, resumed: Path, ki
 
 def test_the_killed_run_s_folder_is_left_as_it_was(killed: Path, resumed: Path):
     names = sorted(path.name for path in (killed / "checkpoints").iterdir())
-    assert names == ["best.ckpt", "data_fingerprint.txt", "last.ckpt"]
+    assert names == ["best.ckpt", "last.ckpt"]
     assert not (killed / "metrics.json").exists()
 
 
@@ -139,7 +139,7 @@ def test_changed_clips_are_refused(killed: Path, tmp_path: Path, capsys: pytest.
     (elsewhere / "checkpoints").mkdir()
     for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
         (elsewhere / ".hydra" / name).write_bytes((killed / ".hydra" / name).read_bytes())
-    for name in ("best.ckpt", "data_fingerprint.txt", "last.ckpt"):
+    for name in ("best.ckpt", "last.ckpt"):
         (elsewhere / "checkpoints" / name).write_bytes((killed / "checkpoints" / name).read_bytes())
     config = run_config(elsewhere)
     config.dataset.num_train_scenes = 3
@@ -162,7 +162,8 @@ def test_the_best_checkpoint_of_the_first_part_is_not_forgotten(tmp_path: Path):
     state = Checkpoints(first, choosing=True).state_dict()
     state |= {"best_model_path": str(first.best_checkpoint), "best_model_score": torch.tensor(0.9)}
     state |= {"best_k_models": {str(first.best_checkpoint): torch.tensor(0.9)}, "kth_value": torch.tensor(0.9)}
-    later = Checkpoints(second, choosing=True)
+    moved = RunFiles(first.folder.rename(tmp_path / "moved"))
+    later = Checkpoints(second, choosing=True, earlier=moved)
     later.load_state_dict(state)
     assert second.best_checkpoint.read_text() == "weights of step 50"
     assert later.best_model_path == str(second.best_checkpoint)

@@ -14,7 +14,7 @@ from autodrive.schema import Annotation, Clip, Prediction, Reply, iterate_jsonl,
 def test_manifest_round_trip(tmp_path: Path):
     clips = [make_clip(id=f"v{i}#0", metadata={"weather": "rain", "nested": {"a": [1, 2]}}) for i in range(3)]
     path = tmp_path / "clips.jsonl"
-    assert write_jsonl(path, clips) == 3
+    write_jsonl(path, clips)
     assert read_jsonl(path, Clip) == clips
     assert not list(tmp_path.glob("*.partial"))
 

@@ -111,8 +111,18 @@ def damaged(folder: Path, what: str) -> None:
         settings["adapter"]["r"] = 2
     elif what == "another family":
         settings["family"] = "os.system"
-    elif what == "no family":
-        del settings["family"]
+    elif what in ("family", "processor"):
+        del settings[what]
+    elif what.startswith("vision."):
+        key, _, value = what.partition(" ")
+        settings["processor"]["vision"][key.removeprefix("vision.")] = json.loads(value)
+    elif what == "weights cut off":
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif what == "config.json of another size":
+        config = json.loads((folder / "config.json").read_text())
+        config["text_config"]["intermediate_size"] *= 2
+        (folder / "config.json").write_text(json.dumps(config))
     (folder / SETTINGS_FILE).write_text("{" if what == "no JSON" else json.dumps(settings))
 
 
@@ -123,7 +133,15 @@ def damaged(folder: Path, what: str) -> None:
         ("an adapter tensor is missing", "does not fit the adapter"),
         ("another rank", "adapter_model.safetensors"),
         ("another family", "family 'os.system' is not known; choose"),
-        ("no family", "KeyError('family')"),
+        ("family", "KeyError('family')"),
+        ("processor", "KeyError('processor')"),
+        ("vision.merge_size 0", "vision.merge_size: Input should be greater than 0"),
+        ("vision.merge_size 1", "vision.merge_size is 1, but config.json says 2"),
+        ("vision.patch_size 1e9", "vision.patch_size is 1000000000, but config.json says 14"),
+        ("vision.image_mean [0.5, 0.5]", "vision.image_mean: Tuple should have at least 3 items"),
+        ("vision.image_std [0, 1, 1]", "vision.image_std.0: Input should be greater than 0"),
+        ("weights cut off", "cannot be read"),
+        ("config.json of another size", "restore the student's folder"),
         ("no JSON", SETTINGS_FILE),
     ],
 )

@@ -13,7 +13,9 @@ import wandb
 from omegaconf import OmegaConf
 from running import composed, run
 
+from autodrive.assembly import check_training
 from autodrive.config import register
+from autodrive.errors import InputError
 from autodrive.reporting.wandb_run import make_wandb_logger, wandb_mode
 
 
@@ -222,3 +224,25 @@ def test_wandb_is_offline_for_who_is_not_logged_in(monkeypatch: pytest.MonkeyPat
     assert wandb_mode() == "online"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert wandb_mode() == "disabled"
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"WANDB_MODE": "onlin"}, "WANDB_MODE=onlin: choose one of online"),
+        ({"WANDB_MODE": "online"}, "WANDB_MODE=online: no key is there"),
+        ({"WANDB_MODE": "online", "WANDB_API_KEY": "abc"}, "WANDB_API_KEY: too short"),
+        ({"WANDB_API_KEY": "abc"}, "WANDB_API_KEY: too short"),
+    ],
+)
+def test_wrong_w_and_b_settings_are_found_before_any_work(
+    environment: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=said) as caught:
+        check_training(composed("train"))
+    assert "abc" not in str(caught.value)  # a key is never shown

@@ -32,7 +32,6 @@ def test_run_folder_holds_what_the_contract_names(smoke_run: Path):
     assert {path.name for path in (smoke_run / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     assert {path.name for path in (smoke_run / "checkpoints").iterdir()} == {
         "best.ckpt",
-        "data_fingerprint.txt",
         "last.ckpt",
         "student",
     }

@@ -93,5 +93,11 @@ def test_timestamps_rounded_to_a_millisecond_do_not_shift_the_frame():
     assert choose_frames(pts_s, requested).tolist() == list(range(0, 300, 2))
 
 
+def test_a_frame_that_has_not_begun_is_not_shown():
+    """A millisecond's rounding is forgiven, and no more: 2 ms before its time a frame is not on screen."""
+    pts_s = np.array([0.0, 0.033, 0.066])
+    assert choose_frames(pts_s, np.array([0.033 - 0.0005, 0.066 - 0.002])).tolist() == [1, 1]
+
+
 def test_phase_is_scaled_down_where_the_last_frame_has_less_room():
     assert FrameGrid(4).timestamps(0, 2.4, 30, phase=0.9)[-1] == pytest.approx((9 + 0.9 * 0.6) / 4)

@@ -1,5 +1,6 @@
 """Writes small real video files for tests; every frame shows its own number, so that tests can tell them apart."""
 
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -40,12 +41,16 @@ def write_video(
     audio: bool = False,
     faststart: bool = False,
 ) -> Path:
-    """Write a video whose frames show their numbers; `pts` (in `time_base`) overrides the even spacing."""
+    """Write a video whose frames show their numbers; `pts` (in `time_base`) overrides the even spacing.
+
+    No two files hold the same bytes: each has its path as title.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = size
     rate = Fraction(fps).limit_denominator(100000)
     options = {"movflags": "faststart"} if faststart else {}
     with av.open(str(path), "w", options=options) as container:
+        container.metadata["title"] = str(path)
         stream = container.add_stream(codec, rate=rate)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -66,6 +71,13 @@ def write_video(
         if sound is not None:
             _write_sound(container, sound, num_frames / float(rate))
     return path
+
+
+def write_copies(first: Path, numbers: range) -> None:
+    """Videos like `first` beside it, by number, with other bytes: each has a box of its own at the end."""
+    data = first.read_bytes()
+    for number in numbers:
+        first.with_name(f"{number:03}.mp4").write_bytes(data + struct.pack(">I4sI", 12, b"free", number))
 
 
 def write_sound_only(path: Path, duration_s: float = 1.0) -> Path:

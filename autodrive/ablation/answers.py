@@ -1,18 +1,19 @@
 """What a run answered, and the value that each clip contributes to a metric."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from hydra.errors import HydraException, InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from autodrive.ablation.published import TEST_SPLIT
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.runs.folder import RunFolder
+from autodrive.runs.foreign import check_foreign
 from autodrive.schema import Prediction
 from autodrive.tasks.scorecard import TRACE_RATE, trace_values
 from autodrive.tasks.task_book import TaskBook
@@ -99,16 +100,8 @@ class RunAnswers:
 
 def _book_of(run: RunFolder) -> TaskBook:
     run.headline_task()  # an error in one line where the folder holds no tasks at all
-    # Run folders come from strangers too, and a `_target_` can name anything that can be called.
-    for target in _targets(run.select("prompts")):
-        try:
-            found = get_object(target) if target.startswith("autodrive.") else None
-        except (ImportError, AttributeError, HydraException):
-            found = None
-        if not (isinstance(found, type) and found.__module__.startswith("autodrive.")):
-            raise InputError(
-                f"{run.files.config}: prompts: {target} is no class of this project; evaluate this run again"
-            )
+    tasks = OmegaConf.create({"prompts": run.config.prompts})
+    check_foreign(tasks, run.files.config, fix="evaluate this run again")
     try:
         book = instantiate(run.config.prompts)
     except InstantiationException as error:
@@ -117,18 +110,6 @@ def _book_of(run: RunFolder) -> TaskBook:
     if not isinstance(book, TaskBook):
         raise InputError(f"{run.files.config}: `prompts` is no book of tasks; evaluate this run again")
     return book
-
-
-def _targets(node: Any) -> Iterator[str]:
-    """Every `_target_` in a configuration, however deep."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        for value in node.values():
-            yield from _targets(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _targets(value)
 
 
 def common_split(answers: Sequence[RunAnswers]) -> str:

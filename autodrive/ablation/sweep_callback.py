@@ -7,11 +7,7 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from rich.console import Console
 
-from autodrive.ablation.files import print_ablation, write_tables
-from autodrive.ablation.published import load_published
-from autodrive.ablation.wandb_table import log_ablation
 from autodrive.entry_point import exit_with_line
 from autodrive.errors import InputError
 from autodrive.runs.folder import find_runs
@@ -27,6 +23,9 @@ class AblationTable(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before the first job: a table that does not exist is not noticed hours later."""
+        # Every run loads this module, and only sweeps need what takes seconds to import.
+        from autodrive.ablation.published import load_published
+
         try:
             if config.get("table"):
                 load_published().table(config.table)
@@ -51,6 +50,11 @@ class AblationTable(Callback):
 
 def _report(sweep_dir: Path, config: DictConfig) -> tuple[list[str], bool]:
     """Write and show the table; the jobs' errors, and whether wrong input kept every job from running."""
+    from rich.console import Console
+
+    from autodrive.ablation.files import print_ablation, write_tables
+    from autodrive.ablation.wandb_table import log_ablation
+
     runs = find_runs([sweep_dir])
     summary = write_tables(runs, sweep_dir, config.get("table"))
     print_ablation(summary, Console())

@@ -4,6 +4,7 @@ from autodrive.ablation.published import ROW_NAME, TEST_SPLIT, Metric
 from autodrive.ablation.rows import AblationRow, Score, axis_text
 from autodrive.ablation.table import AblationSummary
 from autodrive.ablation.verdict import Step, decimals, difference_text
+from autodrive.counted import counted
 from autodrive.evaluation.intervals import wilson_interval
 
 DASH = "–"  # noqa: RUF001 - a dash for people: no value
@@ -44,7 +45,7 @@ def row_cells(summary: AblationSummary, row: AblationRow) -> list[str]:
         cells.append((row.published or {}).get(ROW_NAME, DASH))
     cells += [_figures(summary, row, column) for column in summary.metrics]
     if row.scores:
-        seeds = f"{row.num_seeds} seeds" if row.num_seeds > 1 else "1 seed"
+        seeds = counted(row.num_seeds, "seed")
         return [*cells, f"{row.num_clips * row.num_seeds} ({row.num_clips} x {seeds})"]
     return [*cells, f"failed ({row.errors[0]})" if row.errors else "not run"]
 
@@ -82,7 +83,7 @@ def remarks(summary: AblationSummary) -> list[str]:
         lines.append(RULE)
     lines.append(_basis(summary))
     for reason, count in summary.left_out.items():
-        lines.append(f"Left out of the comparison: {count} clips ({reason}).")
+        lines.append(f"Left out of the comparison: {counted(count, 'clip')} ({reason}).")
     if summary.num_failed:
         lines.append(f"{summary.num_failed} of {summary.num_runs} jobs failed:")
         lines += [f"- {row.name}: {error}" for row in summary.rows for error in row.errors]
@@ -145,7 +146,8 @@ def _basis(summary: AblationSummary) -> str:
     text += "Scores are means over seeds; N is clips times seeds; intervals are 95 %. Those of scores resample source "
     text += "videos and, where a row has several, seeds; those of changes are the paired test's, for one pair alone. "
     if summary.num_shared_clips:
-        return text + f"All rows are scored on the {summary.num_shared_clips} clips that every finished run answered."
+        shared = counted(summary.num_shared_clips, "clip")
+        return text + f"All rows are scored on the {shared} that every finished run answered."
     if summary.num_runs > summary.num_failed:
         return text + "The runs share no clips, so each row is scored on its own and there are no paired tests."
     return "No run finished, so there is nothing of ours to compare."

@@ -6,8 +6,11 @@ No model is asked. A field that a source does not have gives no question; nothin
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
+from annotated_types import Le
+
+from autodrive.bounds import Count, Distinct
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.schema import Annotation, Clip, Question
@@ -92,13 +95,9 @@ class ClassQuestion:
     """
 
     task: str
-    num_orders: int = 1
+    num_orders: Annotated[Count, Le(720)] = 1
     option_order: OptionOrder = "per_clip"
     question: str = "What happens in this clip?"
-
-    def __post_init__(self) -> None:
-        if self.option_order not in get_args(OptionOrder):
-            raise InputError(f"option_order={self.option_order}: choose {' or '.join(get_args(OptionOrder))}")
 
     def annotations(self, clips: Sequence[Clip], labels: LabelSet, seed: int) -> Iterator[Annotation]:
         """Every labelled clip's class as the answer, in each of its option orders."""
@@ -133,7 +132,7 @@ class ClosedQuestions:
     """
 
     task: str
-    keys: Sequence[str]
+    keys: Distinct[str]
     catalogue: Mapping[str, ClosedQuestion] = field(default_factory=lambda: CLOSED_QUESTIONS)
 
     def __post_init__(self) -> None:

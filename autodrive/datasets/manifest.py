@@ -2,11 +2,13 @@
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import TypeVar
 
 from autodrive.errors import InputError
-from autodrive.schema import Clip, DataFile, read_jsonl
+from autodrive.schema import ENCODING_FIX, Clip, DataFile, read_jsonl
+from autodrive.text_files import text_lines
 
 # Fields of a clip in manifests of older versions, which measured one video a clip and knew one file beside it.
 OLDER_FIELDS = {"native_fps", "telemetry"}
@@ -24,7 +26,8 @@ def load_clips(path: Path) -> list[Clip]:
 
     Raises:
         InputError: The manifest is missing, empty or of an older version, a line is not a clip (file and line are
-            named), an id occurs twice, or a file is missing (the first one is named, all are counted).
+            named), an id occurs twice, or a file is missing or another one than was prepared (the first one is named,
+            all are counted).
     """
     _check_version(path)
     clips = read_jsonl(path, Clip)
@@ -42,13 +45,12 @@ def load_clips(path: Path) -> list[Clip]:
 
 
 def _check_version(path: Path) -> None:
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8") as lines:
-        first = next((line for line in lines if line.strip()), "")
+    if not os.path.lexists(path):
+        return  # said by the reader of records
+    first = next((line for _, line in text_lines(path, ENCODING_FIX) if line.strip()), "")
     try:
         fields = json.loads(first)
-    except ValueError:
+    except (ValueError, RecursionError):
         return  # named with its line by the reader of records
     if isinstance(fields, dict) and OLDER_FIELDS & fields.keys():
         raise InputError(f"{path}: written by an older version; run python -m autodrive.prepare again")
@@ -63,10 +65,24 @@ def _with_absolute_paths(clip: Clip, root: Path) -> Clip:
 
 
 def _check_files(path: Path, clips: list[Clip]) -> None:
-    videos = dict.fromkeys(view.path for clip in clips for view in clip.views.values())
+    videos = {view.path: view.num_bytes for clip in clips for view in clip.views.values()}
     beside = dict.fromkeys(file.path for clip in clips for file in (clip.sensors, clip.truth) if file is not None)
     for kind, files in (("videos", videos), ("sensor and truth files", beside)):
-        missing = [file for file in files if not Path(file).is_file()]
+        found = {file: _num_bytes(file) for file in files}
+        missing = [file for file in files if found[file] is None]
         if missing:
-            count = f"{len(missing)} of {len(files)} {kind} are missing, the first is {missing[0]}"
+            count = f"{len(missing)} of {len(files)} {kind} missing, the first is {missing[0]}"
             raise InputError(f"{path}: {count}; put them back or run python -m autodrive.prepare again")
+        replaced = [file for file, expected in files.items() if expected not in (None, found[file])]
+        if replaced:
+            count = f"{len(replaced)} of {len(files)} {kind} replaced since it was written, the first is {replaced[0]}"
+            raise InputError(f"{path}: {count}; put back what was there or run python -m autodrive.prepare again")
+
+
+def _num_bytes(file: str) -> int | None:
+    """Length of a file; None where there is none."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None

@@ -4,13 +4,14 @@
 do not say which positives are collisions and which near-collisions, so positives are labelled `event`.
 """
 
-import csv
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from autodrive.datasets.adapter import find_videos, parse_seconds, require_folder
+from autodrive.datasets.source_folder import read_folder, require_folder
+from autodrive.datasets.table import Row, parse_seconds, read_table
 from autodrive.errors import InputError
 from autodrive.schema import ROAD, SetAside, SourceVideo, SourceView, Split
 
@@ -31,7 +32,7 @@ class NexarAdapter:
         keep_for_anticipation: Keep positives that end before their event, as unlabelled clips; else they are set aside.
     """
 
-    source: str
+    source: str | None
     keep_for_anticipation: bool = False
 
     @property
@@ -42,54 +43,70 @@ class NexarAdapter:
     def videos(self) -> tuple[list[SourceVideo], list[SetAside]]:
         """See `Adapter.videos`."""
         root = require_folder(self.source, self.name)
-        folders = [(root / split / label, split, label) for split in FOLDER_SPLITS for label in FOLDER_LABELS]
-        present = [entry for entry in folders if entry[0].is_dir()]
-        if not present:
+        names = [f"{split}/{label}" for split in FOLDER_SPLITS for label in FOLDER_LABELS]
+        folders = [name for name in names if os.path.isdir(root / name)]
+        if not folders:
             raise InputError(
                 f"source={self.source}: holds no train/positive or similar folder; give the data set's root"
             )
+        files, aside = read_folder(root, [root / folder / "metadata.csv" for folder in folders])
+        by_folder: dict[str, list[Path]] = {folder: [] for folder in folders}
+        for path in files:
+            relative = path.relative_to(root)
+            folder = "/".join(relative.parts[:2])
+            if folder in by_folder and len(relative.parts) > 2:
+                by_folder[folder].append(path)
+            else:
+                detail = f"{path}: lies in none of {', '.join(folders)}; move it into one"
+                aside.append(SetAside(item=relative.as_posix(), reason="outside_layout", detail=detail))
         videos: list[SourceVideo] = []
-        aside: list[SetAside] = []
-        for folder, split, label in present:
-            for item in self._folder(folder, split, label):
-                (videos if isinstance(item, SourceVideo) else aside).append(item)  # type: ignore[arg-type]
+        for folder, paths in by_folder.items():
+            for item in self._folder(root / folder / "metadata.csv", folder, paths):
+                if isinstance(item, SetAside):
+                    aside.append(item)
+                else:
+                    videos.append(item)
         return _with_unique_ids(videos), aside
 
-    def _folder(self, folder: Path, split: str, label: str) -> Iterator[SourceVideo | SetAside]:
+    def _folder(self, table: Path, folder: str, paths: list[Path]) -> Iterator[SourceVideo | SetAside]:
         files: dict[str, Path] = {}
-        for path in find_videos(folder):
+        for path in paths:
             if files.setdefault(_padded(path), path) != path:
                 detail = f"{path}: has the same number as {files[_padded(path)]}"
-                yield SetAside(item=f"{split}/{label}/{path.name}", reason="repeated_id", detail=detail)
-        listed: set[str] = set()
-        table = folder / "metadata.csv"
-        for number, row in _rows(table):
-            name = (row["file_name"] or "").strip()
+                yield SetAside(item=f"{folder}/{path.name}", reason="repeated_id", detail=detail)
+        if not os.path.lexists(table):
+            raise InputError(f"{table}: missing; download the metadata.csv that belongs to this folder")
+        listed: dict[str, tuple[int, Row]] = {}
+        for number, row in read_table(table, NEEDED_COLUMNS):
+            name, where = row["file_name"], f"{table}:{number}"
             key = _padded(Path(name))
-            item = f"{split}/{label}/{name}"
-            if not name or key in listed:
-                detail = f"{table}:{number}: {'repeats an earlier row' if name else 'no file_name'}"
-                yield SetAside(item=item, reason="bad_row", detail=detail)
+            item = f"{folder}/{name}"
+            if not name:
+                yield SetAside(item=item, reason="bad_row", detail=f"{where}: no file_name")
                 continue
-            listed.add(key)
-            if key not in files:
-                yield SetAside(item=item, reason="missing", detail=f"{table}:{number}: the file is not there")
-                continue
-            try:
-                yield self._video(files[key], row, split, label)
-            except ValueError as error:
-                yield SetAside(item=item, reason="bad_row", detail=f"{table}:{number}: {error}")
-        for key in sorted(files.keys() - listed):
-            item = f"{split}/{label}/{files[key].name}"
-            yield SetAside(item=item, reason="not_listed", detail=f"{table} has no row for it")
+            first, known = listed.setdefault(key, (number, row))
+            if first != number:
+                differing = [column for column in row if column != "file_name" and row[column] != known[column]]
+                if differing:
+                    said = f"{differing[0]} is {row[differing[0]]!r} here and {known[differing[0]]!r} there"
+                    raise InputError(f"{where}: the file of line {first}, but {said}; keep one of the two")
+                yield SetAside(item=item, reason="repeated_file", detail=f"{where}: the file of line {first}")
+            elif key not in files:
+                yield SetAside(item=item, reason="missing", detail=f"{where}: there is no such file")
+            else:
+                try:
+                    yield self._video(files[key], row, folder)
+                except ValueError as error:
+                    yield SetAside(item=item, reason="bad_row", detail=f"{where}: {error}")
+        for key in sorted(files.keys() - listed.keys()):
+            yield SetAside(item=f"{folder}/{files[key].name}", reason="not_listed", detail=f"{table} has no row for it")
 
-    def _video(self, path: Path, row: dict[str, str | None], split: str, label: str) -> SourceVideo:
-        metadata: dict[str, object] = {"folder": f"{split}/{label}"}
-        metadata |= {
-            name: value for column, name in METADATA_COLUMNS.items() if (value := (row.get(column) or "").strip())
-        }
+    def _video(self, path: Path, row: Row, folder: str) -> SourceVideo:
+        split, label = folder.split("/")
+        metadata: dict[str, object] = {"folder": folder}
+        metadata |= {name: row[column] for column, name in METADATA_COLUMNS.items() if row.get(column)}
         # Filled for negatives too: it says how the test clip was cut, not that something happens.
-        time_to_accident_s = parse_seconds(row.get("time_to_accident"), "time_to_accident")
+        time_to_accident_s = parse_seconds(row.get("time_to_accident", ""), "time_to_accident")
         if time_to_accident_s is not None:
             metadata["time_to_accident_s"] = time_to_accident_s
         if self.keep_for_anticipation:
@@ -121,15 +138,3 @@ def _with_unique_ids(videos: list[SourceVideo]) -> list[SourceVideo]:
 def _padded(path: Path) -> str:
     """File name with its zero padding: tools that read ids as integers drop it ("822" or "822.mp4")."""
     return path.stem.zfill(ID_DIGITS)
-
-
-def _rows(table: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
-    if not table.is_file():
-        raise InputError(f"{table}: missing; download the metadata.csv that belongs to this folder")
-    with table.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        missing = [column for column in NEEDED_COLUMNS if column not in (reader.fieldnames or ())]
-        if missing:
-            raise InputError(f"{table}:1: no column {missing[0]!r}; it needs {', '.join(NEEDED_COLUMNS)}")
-        for row in reader:
-            yield reader.line_num, row

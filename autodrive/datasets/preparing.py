@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,22 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from autodrive.counted import counted
 from autodrive.datasets.adapter import Adapter
+from autodrive.datasets.copies import find_copies
 from autodrive.datasets.exclusive import exclusive
 from autodrive.datasets.splits import assign_splits, check_fractions
 from autodrive.datasets.windows import ManifestPlace, cut_video
 from autodrive.errors import InputError
-from autodrive.schema import SPLITS, Clip, SetAside, SourceVideo, write_jsonl
+from autodrive.schema import ROAD, SPLITS, Clip, SetAside, SourceVideo, write_jsonl
 from autodrive.video.chunker import default_stride_s
 from autodrive.video.preflight import VideoInfo
 from autodrive.video.scan_cache import ScanCache, ScanResult
+from autodrive.whole_files import whole
 
 UNLABELLED = "unlabelled"
 MAX_SCAN_THREADS = 8
+MAX_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,14 @@ class PrepareReport:
         num_items: Rows and files of the source = `num_used` + the sum of `set_aside`.
         num_used: Videos that gave clips.
         set_aside: Number of items that did not, by reason.
+        examples: Names of the first few of those, by reason.
+        labels: Number of videos by the label that their source gives, used or not.
         num_windows: Windows of all usable videos = `num_clips` + the sum of `windows_not_used`.
         num_clips: Number of clips.
         windows_not_used: Number of windows of videos set aside after their scan, by reason.
         clips: Number of clips by split and label.
         videos: Number of source videos by split.
         clips_per_video: Least, mean and most clips of a video that gave any.
-        num_identical_files: Used files whose bytes equal an earlier one's: they may leak between splits.
         num_scans_reused: Files that an earlier run had scanned already.
         settings: The settings that were used.
     """
@@ -76,13 +81,14 @@ class PrepareReport:
     num_items: int
     num_used: int
     set_aside: dict[str, int]
+    examples: Mapping[str, Sequence[str]]
+    labels: Mapping[str, int]
     num_windows: int
     num_clips: int
     windows_not_used: dict[str, int]
     clips: Mapping[str, Mapping[str, int]]
     videos: Mapping[str, int]
     clips_per_video: tuple[int, float, int]
-    num_identical_files: int
     num_scans_reused: int
     settings: Mapping[str, Any]
 
@@ -108,6 +114,7 @@ def prepare(
     Raises:
         InputError: A setting is wrong, the source is not there or contradicts itself, or no video is usable (then
             quarantine.jsonl says why for each).
+        OSError: `out` cannot be written: the disk is full, or permission is missing.
     """
     out = Path(os.path.abspath(out))
     place = ManifestPlace(out, out if data_dir is None else Path(os.path.abspath(data_dir)))
@@ -126,6 +133,9 @@ def _prepare(adapter: Adapter, place: ManifestPlace, settings: PrepareSettings, 
     checked = [(video, _check_views(video, scans)) for video in videos]
     aside += [outcome for _, outcome in checked if isinstance(outcome, SetAside)]
     usable = [(video, outcome) for video, outcome in checked if not isinstance(outcome, SetAside)]
+    copies = find_copies([v for v, _ in usable], {v.id: infos[ROAD].content_hash for v, infos in usable})
+    aside += copies.values()
+    usable = [(video, infos) for video, infos in usable if video.id not in copies]
     splits = assign_splits([video for video, _ in usable], settings.split_fractions, settings.seed)
     clips: list[Clip] = []
     not_used: Counter[str] = Counter()
@@ -136,29 +146,32 @@ def _prepare(adapter: Adapter, place: ManifestPlace, settings: PrepareSettings, 
             aside.append(cut.aside)
             not_used[cut.aside.reason] += cut.num_windows
     write_jsonl(out / "quarantine.jsonl", aside)
+    reasons = Counter(item.reason for item in aside)
     if not clips:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(a.reason for a in aside).most_common())
-        raise InputError(f"{out / 'quarantine.jsonl'}: none of {num_items} items is usable ({reasons}); see each line")
+        counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        why = f"no video is usable, {counted(num_items, 'item')} set aside ({counts})"
+        raise InputError(f"{out / 'quarantine.jsonl'}: {why}; see each line")
     by_split = {split: Counter(c.label or UNLABELLED for c in clips if c.split == split) for split in SPLITS}
     per_video = Counter(clip.id.rpartition("#")[0] for clip in clips)
-    hashes = {clip.id.rpartition("#")[0]: clip.road.content_hash for clip in clips}
     report = PrepareReport(
         out=str(out),
         dataset=adapter.name,
         num_items=num_items,
         num_used=len(per_video),
-        set_aside=dict(Counter(item.reason for item in aside).most_common()),
+        set_aside=dict(reasons.most_common()),
+        examples={reason: [a.item for a in aside if a.reason == reason][:MAX_EXAMPLES] for reason in reasons},
+        labels=dict(Counter(video.label for video in videos if video.label is not None)),
         num_windows=len(clips) + not_used.total(),
         num_clips=len(clips),
         windows_not_used=dict(not_used.most_common()),
         clips={split: dict(counts) for split, counts in by_split.items()},
         videos={split: len({c.source_video_id for c in clips if c.split == split}) for split in SPLITS},
         clips_per_video=(min(per_video.values()), len(clips) / len(per_video), max(per_video.values())),
-        num_identical_files=len(hashes) - len(set(hashes.values())),
         num_scans_reused=cache.num_reused,
         settings=asdict(settings) | {"stride_s": stride_s},
     )
-    (out / "prepare.json").write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+    with whole(out / "prepare.json") as partial:
+        partial.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
     # Last, since the manifest's presence says that everything else is there.
     write_jsonl(out / "clips.jsonl", clips)
     return report

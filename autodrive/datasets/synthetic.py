@@ -1,22 +1,28 @@
 """The procedurally rendered dashcam world as a data set: what is missing is rendered, the rest is read from disk."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Annotated
 
+from annotated_types import Ge, Le
 from pydantic import TypeAdapter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from autodrive.bounds import Choices, Count, Even, Seed
 from autodrive.datasets.exclusive import exclusive
 from autodrive.errors import InputError
 from autodrive.schema import SetAside, SourceVideo, Split
+from autodrive.workers import deaf_to_ctrl_c
 from autodrive.world.film import film_scene
 from autodrive.world.settings import CONDITIONS, SCENARIOS, WorldSettings
 
 _RECORDS = TypeAdapter(list[SourceVideo])
+# Shorter videos have no room for a hazard; every frame of a scene is simulated, so longer ones take very long.
+VideoSeconds = Annotated[float, Ge(1.5), Le(600)]
 # Settings, split, scene number and folder: all that a worker needs.
 _Task = tuple[WorldSettings, Split, int, Path]
 
@@ -37,18 +43,18 @@ class SyntheticDataset:
     """
 
     root: str
-    num_train_scenes: int = 720
-    num_val_scenes: int = 66
-    num_test_scenes: int = 66
-    seed: int = 0
-    duration_s: float = 4.0
-    video_duration_s: float | None = None
-    native_fps: int = 30
-    width: int = 112
-    height: int = 56
-    scenarios: Sequence[str] = SCENARIOS
-    conditions: Sequence[str] = CONDITIONS
-    num_workers: int | None = None
+    num_train_scenes: Count = 720
+    num_val_scenes: Count = 66
+    num_test_scenes: Count = 66
+    seed: Seed = 0
+    duration_s: VideoSeconds = 4.0
+    video_duration_s: VideoSeconds | None = None
+    native_fps: Annotated[int, Ge(5), Le(240)] = 30
+    width: Annotated[int, Ge(32), Le(4096), Even] = 112
+    height: Annotated[int, Ge(16), Le(4096), Even] = 56
+    scenarios: Choices[str] = SCENARIOS
+    conditions: Choices[str] = CONDITIONS
+    num_workers: Annotated[Count, Le(256)] | None = None
 
     @property
     def name(self) -> str:
@@ -161,10 +167,14 @@ def _map(tasks: list[_Task], workers: int) -> Iterator[SetAside | None]:
     if workers == 1:
         yield from map(_film_and_record, tasks)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_film_and_record, task) for task in tasks]
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        with deaf_to_ctrl_c():
+            futures = [pool.submit(_film_and_record, task) for task in tasks]
         for future in as_completed(futures):
             yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _film_and_record(task: _Task) -> SetAside | None:

@@ -5,15 +5,15 @@
 that a subfolder "Near-Collision" is the class near_collision.
 """
 
-import csv
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
 
-from autodrive.datasets.adapter import find_videos, parse_seconds, require_folder
+from autodrive.datasets.source_folder import read_folder, require_folder
+from autodrive.datasets.table import Row, parse_seconds, read_table
 from autodrive.errors import InputError
-from autodrive.schema import ROAD, SetAside, SourceVideo, SourceView, Split
+from autodrive.schema import ROAD, SPLITS, SetAside, SourceVideo, SourceView
 from autodrive.video.chunker import NORMAL
 
 LABELS_FILE = "labels.csv"
@@ -32,7 +32,7 @@ class VideoFolderAdapter:
             aside by default, since the task is about the ego vehicle.
     """
 
-    source: str
+    source: str | None
     keep_witnessed: bool = False
 
     @property
@@ -43,14 +43,21 @@ class VideoFolderAdapter:
     def videos(self) -> tuple[list[SourceVideo], list[SetAside]]:
         """See `Adapter.videos`."""
         root = require_folder(self.source, self.name)
-        files = find_videos(root)
         table = root / LABELS_FILE
-        items = _listed(root, table, files) if table.is_file() else _by_folder(root, files)
+        items = _listed(root, table) if os.path.lexists(table) else _by_folder(root)
         videos: list[SourceVideo] = []
         aside: list[SetAside] = []
-        for item in items:
+        earlier: dict[str, tuple[str, SourceVideo]] = {}
+        for where, item in items:
             if isinstance(item, SetAside):
                 aside.append(item)
+                continue
+            first_where, first = earlier.setdefault(os.path.realpath(item.road.path), (where, item))
+            if first is not item:
+                _check_agreement(first_where, first, where, item)
+                aside.append(
+                    SetAside(item=item.id, reason="repeated_file", detail=f"{where}: the file of {first_where}")
+                )
             elif item.ego_involved is False and item.label not in (None, NORMAL) and not self.keep_witnessed:
                 detail = f"{item.road.path}: the ego vehicle only witnesses this {item.label}"
                 aside.append(SetAside(item=item.id, reason="ego_not_involved", detail=detail))
@@ -66,59 +73,75 @@ def canonical_label(text: str) -> str | None:
     return text.strip().lower().replace("-", "_").replace(" ", "_") or None
 
 
-def _by_folder(root: Path, files: list[Path]) -> Iterator[SourceVideo | SetAside]:
-    """Class by the first subfolder's name; no labels where every video lies in the folder itself."""
+def _by_folder(root: Path) -> Iterator[tuple[str, SourceVideo | SetAside]]:
+    """Class by the first subfolder's name; no labels where every video lies in the folder itself.
+
+    Yields:
+        Where an item was found, and the item.
+    """
+    files, aside = read_folder(root)
     labelled = any(path.parent != root for path in files)
     for path in files:
         relative = path.relative_to(root)
         if labelled and len(relative.parts) == 1:
             detail = f"{path}: lies beside the class folders; move it into one, or write a {LABELS_FILE}"
-            yield SetAside(item=relative.as_posix(), reason="no_class_folder", detail=detail)
+            yield str(path), SetAside(item=relative.as_posix(), reason="no_class_folder", detail=detail)
             continue
         label = canonical_label(relative.parts[0]) if labelled else None
-        yield _video(relative.as_posix(), path, label)
+        yield str(path), _video(relative.as_posix(), path, label)
+    yield from ((item.item, item) for item in aside)
 
 
-def _listed(root: Path, table: Path, files: list[Path]) -> Iterator[SourceVideo | SetAside]:
-    listed: set[Path] = set()
-    for number, row in _rows(table):
-        name = (row["file"] or "").strip()
-        path = root / name
-        where = f"{table}:{number}"
-        if not name or path in listed:
-            detail = f"{where}: {'repeats an earlier row' if name else 'no file'}"
-            yield SetAside(item=name or where, reason="bad_row", detail=detail)
+def _listed(root: Path, table: Path) -> Iterator[tuple[str, SourceVideo | SetAside]]:
+    """What the table lists, and all that lies in the folder beside it; as `_by_folder`."""
+    listed = [table]
+    for number, row in read_table(table, NEEDED_COLUMNS, OPTIONAL_COLUMNS):
+        name, where = row["file"], f"{table}:{number}"
+        if not name:
+            yield where, SetAside(item=where, reason="bad_row", detail=f"{where}: no file")
             continue
-        listed.add(path)
-        if not path.is_file():
-            yield SetAside(item=name, reason="missing", detail=f"{where}: the file is not there")
+        path = root / name
+        listed.append(path)
+        if not os.path.isfile(path):
+            yield where, SetAside(item=name, reason="missing", detail=f"{where}: there is no such file")
             continue
         try:
-            yield _from_row(name, path, row)
+            yield where, _from_row(name, path, row)
         except ValueError as error:
-            yield SetAside(item=name, reason="bad_row", detail=f"{where}: {error}")
+            yield where, SetAside(item=name, reason="bad_row", detail=f"{where}: {error}")
+    files, aside = read_folder(root, listed)
     for path in files:
-        if path not in listed:
-            yield SetAside(
-                item=path.relative_to(root).as_posix(), reason="not_listed", detail=f"{table} has no row for it"
-            )
+        item = path.relative_to(root).as_posix()
+        yield item, SetAside(item=item, reason="not_listed", detail=f"{table} has no row for it")
+    yield from ((item.item, item) for item in aside)
 
 
-def _from_row(name: str, path: Path, row: dict[str, str | None]) -> SourceVideo:
-    split = (row.get("split") or "").strip().lower() or None
-    if split is not None and split not in get_args(Split):
-        raise ValueError(f"split {split!r} is none of {', '.join(get_args(Split))}")
-    ego = (row.get("ego_involved") or "").strip().lower()
+def _check_agreement(first_where: str, first: SourceVideo, where: str, second: SourceVideo) -> None:
+    """Refuse two rows or folders that say different things of one file."""
+    for fact in ("label", *OPTIONAL_COLUMNS):
+        said = [getattr(video, fact) for video in (first, second)]
+        if fact == "source_video_id":  # without one, each name stands for itself
+            said = [None if value == video.id else value for value, video in zip(said, (first, second), strict=True)]
+        if said[0] != said[1]:
+            contradiction = f"the file of {first_where}, but {fact} is {said[1]!r} here and {said[0]!r} there"
+            raise InputError(f"{where}: {contradiction}; keep one of the two")
+
+
+def _from_row(name: str, path: Path, row: Row) -> SourceVideo:
+    split = row.get("split", "").lower() or None
+    if split is not None and split not in SPLITS:
+        raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
+    ego = row.get("ego_involved", "").lower()
     if ego not in _TRUTH:
         raise ValueError(f"ego_involved {ego!r} is neither yes nor no")
-    video = _video(name, path, canonical_label(row["label"] or ""))
+    video = _video(name, path, canonical_label(row["label"]))
     return video.model_copy(
         update={
-            "source_video_id": (row.get("source_video_id") or "").strip() or video.source_video_id,
-            "event_time_s": parse_seconds(row.get("event_time_s"), "event_time_s"),
-            "alert_time_s": parse_seconds(row.get("alert_time_s"), "alert_time_s"),
+            "source_video_id": row.get("source_video_id") or video.source_video_id,
+            "event_time_s": parse_seconds(row.get("event_time_s", ""), "event_time_s"),
+            "alert_time_s": parse_seconds(row.get("alert_time_s", ""), "alert_time_s"),
             "ego_involved": _TRUTH[ego],
-            "split": cast(Split | None, split),
+            "split": split,
         }
     )
 
@@ -127,19 +150,3 @@ def _video(name: str, path: Path, label: str | None) -> SourceVideo:
     return SourceVideo(
         id=name, dataset="video_folder", source_video_id=name, views={ROAD: SourceView(path=str(path))}, label=label
     )
-
-
-def _rows(table: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
-    with table.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        columns = reader.fieldnames or ()
-        known = (*NEEDED_COLUMNS, *OPTIONAL_COLUMNS)
-        missing = [column for column in NEEDED_COLUMNS if column not in columns]
-        unknown = [column for column in columns if column not in known]
-        if missing or unknown:
-            problem = f"no column {missing[0]!r}" if missing else f"unknown column {unknown[0]!r}"
-            raise InputError(f"{table}:1: {problem}; the columns are {', '.join(known)}, the first two needed")
-        for row in reader:
-            if None in row:
-                raise InputError(f"{table}:{reader.line_num}: more cells than columns; quote cells that hold commas")
-            yield reader.line_num, row

@@ -55,8 +55,8 @@ def cut_video(
     """Cut a video into labelled windows.
 
     Set aside are videos with an event whose time is not given (unless the video is no longer than one window, which
-    then takes the label) and videos that end before their event, except that sources which keep those for anticipation
-    (metadata `purpose: anticipation`) get unlabelled clips.
+    then takes the label) and videos that end before the event time they give, `normal` ones too, except that sources
+    which keep those for anticipation (metadata `purpose: anticipation`) get unlabelled clips.
 
     Args:
         video: The video as the adapter found it, with absolute paths.
@@ -107,7 +107,7 @@ def label_windows(
         windows: Starts and ends in seconds.
     """
     label, event_s = video.label, video.event_time_s
-    if label is None or label == NORMAL:
+    if label is None or (label == NORMAL and (event_s is None or event_s < video_duration_s)):
         return [label] * len(windows)
     if event_s is None:
         if len(windows) == 1:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from autodrive.counted import counted
 from autodrive.errors import InputError
 from autodrive.inference.answering import answer_questions, beside_references, respondent_of
 from autodrive.mixture.datamodule import ClipTreeDataModule
@@ -14,6 +15,7 @@ from autodrive.runs.folder import RunFiles
 from autodrive.schema import Mode, Split, write_jsonl
 from autodrive.students.student import Student
 from autodrive.tasks.scorecard import scorecard
+from autodrive.whole_files import whole
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def evaluate(
         raise InputError(f"{asked}: no question about the {exam.split} clips has such a mode; add a mode, or questions")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True) as progress:
-        title = f"asking {len(clips)} {exam.split} clips ({', '.join(exam.modes)})"
+        title = f"asking {counted(len(clips), f'{exam.split} clip')} ({', '.join(exam.modes)})"
         bar = progress.add_task(title, total=len(clips))
         replies = answer_questions(
             student.to(exam.device),
@@ -69,5 +71,6 @@ def evaluate(
     write_jsonl(files.annotations, [annotation for c in clips for annotation in c.annotations])
     write_jsonl(files.predictions, predictions)
     write_jsonl(files.dropped, data.set_aside)
-    files.metrics.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+    with whole(files.metrics) as partial:
+        partial.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
     return metrics

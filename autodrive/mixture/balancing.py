@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autodrive.bounds import Count, PositiveNumber
 from autodrive.errors import InputError
 
 
@@ -30,9 +31,9 @@ class Balance:
         equal: Visits of every class are brought to the count of the largest.
     """
 
-    natural_ratio: Mapping[str, float] | None = None
-    factors: Mapping[str, int] | None = None
-    target_counts: Mapping[str, float] | None = None
+    natural_ratio: Mapping[str, PositiveNumber] | None = None
+    factors: Mapping[str, Count] | None = None
+    target_counts: Mapping[str, PositiveNumber] | None = None
     equal: bool = False
 
     def plan(self, classes: Sequence[str], random: np.random.Generator) -> VisitPlan:

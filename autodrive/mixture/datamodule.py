@@ -13,12 +13,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.labels import LabelSet
+from autodrive.mixture.loader import InputLoader
 from autodrive.mixture.mixture import Visit, VisitSchedule
 from autodrive.schema import Annotation, Clip, Mode, Question, Split
 from autodrive.tasks.task_book import TaskBook
 from autodrive.trees.clip_tree import ClipProcessor, ClipTree
 from autodrive.trees.packing import LossMean, pack_trees
 from autodrive.trees.sample import Branch, ClipSample, Turn, Video
+from autodrive.video.container import check_native_fps
 from autodrive.video.decoder import Decoder
 from autodrive.video.frame_cache import FrameCache, NoFrameCache
 from autodrive.video.frame_grid import FrameGrid
@@ -39,10 +41,14 @@ class ClipReader:
     processor: ClipProcessor
     grid: FrameGrid
     cache: FrameCache = field(default_factory=NoFrameCache)
+    _checked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def read(self, clip: Clip, phase: float = 0.0) -> Video:
         """Read one clip; `phase` in [0, 1) shifts the sampling grid within a frame interval."""
         view = clip.road
+        if view.path not in self._checked:
+            check_native_fps(Path(view.path), view.native_fps)
+            self._checked.add(view.path)
         requested_s = self.grid.timestamps(clip.start_s, clip.end_s, view.native_fps, phase)
         size = self.processor.frame_size(view.width, view.height)
         frames = self.cache.read(self.decoder, Path(view.path), view.content_hash, requested_s, size)
@@ -169,7 +175,7 @@ class Batching:
     def loader(self, dataset: Dataset, **how) -> DataLoader:
         """A loader of packed rows; `how` says in which order they come."""
         # spawn: forked children of a process that already runs decoder or tokenizer threads can deadlock
-        return DataLoader(
+        return InputLoader(
             dataset,
             num_workers=self.num_workers,
             collate_fn=partial(pack_trees, tokens_per_row=self.tokens_per_row, loss_mean=self.loss_mean),

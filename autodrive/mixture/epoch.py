@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from autodrive.annotation.supply import AnnotatedClip
+from autodrive.bounds import Count, PositiveNumber
 from autodrive.errors import InputError
 from autodrive.mixture.balancing import VisitPlan
 from autodrive.schema import Annotation
@@ -23,9 +24,9 @@ class Part:
         weight: Share of the loss of one annotation, relative to the others of its step.
     """
 
-    per_visit: int | None = None
-    repeat: int = 1
-    weight: float = 1.0
+    per_visit: Count | None = None
+    repeat: Count = 1
+    weight: PositiveNumber = 1.0
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class EpochPlan:
 
     def __post_init__(self) -> None:
         for name, part in self.parts.items():
-            if part.repeat < 1 or (part.per_visit is not None and (part.per_visit < 1 or part.repeat > 1)):
-                raise InputError(f"mixture.parts.{name}: set per_visit or repeat, to 1 or more, not both")
+            if part.per_visit is not None and part.repeat > 1:
+                raise InputError(f"mixture.parts.{name}: set per_visit or repeat, not both")
 
     @cached_property
     def visits(self) -> tuple[int, ...]:

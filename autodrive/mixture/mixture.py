@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import get_args
 
 import numpy as np
 
@@ -24,7 +23,7 @@ class Mixture:
     """A training recipe, built from `conf/mixture/*.yaml`: visits and weights of what the annotation sources give.
 
     Attributes:
-        parts: How each annotation source is taught, by its name; see `Part`.
+        parts: How each annotation source is taught, by its name; see `Part`. Configurations give the values of a part.
         loss_mean: What the loss of a step is a mean over: `annotations` (a caption counts no more than a letter) or
             `tokens`.
         siblings_together: Visit the clips of one source video that show the same seconds next to each other, so that a
@@ -32,19 +31,31 @@ class Mixture:
         balance: Visits of each class.
     """
 
-    parts: Mapping[str, Part | Mapping] = field(default_factory=dict)
+    parts: Mapping[str, Part] = field(default_factory=dict)
     loss_mean: LossMean = "annotations"
     siblings_together: bool = False
     balance: Balance = field(default_factory=Balance)
 
     def __post_init__(self) -> None:
-        if self.loss_mean not in get_args(LossMean):
-            raise InputError(f"mixture.loss_mean={self.loss_mean}: choose {' or '.join(get_args(LossMean))}")
-        known = [f.name for f in fields(Part)]
-        for name, part in self.parts.items():
-            unknown = [] if isinstance(part, Part) else sorted(set(part) - set(known))
-            if unknown:
-                raise InputError(f"mixture.parts.{name}.{unknown[0]}: no such key; choose from {', '.join(known)}")
+        built = {name: part if isinstance(part, Part) else Part(**part) for name, part in self.parts.items()}
+        object.__setattr__(self, "parts", built)
+
+    def check_sources(self, sources: Collection[str]) -> None:
+        """Check that there is a source for every part, and a source at all.
+
+        Args:
+            sources: Names of the annotation sources.
+
+        Raises:
+            InputError: There is not.
+        """
+        if not sources:
+            raise InputError("annotations: there is no source, so nothing would be taught; leave annotations=rules in")
+        unknown = sorted(set(self.parts) - set(sources))
+        if unknown:
+            leave_out = " ".join(f"~mixture.parts.{name}" for name in unknown)
+            message = f"mixture.parts.{unknown[0]}: no such annotation source (there is {', '.join(sources)})"
+            raise InputError(f"{message}; add the source, or leave the part out with {leave_out}")
 
     def plan(self, clips: Sequence[AnnotatedClip], sources: Collection[str], seed: int) -> EpochPlan:
         """What an epoch over the training clips visits and teaches.
@@ -57,17 +68,11 @@ class Mixture:
         Raises:
             InputError: A part names no source, or the classes do not fit the balance.
         """
-        unknown = sorted(set(self.parts) - set(sources))
-        if unknown:
-            known = ", ".join(sources) or "none is listed"
-            leave_out = " ".join(f"~mixture.parts.{name}" for name in unknown)
-            message = f"mixture.parts.{unknown[0]}: no such annotation source (there is {known})"
-            raise InputError(f"{message}; add the source, or leave the part out with {leave_out}")
-        parts = {name: part if isinstance(part, Part) else Part(**part) for name, part in self.parts.items()}
+        self.check_sources(sources)
         labelled = [index for index, clip in enumerate(clips) if clip.label is not None]
         balanced = self.balance.plan([str(clips[index].label) for index in labelled], generator_for(seed, "balance"))
         visits = tuple(labelled[index] for index in balanced.visits)
-        return EpochPlan(clips, replace(balanced, visits=visits), parts, seed)
+        return EpochPlan(clips, replace(balanced, visits=visits), self.parts, seed)
 
     def schedule(self, plan: EpochPlan, batch_size: int) -> VisitSchedule:
         """The stream of training visits."""

@@ -10,6 +10,7 @@ from autodrive.mixture.datamodule import BranchWriter
 from autodrive.mixture.epoch import EpochPlan
 from autodrive.mixture.mixture import Mixture
 from autodrive.mixture.selection import Selection
+from autodrive.mixture.set_aside import line_about_annotations
 from autodrive.schema import SetAside, Split
 
 
@@ -43,6 +44,10 @@ class RunData:
         """Clips and annotations that no use is made of, with the reason."""
         return [*self.selection.dropped, *self.annotations_set_aside]
 
+    def lines(self) -> list[str]:
+        """What is set aside and what would use it, in lines for people."""
+        return [*self.selection.lines, *line_about_annotations(self.annotations_set_aside)]
+
     def facts(self) -> dict[str, Any]:
         """What `provenance.json` says of the data."""
         facts: dict[str, Any] = {
@@ -50,6 +55,7 @@ class RunData:
             "clips_by_split_and_class": self.selection.counts(),
             "clips_dropped": len(self.selection.dropped),
             "annotations_set_aside": len(self.annotations_set_aside),
+            "set_aside": self.lines(),
         }
         if self.plan is not None:
             annotations = self.plan.annotations_per_epoch()

@@ -6,18 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autodrive.annotation.supply import AnnotatedClip
+from autodrive.counted import counted
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
+from autodrive.mixture.set_aside import lines_about_clips
 from autodrive.schema import SPLITS, Clip, SetAside, Split
 from autodrive.video.frame_grid import FrameGrid, highest_usable_fps
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Usable clips by split with their annotations, and the ones that are not used, each with its reason."""
+    """Which clips a run uses.
+
+    Attributes:
+        clips: Usable clips by split, with their annotations.
+        dropped: The clips that are not used, each with its reason.
+        lines: How many of the wanted splits those are, why, and what would use them.
+        fingerprint: Identifies clips, files, classes, splits and annotations.
+    """
 
     clips: dict[Split, list[AnnotatedClip]]
     dropped: list[SetAside]
+    lines: list[str]
     fingerprint: str
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -25,12 +35,27 @@ class Selection:
         return {split: dict(Counter(c.label or "no_class" for c in members)) for split, members in self.clips.items()}
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a run needs clips for.
+
+    Attributes:
+        splits: Splits that must not be empty.
+        trains: Whether the train split is taught: then it must also hold every class, if it holds any.
+        label_sets: The label sets that the run could have chosen, for hints.
+    """
+
+    splits: Sequence[Split]
+    trains: bool
+    label_sets: Sequence[LabelSet] = ()
+
+
 def select_clips(
     clips: Sequence[Clip],
     annotated: Mapping[str, AnnotatedClip],
     labels: LabelSet,
     grid: FrameGrid,
-    needed: Sequence[Split],
+    wanted: Wanted,
 ) -> Selection:
     """Sort clips into splits and set aside those this run cannot use.
 
@@ -41,10 +66,10 @@ def select_clips(
         annotated: Clips with their annotations, by id; those that have a split.
         labels: The run's label set.
         grid: Requested frame rate.
-        needed: Splits that must not be empty ("train" must also hold every class, if it holds any).
+        wanted: What the run needs.
 
     Raises:
-        InputError: Nothing is left, a needed split is empty, or a class has no training clips.
+        InputError: Nothing is left, a split is empty, or a class has no training clips.
     """
     chosen: dict[Split, list[AnnotatedClip]] = {split: [] for split in SPLITS}
     dropped: list[SetAside] = []
@@ -56,8 +81,9 @@ def select_clips(
         elif member is not None and clip.split is not None:
             chosen[clip.split].append(member)
     _check_frame_rate(clips, dropped, grid)
-    _check_splits(chosen, dropped, labels, needed)
-    return Selection(chosen, dropped, _fingerprint(chosen, labels))
+    _check_splits(chosen, lines_about_clips(clips, dropped, SPLITS, wanted.label_sets), labels, wanted)
+    lines = lines_about_clips(clips, dropped, wanted.splits, wanted.label_sets)
+    return Selection(chosen, dropped, lines, _fingerprint(chosen, labels))
 
 
 def _reason_to_drop(
@@ -80,21 +106,28 @@ def _reason_to_drop(
 def _check_frame_rate(clips: Sequence[Clip], dropped: Sequence[SetAside], grid: FrameGrid) -> None:
     too_slow = {d.item for d in dropped if d.reason == "frame_rate_too_high"}
     if too_slow and len(dropped) == len(clips):
-        highest = highest_usable_fps(max(clip.road.native_fps for clip in clips if clip.id in too_slow))
-        raise InputError(f"fps={grid.fps:g}: no clip has that frame rate; the highest usable value is fps={highest:g}")
+        rates = [clip.road.native_fps for clip in clips if clip.id in too_slow]
+        highest, lowest = highest_usable_fps(max(rates)), highest_usable_fps(min(rates))
+        keeps = f", and fps={lowest:g} keeps all" if lowest < highest else ""
+        message = f"fps={grid.fps:g}: no clip has that frame rate; the highest usable value is fps={highest:g}"
+        raise InputError(f"{message}{keeps}")
 
 
 def _check_splits(
-    chosen: dict[Split, list[AnnotatedClip]], dropped: Sequence[SetAside], labels: LabelSet, needed: Sequence[Split]
+    chosen: dict[Split, list[AnnotatedClip]], lines: Sequence[str], labels: LabelSet, wanted: Wanted
 ) -> None:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(d.reason for d in dropped).most_common())
-    why = f" (set aside: {reasons})" if reasons else ""
-    for split in needed:
+    why = "".join(f"; {line}" for line in lines)
+    for split in wanted.splits:
         if not chosen[split]:
-            raise InputError(
-                f"clips: the {split} split is empty{why}; add {split} clips to the manifest or fix the labels"
-            )
-    if "train" in needed:
+            name = "{}" if wanted.trains else "split={}"  # an evaluation could take another one
+            held = [
+                f"{name.format(other)} holds {counted(len(members), 'clip')}"
+                for other, members in chosen.items()
+                if members
+            ]
+            there = f" ({', '.join(held)})" if held else ""
+            raise InputError(f"clips: the {split} split is empty{there}{why}; add {split} clips to the manifest")
+    if wanted.trains:
         present = {member.label for member in chosen["train"]} - {None}
         missing = [name for name in labels.names if name not in present]
         if present and missing:  # clips without any class can be taught what their sources say of them

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from autodrive.counted import counted
 from autodrive.evaluation.by_video import confusion_by_video
 from autodrive.labels import LabelSet
 from autodrive.reporting import figures, pages
@@ -90,11 +91,11 @@ def loss_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def _headline(metrics: Mapping[str, float], prefix: str) -> str:
-    counts = f"{metrics[f'{prefix}/n']:.0f} {prefix.partition('_')[0]} clips"
+    clips = counted(metrics[f"{prefix}/n"], f"{prefix.partition('_')[0]} clip")
     return (
         f"Accuracy {with_interval(metrics, f'{prefix}/accuracy', percent=True)}, "
         f"incident or not {with_interval(metrics, f'{prefix}/binary_accuracy', percent=True)}, "
-        f"on {counts} of {metrics[f'{prefix}/num_source_videos']:.0f} source videos."
+        f"on {clips} of {counted(metrics[f'{prefix}/num_source_videos'], 'source video')}."
     )
 
 

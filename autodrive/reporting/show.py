@@ -11,7 +11,7 @@ from autodrive.runs.folder import read_run
 
 
 def show_run(run_dir: Path, frames_of: FramesOf, num_strips: int) -> None:
-    """Print the scores of direct answers and the classes' confusion matrix, and write the run's page.
+    """Print the scores of direct answers, the classes' confusion matrix and what was set aside; write the run's page.
 
     Args:
         run_dir: A finished run's folder; everything that is shown is in it, but for the clips.
@@ -31,5 +31,7 @@ def show_run(run_dir: Path, frames_of: FramesOf, num_strips: int) -> None:
         for task in run.other_tasks():
             if rows := task_rows(run.metrics, f"{run.split()}/{task}_"):
                 print_table(f"{run.split()}: {task}", ("score", "value and 95 % interval"), rows, console)
+    for line in run.provenance().get("set_aside", ()):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     page = write_run_page(run_dir, frames_of, num_strips)
     console.print(f"report: {page}", soft_wrap=True)

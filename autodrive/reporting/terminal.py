@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from autodrive.counted import counted
 from autodrive.labels import LabelSet
 
 _SCORES = ("precision", "recall", "f1")
@@ -16,7 +17,8 @@ _SCORES = ("precision", "recall", "f1")
 def print_scores(metrics: Mapping[str, float], labels: LabelSet, console: Console, prefix: str = "test") -> None:
     """Print precision, recall and F1 of each class (incidents first) and the accuracies, with 95 % intervals."""
     num_clips, num_videos = metrics[f"{prefix}/n"], metrics[f"{prefix}/num_source_videos"]
-    title = f"{prefix.replace('_', ', ')}: {num_clips:.0f} clips of {num_videos:.0f} source videos, 95 % intervals"
+    counts = f"{counted(num_clips, 'clip')} of {counted(num_videos, 'source video')}"
+    title = f"{prefix.replace('_', ', ')}: {counts}, 95 % intervals"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
     for name in ("precision", "recall", "F1"):

@@ -2,17 +2,22 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import yaml
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from autodrive.config import TrainConfig
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
+from autodrive.runs.foreign import check_foreign, without_resolvers
 from autodrive.schema import Prediction, SetAside, read_jsonl
+from autodrive.whole_files import whole
 
 Value = int | float | str | bool | None
 
@@ -37,7 +42,8 @@ class RunFiles:
         last_checkpoint: The newest state of training, to resume from.
         best_checkpoint: The state of training with the best validation score.
         student: Folder of the finished student, in Hugging Face's layout.
-        data_fingerprint: The fingerprint of the clips that the checkpoints have seen.
+        log: What the run logged.
+        lock: Held by the process that is at work here.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,7 +63,8 @@ class RunFiles:
         self.last_checkpoint = self.checkpoints / "last.ckpt"
         self.best_checkpoint = self.checkpoints / "best.ckpt"
         self.student = self.checkpoints / "student"
-        self.data_fingerprint = self.checkpoints / "data_fingerprint.txt"
+        self.log = folder / "run.log"
+        self.lock = folder / ".lock"
 
 
 @dataclass(frozen=True)
@@ -154,32 +161,76 @@ class RunFolder:
 
     def provenance(self) -> dict[str, Any]:
         """Where the run came from: commit, versions, fingerprint, mixture counts, wall time; empty if not written."""
-        return _read_json(self.files.provenance)
+        return read_json(self.files.provenance)
 
 
-def run_config(path: Path) -> DictConfig:
-    """The configuration a run folder was made with.
+def run_config(path: Path, typed: Collection[str] = (), unused: Collection[str] = ()) -> DictConfig:
+    """The configuration a run folder was made with, to build a run's parts from.
+
+    Args:
+        path: The run folder.
+        typed: Keys that the user gives on the command line.
+        unused: Keys at the root from which nothing will be built, see `check_foreign`.
 
     Raises:
-        InputError: The folder is not a run's.
+        InputError: The folder is not a run's, or its configuration names what a run folder may not.
     """
     files = RunFiles(path)
     if not files.config.is_file():
         raise InputError(f"{path}: not a run folder (no .hydra/config.yaml); give the folder that train.py wrote")
-    return _load_yaml(files.config)
+    config = load_configuration(files.config)
+    missing = [field.name for field in fields(TrainConfig) if field.name not in config]
+    if missing:
+        raise InputError(
+            f"{files.config}: no `{missing[0]}`; give a folder that this version's train.py or eval.py wrote"
+        )
+    check_foreign(config, files.config, typed, unused)
+    return config
+
+
+def load_configuration(path: Path) -> DictConfig:
+    """A configuration as it lies in a run folder, unchecked; empty if there is none.
+
+    Raises:
+        InputError: It is no YAML, or no mapping.
+    """
+    config = OmegaConf.create({})
+    if path.is_file():
+        try:
+            config = OmegaConf.load(path)
+        except Exception as error:  # OmegaConf passes on whatever its YAML parser raises
+            raise InputError(
+                f"{path}: not valid YAML ({' '.join(str(error).split())[:100]}); restore it or rerun"
+            ) from None
+    if not isinstance(config, DictConfig):
+        raise InputError(f"{path}: should hold keys and values; restore it or rerun")
+    return config
 
 
 def save_config(config: DictConfig, path: Path) -> None:
-    """Write what a run computes with, which may be more than its command line: a resumed or evaluated run's keys."""
+    """Write what a run computes with, and in a Hydra job what its command line set and which options it took.
+
+    Hydra itself would write before the run can be refused, over the configuration of the run that lies there.
+    """
     files = RunFiles(path)
     files.config.parent.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, files.config)
+    texts = {files.config: OmegaConf.to_yaml(config)}
+    if HydraConfig.initialized():
+        settings = HydraConfig.get()
+        texts[files.hydra] = OmegaConf.to_yaml(OmegaConf.create({"hydra": settings}))
+        texts[files.overrides] = OmegaConf.to_yaml(settings.overrides.task)
+    for file, text in texts.items():
+        with whole(file) as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
 def group_choices(path: Path) -> Mapping[str, str]:
     """The option that a run took of each configuration group, by Hydra; empty if its folder does not say."""
-    choices = OmegaConf.select(_load_yaml(RunFiles(path).hydra), "hydra.runtime.choices") or {}
-    return {str(key): str(value) for key, value in choices.items()}
+    file = RunFiles(path).hydra
+    choices = OmegaConf.select(without_resolvers(load_configuration(file)), "hydra.runtime.choices")
+    if not isinstance(choices, DictConfig | None):
+        raise InputError(f"{file}: hydra.runtime.choices should be options by group; restore it or rerun")
+    return {str(key): str(value) for key, value in (choices or {}).items()}
 
 
 def find_runs(folders: Sequence[Path]) -> list[RunFolder]:
@@ -206,20 +257,29 @@ def read_run(path: Path) -> RunFolder:
         InputError: One of its files is not valid JSON or YAML.
     """
     files = RunFiles(path)
-    overrides = _load_yaml(files.overrides)
-    metrics = _read_json(files.metrics)
-    error = _read_json(files.error)
+    metrics = read_json(files.metrics)
+    error = read_json(files.error)
     reason = f"{error.get('type', 'error')}: {error.get('message', 'no message')}" if error else None
     if not metrics and reason is None:
         reason = "did not finish (no metrics.json)"
     return RunFolder(
         path=path,
-        overrides=parse_overrides([str(item) for item in overrides]),
+        overrides=parse_overrides(_command_line(files.overrides)),
         choices=group_choices(path),
-        config=_load_yaml(files.config),
+        config=without_resolvers(load_configuration(files.config)),
         metrics=metrics,
         error=" ".join(reason.split()) if reason else None,
     )
+
+
+def _command_line(path: Path) -> list[str]:
+    try:
+        overrides = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else []
+    except (ValueError, yaml.YAMLError):
+        overrides = None
+    if not isinstance(overrides, list):
+        raise InputError(f"{path}: should be a list of the keys that the command line set; restore it or rerun")
+    return [str(item) for item in overrides]
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Value]:
@@ -246,24 +306,16 @@ def _natural(path: Path) -> list[int | str]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
 
 
-def _load_yaml(path: Path) -> Any:
-    if not path.is_file():
-        return OmegaConf.create({})
-    try:
-        return OmegaConf.load(path)
-    except Exception as error:  # OmegaConf passes on whatever its YAML parser raises
-        raise InputError(
-            f"{path}: not valid YAML ({' '.join(str(error).split())[:100]}); restore it or rerun"
-        ) from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty if there is no such file, InputError if it holds something else."""
     if not path.is_file():
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); remove the file and rerun") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not JSON in UTF-8; remove the file and rerun") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: should hold a JSON object; remove the file and rerun")
     return content

@@ -1,18 +1,22 @@
 """The frame around a run, the same for training and evaluation: what comes before its work and what it ends with."""
 
-import json
+import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
-from autodrive.config import check_values, config_hash
-from autodrive.errors import InputError
-from autodrive.runs.folder import RunFiles, save_config
+from autodrive.config import config_hash
+from autodrive.errors import Interrupted, RefusedFolderError
+from autodrive.runs.folder import RunFiles, read_json, save_config
+from autodrive.runs.inputs import ELSEWHERE, RunInputs, check_configuration, check_inputs, is_finished
 from autodrive.runs.machine import check_one_process, keep_freed_memory, quiet_libraries, share_cores
 from autodrive.runs.provenance import cpu_seconds, write_provenance
 
@@ -22,16 +26,48 @@ class Run:
 
     Attributes:
         files: The files of the run folder.
-        finished: The metrics that the folder held when it was opened; None for a run that has yet to be done.
-        facts: What `provenance.json` says of the run beside its machine and its time.
+        inputs: What the run computes with, once that is known.
+        facts: What `provenance.json` says of the run beside its inputs, its machine and its time.
     """
 
-    def __init__(self, files: RunFiles, finished: Mapping[str, float] | None) -> None:
+    def __init__(self, config: DictConfig, files: RunFiles) -> None:
         self.files = files
-        self.finished = None if finished is None else dict(finished)
+        self.inputs: RunInputs | None = None
         self.facts: dict[str, Any] = {}
+        self._config = config
+        self._log = MemoryHandler(10**6, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
         self._laps: dict[str, float] = {}
         self._began, self._cpu_began = time.monotonic(), cpu_seconds()
+
+    def begin(self, data_fingerprint: str, student_digest: str | None) -> dict[str, float] | None:
+        """Take possession of the folder, in which nothing has been written so far, for a run with these inputs.
+
+        Args:
+            data_fingerprint: See `RunInputs`.
+            student_digest: See `RunInputs`.
+
+        Returns:
+            None for a run that has yet to be done; else the metrics that the folder holds, which are said to be there.
+
+        Raises:
+            RefusedFolderError: It holds a finished run with other inputs.
+        """
+        inputs = RunInputs(config_hash(self._config), data_fingerprint, student_digest)
+        if is_finished(self.files):
+            check_inputs(inputs, self.files)
+            metrics = read_json(self.files.metrics)
+            accuracy = metrics.get(f"{self._config.get('split', 'test')}/accuracy")
+            score = "" if accuracy is None else f", accuracy {100 * accuracy:.1f} %"
+            print(f"done already: {self.files.folder}{score}")
+            return metrics
+        save_config(self._config, self.files.folder)
+        target = logging.FileHandler(self.files.log, encoding="utf-8")
+        target.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
+        self._log.setTarget(target)
+        self._log.flush()
+        self._log.capacity = 1  # what was said so far is in the file; the rest goes there at once
+        self.inputs = inputs
+        return None
 
     def lap(self, name: str) -> None:
         """Note under this name how many seconds the run has taken so far."""
@@ -42,34 +78,65 @@ class Run:
         total = {"total_s": time.monotonic() - self._began, "cpu_s": cpu_seconds() - self._cpu_began}
         return {name: round(value, 1) for name, value in (self._laps | total).items()}
 
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """Keep what is logged meanwhile for the folder's log, and write it once the run has begun."""
+        root = logging.getLogger()
+        root.addHandler(self._log)
+        try:
+            yield
+        finally:
+            root.removeHandler(self._log)
+            if self._log.target is not None:
+                self._log.target.close()
+
 
 @contextmanager
 def open_run(config: DictConfig, run_dir: Path) -> Iterator[Run]:
-    """Prepare the machine, check and keep the configuration, seed, and write `provenance.json` at the end.
+    """Prepare the machine, check the configuration and the folder, seed, and write `provenance.json` at the end.
 
-    A run whose folder holds it already has `finished`; there is nothing to do and nothing is written for it.
+    Until the run begins (`Run.begin`) nothing is written to the folder, so that a run that is refused leaves what lies
+    there as it was.
 
     Raises:
-        InputError: A value is out of range, more than one process is asked for, or the folder holds another finished
-            run.
+        InputError: More than one process is asked for, or the folder holds what another configuration made, or belongs
+            to another process.
+        Interrupted: The user stopped a training that `resume=` can continue.
     """
     quiet_libraries()
     share_cores(config.num_workers)
     keep_freed_memory()
-    check_values(config)
     check_one_process(config.trainer)
     files = RunFiles(run_dir)
-    run = Run(files, _finished_metrics(config, files))
-    save_config(config, run_dir)
-    L.seed_everything(config.seed, verbose=False)
-    yield run
-    if run.finished is None:
-        write_provenance(run_dir, run.facts | {"config_hash": config_hash(config), "time": run.times()})
+    with _alone(files):
+        check_configuration(config, files)
+        run = Run(config, files)
+        L.seed_everything(config.seed, verbose=False)
+        try:
+            with run.logging():
+                yield run
+        except KeyboardInterrupt:
+            if run.inputs is None or not (files.last_checkpoint.is_file() or files.best_checkpoint.is_file()):
+                raise
+            raise Interrupted([f"resume={run_dir}"]) from None
+        if run.inputs is not None:
+            write_provenance(run_dir, run.facts | asdict(run.inputs) | {"time": run.times()})
 
 
-def _finished_metrics(config: DictConfig, files: RunFiles) -> dict[str, float] | None:
-    if not (files.metrics.is_file() and files.provenance.is_file()):
-        return None
-    if json.loads(files.provenance.read_text())["config_hash"] != config_hash(config):
-        raise InputError(f"{files.folder}: holds a finished run of another configuration; choose another folder")
-    return json.loads(files.metrics.read_text())
+@contextmanager
+def _alone(files: RunFiles) -> Iterator[None]:
+    """Keep other processes out of a folder; the system releases the lock of one that dies.
+
+    Nothing is written to the folder of a finished run, not even a lock.
+    """
+    if is_finished(files):
+        yield
+        return
+    files.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(files.lock, timeout=0):
+            yield
+    except Timeout:
+        raise RefusedFolderError(
+            f"{files.folder}: another process is at work in it; wait for it, or {ELSEWHERE}"
+        ) from None

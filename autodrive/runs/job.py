@@ -10,36 +10,51 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from autodrive.config import check_config
 from autodrive.entry_point import WRONG_CONFIGURATION, explain
-from autodrive.errors import InputError
-from autodrive.runs.folder import RunFiles
+from autodrive.errors import InputError, RefusedFolderError
+from autodrive.runs.folder import RunFiles, save_config
 
 log = logging.getLogger(__name__)
 
 Metrics = dict[str, float]
 
 
-def run_job(task: Callable[[DictConfig, Path], Metrics], config: DictConfig) -> Metrics | None:
-    """Do a task in Hydra's run folder.
+def run_job(task: Callable[[DictConfig, Path], Metrics], config: DictConfig, keys: type) -> Metrics | None:
+    """Check the configuration and do a task in Hydra's run folder.
 
     As a job of a sweep, an exception is written to `error.json` and swallowed; success removes a stale one.
 
+    Args:
+        task: What is done; gets the configuration and the run folder.
+        config: The configuration.
+        keys: Dataclass that declares the keys at its root.
+
     Returns:
         What the task returns; None after a swallowed failure.
+
+    Raises:
+        RefusedFolderError: The job's folder holds what another run made, which ends the sweep.
     """
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
     if hydra.mode != RunMode.MULTIRUN:
+        check_config(config, keys)
         return task(config, run_dir)
-    path = RunFiles(run_dir).error
+    files = RunFiles(run_dir)
     try:
+        check_config(config, keys)
         metrics = task(config, run_dir)
+    except RefusedFolderError:  # another run's: not even the reason may be written there
+        raise
     except Exception as error:
+        if not files.config.is_file():  # it failed before it began; the table shows it nevertheless
+            save_config(config, run_dir)
         message = explain(error, hydra.job.name)
         log.error("%s failed: %s", run_dir.name, message)
         kind = InputError if isinstance(error, WRONG_CONFIGURATION) else type(error)
         facts = {"type": kind.__name__, "message": message, "traceback": traceback.format_exc()}
-        path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        files.error.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         return None
-    path.unlink(missing_ok=True)
+    files.error.unlink(missing_ok=True)
     return metrics

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autodrive.runs.folder import RunFiles
+from autodrive.whole_files import whole
 
 PACKAGES = ("vlm-autodrive", "torch", "transformers", "lightning", "av", "numpy", "tokenizers", "hydra-core")
 
@@ -45,7 +46,8 @@ def git_commit(folder: Path) -> str | None:
 def write_provenance(run_dir: Path, facts: dict[str, Any]) -> None:
     """Write `provenance.json` with the collected facts and the run's own."""
     text = json.dumps(collect_provenance() | facts, indent=2, sort_keys=True)
-    RunFiles(run_dir).provenance.write_text(text + "\n")
+    with whole(RunFiles(run_dir).provenance) as partial:
+        partial.write_text(text + "\n")
 
 
 def _version(package: str) -> str | None:

@@ -8,6 +8,7 @@ from autodrive.config import MACHINE_KEYS, lossy_codec
 from autodrive.entry_point import CommandLine
 from autodrive.errors import InputError
 from autodrive.runs.folder import RunFiles, group_choices, run_config
+from autodrive.runs.foreign import TRAINING_ONLY
 
 # Groups without a node of their own in the configuration: they are compared by the option chosen.
 SPREAD_GROUPS = ("experiment", "scale")
@@ -23,12 +24,13 @@ def resumed_config(config: DictConfig, command_line: CommandLine) -> DictConfig:
     """
     if config.resume is None:
         return _with_student_of(config, command_line)
-    run = Path(config.resume)
-    resumed = run_config(run)
-    if not RunFiles(run).last_checkpoint.is_file():
+    run, keys = Path(config.resume), command_line.overridden_keys()
+    resumed = run_config(run, typed=keys)
+    files = RunFiles(run)
+    if not (files.last_checkpoint.is_file() or files.best_checkpoint.is_file()):
         raise InputError(f"resume={run}: no checkpoints/last.ckpt there; it was stopped before its first validation")
     earlier_choices = group_choices(run)
-    for key in command_line.overridden_keys():
+    for key in keys:
         if key.split(".")[0] == "frame_cache" and lossy_codec(config) == lossy_codec(resumed):
             key = "frame_cache"  # the same pixels, kept elsewhere or not at all
         elif key.split(".")[0] not in MACHINE_KEYS:
@@ -52,33 +54,13 @@ def _with_student_of(config: DictConfig, command_line: CommandLine) -> DictConfi
     run = Path(config.student_from)
     if not RunFiles(run).student.is_dir():
         raise InputError(f"student_from={run}: no checkpoints/student there; give the folder of a finished training")
-    student = run_config(run).student
-    given = [key for key in command_line.overridden_keys() if key.split(".")[0] == "student"]
+    keys = command_line.overridden_keys()
+    student = run_config(run, typed=keys, unused=[str(key) for key in config if key != "student"]).student
+    given = [key for key in keys if key.split(".")[0] == "student"]
     if given and config.student != student:
         raise InputError(f"{given[0]}: differs from the student of student_from={run}; leave it out")
     OmegaConf.update(config, "student", student, merge=False)
     return config
-
-
-def resume_checkpoint(resume: str | None, files: RunFiles, data_fingerprint: str) -> Path | None:
-    """The Lightning checkpoint to continue from, if any; leaves the data's fingerprint where this run's will lie.
-
-    Args:
-        resume: Folder of the run that is resumed; None: this one begins anew.
-        files: Files of this run.
-        data_fingerprint: What this run sees.
-
-    Raises:
-        InputError: The run that is resumed saw other clips, labels or splits.
-    """
-    files.checkpoints.mkdir(parents=True, exist_ok=True)
-    files.data_fingerprint.write_text(data_fingerprint + "\n")
-    if resume is None:
-        return None
-    earlier = RunFiles(Path(resume))
-    if earlier.data_fingerprint.read_text().strip() != data_fingerprint:
-        raise InputError(f"resume={resume}: the clips, labels or splits have changed since that run; restore them")
-    return earlier.last_checkpoint
 
 
 def evaluated_config(config: DictConfig, command_line: CommandLine) -> DictConfig:
@@ -89,8 +71,8 @@ def evaluated_config(config: DictConfig, command_line: CommandLine) -> DictConfi
     """
     if config.ckpt is None:
         return _with_student_of(config, command_line)
-    merged = run_config(Path(config.ckpt))
     keys = command_line.overridden_keys()
+    merged = run_config(Path(config.ckpt), typed=keys, unused=TRAINING_ONLY)
     settled = [key for key in keys if key.split(".")[0] in SETTLED_BY_CKPT]
     if settled:
         raise InputError(f"{settled[0]}: comes with ckpt={config.ckpt}; leave it out, or give ckpt=null")

@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
+from pydantic import AllowInfNan, Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -63,12 +64,12 @@ class VisionFormat:
         merge_size: Patches along a visual token's side.
     """
 
-    tokens_per_second: float
-    image_mean: tuple[float, ...]
-    image_std: tuple[float, ...]
-    patch_size: int = 14
-    temporal_patch_size: int = 2
-    merge_size: int = 2
+    tokens_per_second: Annotated[PositiveFloat, AllowInfNan(False)]
+    image_mean: Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
+    image_std: Annotated[tuple[PositiveFloat, ...], Field(min_length=3, max_length=3)]
+    patch_size: PositiveInt = 14
+    temporal_patch_size: PositiveInt = 2
+    merge_size: PositiveInt = 2
 
 
 @dataclass(frozen=True)
@@ -163,16 +164,23 @@ class QwenProcessor(Processor):
 
     @classmethod
     def from_settings(cls, tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) -> "QwenProcessor":
-        """The processor that `settings` was called on."""
-        vision: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in settings["vision"].items()
-        }
-        unknown = set(vision) - {field.name for field in fields(VisionFormat)}
+        """The processor that `settings` was called on.
+
+        Raises:
+            InputError: They are not settings of such a processor.
+        """
+        unknown = set(settings["vision"]) - {field.name for field in fields(VisionFormat)}
         if unknown:
             raise InputError(f"student.json: unknown keys {sorted(unknown)} under vision; remove them")
+        try:
+            vision = TypeAdapter(VisionFormat).validate_python(settings["vision"])
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in ("vision", *first["loc"]))
+            raise InputError(f"student.json: {key}: {first['msg']}; restore the student's folder") from None
         return cls(
             tokenizer=tokenizer,
-            vision=VisionFormat(**vision),
+            vision=vision,
             resolution=Resolution.parse(settings["resolution"]),
             position_mode=settings["position_mode"],
         )

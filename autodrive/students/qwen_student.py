@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration
 
+from autodrive.errors import InputError
 from autodrive.students.adapters import base_weights
 from autodrive.students.preprocessing import normalise
 from autodrive.students.qwen_checkpoint import read_checkpoint
@@ -88,6 +89,18 @@ class QwenStudent(Student):
 
     @classmethod
     def read(cls, folder: Path, name: str, processor: Mapping[str, Any], dtype: torch.dtype) -> Self:
-        """Read a checkpoint in Hugging Face layout."""
+        """Read a checkpoint in Hugging Face layout.
+
+        Raises:
+            InputError: It cannot be read, or the processor cuts other patches than the vision tower takes.
+        """
         model, tokenizer = read_checkpoint(str(folder), dtype)
-        return cls(name, model, QwenProcessor.from_settings(tokenizer, processor))
+        ours = QwenProcessor.from_settings(tokenizer, processor)
+        tower = cast(Any, model.config.vision_config)
+        theirs = {name: getattr(tower, name) for name in ("patch_size", "temporal_patch_size")}
+        theirs["merge_size"] = tower.spatial_merge_size
+        for key, value in theirs.items():
+            if getattr(ours.vision, key) != value:
+                found = f"student.json: vision.{key} is {getattr(ours.vision, key)}, but config.json says {value}"
+                raise InputError(f"{found}; restore the student's folder")
+        return cls(name, model, ours)

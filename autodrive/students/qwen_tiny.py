@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge, Le
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from autodrive.bounds import Count, Layers, Width
+from autodrive.errors import InputError
 from autodrive.students.preprocessing import Resolution
 from autodrive.students.qwen_initialisation import initialise_from_scratch
 from autodrive.students.qwen_positions import PositionMode
@@ -22,6 +25,7 @@ from autodrive.students.qwen_tokenizer import (
     train_tokenizer,
 )
 
+SMALLEST_VOCABULARY = 263  # every byte, and Qwen's seven special tokens
 PIXEL_MEAN = 120 / 255
 PIXEL_STD = 60 / 255
 
@@ -52,18 +56,29 @@ class TinyQwen2_5_VL:  # noqa: N801
     frames_per_group: ClassVar[int] = 2
 
     name: str
-    vocab_size: int = 768
-    tokens_per_second: int = 15
+    vocab_size: Annotated[int, Ge(SMALLEST_VOCABULARY), Le(1_000_000)] = 768
+    tokens_per_second: Annotated[Count, Le(1000)] = 15
     position_mode: PositionMode = "reference"
-    vision_layers: int = 2
-    vision_width: int = 96
-    vision_heads: int = 3
-    vision_mlp: int = 192
-    text_layers: int = 2
-    text_width: int = 128
-    text_heads: int = 4
-    text_kv_heads: int = 2
-    text_mlp: int = 256
+    vision_layers: Layers = 2
+    vision_width: Width = 96
+    vision_heads: Width = 3
+    vision_mlp: Width = 192
+    text_layers: Layers = 2
+    text_width: Width = 128
+    text_heads: Width = 4
+    text_kv_heads: Width = 2
+    text_mlp: Width = 256
+
+    def __post_init__(self) -> None:
+        for tower, smallest in (("vision", 4), ("text", 16)):  # what the rotary positions of two and of three axes need
+            width, heads = getattr(self, f"{tower}_width"), getattr(self, f"{tower}_heads")
+            if width % heads or (width // heads) % smallest:
+                message = f"student.{tower}_heads={heads}: student.{tower}_width={width} must be this many times"
+                raise InputError(f"{message} a multiple of {smallest}")
+        if self.text_heads % self.text_kv_heads:
+            raise InputError(
+                f"student.text_kv_heads={self.text_kv_heads}: must divide student.text_heads={self.text_heads}"
+            )
 
     def build(self, texts: Iterable[str], resolution: Resolution, seed: int) -> QwenStudent:
         """Train the tokenizer, draw the weights, and wrap both; see `StudentSpec`."""

@@ -24,6 +24,7 @@ from autodrive.students.processor import Processor
 from autodrive.students.tree_attention import check_tree_attention, use_tree_attention
 from autodrive.trees.clip_tree import ClipTree, TreeRow
 from autodrive.trees.layout import TreeLayout
+from autodrive.whole_files import whole
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # by the names that configurations use
 SETTINGS_FILE = "student.json"
@@ -144,16 +145,20 @@ class Student(nn.Module, ABC):
                 part.activation_checkpointing_enable({"use_reentrant": False})
 
     def save(self, folder: Path) -> None:
-        """Write the weights in the layout of the family's checkpoints, an adapter in peft's, and `student.json`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.write(folder, adapters.base_weights(self.model))
-        settings = {
-            "family": self.family,
-            "name": self.name,
-            "processor": self.processor.settings(),
-            "adapter": adapters.write_adapter(self.model, folder),
-        }
-        (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        """Write the weights in the layout of the family's checkpoints, an adapter in peft's, and `student.json`.
+
+        The folder takes the place of whatever has its name, once it is whole.
+        """
+        with whole(folder) as partial:
+            partial.mkdir()
+            self.write(partial, adapters.base_weights(self.model))
+            settings = {
+                "family": self.family,
+                "name": self.name,
+                "processor": self.processor.settings(),
+                "adapter": adapters.write_adapter(self.model, partial),
+            }
+            (partial / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def load_student(folder: Path, dtype: torch.dtype = torch.float32) -> Student:
@@ -179,7 +184,13 @@ def load_student(folder: Path, dtype: torch.dtype = torch.float32) -> Student:
     if family not in FAMILIES:
         raise InputError(f"{path}: family {family!r} is not known; choose a student of {', '.join(FAMILIES)}")
     module, _, class_name = FAMILIES[family].rpartition(".")
-    student: Student = getattr(importlib.import_module(module), class_name).read(folder, name, processor, dtype)
+    try:
+        student: Student = getattr(importlib.import_module(module), class_name).read(folder, name, processor, dtype)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from None
+    except Exception as error:  # whatever a file that is cut off or another student's makes a library raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise InputError(f"{folder}: cannot be read ({reason}); restore the student's folder") from None
     if adapter is not None:
         adapters.read_adapter(student.model, folder, adapter)
     return student

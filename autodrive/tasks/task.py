@@ -7,11 +7,14 @@ a separate method that only training calls.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from string import Formatter
+from typing import Annotated, get_args
 
 import numpy as np
+from annotated_types import Le
 from numpy.typing import NDArray
 
+from autodrive.bounds import Count
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.schema import Annotation, Mode, Prediction, Question
@@ -56,7 +59,7 @@ class Task(ABC):
 
     name: str
     templates: Mapping[Mode, str]
-    max_new_tokens: Mapping[Mode, int]
+    max_new_tokens: Mapping[Mode, Annotated[Count, Le(100_000)]]
 
     def __post_init__(self) -> None:
         where = f"prompts.tasks.{self.name}"
@@ -65,6 +68,15 @@ class Task(ABC):
             raise InputError(f"{where}.templates.{unknown[0]}: no such mode; choose from {', '.join(get_args(Mode))}")
         if set(self.max_new_tokens) != set(self.templates):
             raise InputError(f"{where}.max_new_tokens: name exactly the modes of the templates, {list(self.templates)}")
+        for mode, template in self.templates.items():
+            try:
+                names = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+            except ValueError as error:
+                raise InputError(f"{where}.templates.{mode}: {error}; write {{{{ for a brace that is text") from None
+            if "question" not in names or not names <= {"question", "options"}:
+                raise InputError(
+                    f"{where}.templates.{mode}: needs {{question}}, may have {{options}}, and nothing else"
+                )
 
     @property
     def modes(self) -> tuple[Mode, ...]:

@@ -1,5 +1,6 @@
 """Lightning callbacks of a training run: progress with an estimate, checkpoints, throughput."""
 
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -10,8 +11,11 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
+from autodrive.errors import InputError
+from autodrive.runs.checkpoints import read_checkpoint
 from autodrive.runs.folder import RunFiles
 from autodrive.trees.clip_tree import TreeRow
+from autodrive.whole_files import whole
 
 
 class StepProgress(RichProgressBar):
@@ -32,9 +36,10 @@ class Checkpoints(ModelCheckpoint):
     Args:
         files: Files of the run folder.
         choosing: Whether validation asks what accuracy is measured by; else the newest checkpoint counts as the best.
+        earlier: Files of the run that is resumed, if any.
     """
 
-    def __init__(self, files: RunFiles, choosing: bool) -> None:
+    def __init__(self, files: RunFiles, choosing: bool, earlier: RunFiles | None = None) -> None:
         super().__init__(
             dirpath=files.checkpoints,
             filename=files.best_checkpoint.stem,
@@ -45,23 +50,26 @@ class Checkpoints(ModelCheckpoint):
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
+        self.files, self.earlier = files, earlier
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best checkpoint of the run that is resumed; Lightning would forget it with the folder."""
-        assert self.dirpath is not None
-        earlier = Path(state_dict["best_model_path"])
-        best = Path(self.dirpath) / earlier.name
-        if earlier != best:
-            best.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(earlier, best)
+        """Take over the best checkpoint of the run that is resumed; Lightning would forget it with the folder.
+
+        The state names the places where that run was made. Its folder may have been moved since, so the checkpoint is
+        taken from where the folder is now.
+        """
+        assert self.earlier is not None
+        best = self.files.best_checkpoint
+        if self.earlier.best_checkpoint.resolve() != best.resolve():
+            with whole(best) as partial:
+                shutil.copyfile(self.earlier.best_checkpoint, partial)
         moved = {"dirpath": self.dirpath, "best_model_path": str(best), "kth_best_model_path": str(best)}
         moved |= {"best_k_models": {str(best): state_dict["best_model_score"]}, "last_model_path": ""}
         super().load_state_dict(state_dict | moved)
 
     def restore(self, module: L.LightningModule) -> None:
         """Give a module the best checkpoint's weights."""
-        state = torch.load(self.best_model_path, map_location="cpu", weights_only=True)
-        module.load_state_dict(state["state_dict"])
+        module.load_state_dict(read_checkpoint(self.files.best_checkpoint)["state_dict"])
 
 
 class Throughput(L.Callback):
@@ -118,20 +126,50 @@ class Throughput(L.Callback):
         }
 
 
+class FiniteSteps(L.Callback):
+    """Ends training at the first step whose loss or gradient is not finite, before anything of it is saved.
+
+    The values are read when the step is over, so that a GPU need not wait for them in its middle: the weights of such a
+    step are lost, and the checkpoints are those of validations before it.
+
+    Args:
+        files: Files of the run folder.
+    """
+
+    def __init__(self, files: RunFiles) -> None:
+        self.files = files
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at a step; raises InputError if it has diverged."""
+        values = {"loss": float(outputs["loss"]), "gradient's norm": float(outputs["gradient_norm"])}
+        wrong = [f"the {name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+        if wrong:
+            saved = self.files.last_checkpoint
+            good = f"the last good checkpoint is {saved}" if saved.is_file() else "there is no checkpoint yet"
+            step = f"step {trainer.global_step} of {trainer.max_steps}"
+            raise InputError(f"{step}: {wrong[0]} at lr={outputs['lr']:.3g}; {good}; train with a lower lr")
+
+
 class TrainingCallbacks(NamedTuple):
     """What `train.py` hands to the trainer."""
 
     checkpoints: Checkpoints
     progress: StepProgress
     throughput: Throughput
+    finite: FiniteSteps
 
 
-def training_callbacks(files: RunFiles, batch_size: int, choosing: bool) -> TrainingCallbacks:
+def training_callbacks(files: RunFiles, batch_size: int, choosing: bool, resume: str | None) -> TrainingCallbacks:
     """Callbacks that write into a run folder.
 
     Args:
         files: Files of the run folder.
         batch_size: Clip visits per optimiser step.
         choosing: Whether validation measures the accuracy by which the best checkpoint is chosen.
+        resume: Folder of the run that is resumed; None: this one begins anew.
     """
-    return TrainingCallbacks(Checkpoints(files, choosing), StepProgress(leave=True), Throughput(batch_size))
+    earlier = RunFiles(Path(resume)) if resume else None
+    checkpoints = Checkpoints(files, choosing, earlier)
+    return TrainingCallbacks(checkpoints, StepProgress(leave=True), Throughput(batch_size), FiniteSteps(files))

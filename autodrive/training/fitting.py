@@ -1,13 +1,52 @@
 """A training, put together: what is needed to fit a student, and what fitting leaves behind."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import lightning as L
+from annotated_types import Ge, Le
 
+from autodrive.bounds import Count
 from autodrive.training.callbacks import TrainingCallbacks
+from autodrive.training.schedules import validation_interval
+
+
+def make_trainer(
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"],
+    devices: Annotated[int, Ge(-1), Le(1024)] | Literal["auto"] | Sequence[int],
+    num_nodes: Count,
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"],
+    log_every_n_steps: Count,
+    val_check_interval: Count,
+    **settings: Any,
+) -> L.Trainer:
+    """Lightning's trainer for an endless stream of visits, which the number of steps ends.
+
+    Args:
+        accelerator: Kind of device.
+        devices: How many of them, or which.
+        num_nodes: Machines that train together.
+        precision: Precision of the arithmetic, in Lightning's words.
+        log_every_n_steps: Optimiser steps between logged losses.
+        val_check_interval: Most optimiser steps between validations; checkpoints are written after them.
+        settings: Further arguments of `lightning.Trainer`, `max_steps` among them.
+    """
+    return L.Trainer(
+        accelerator=accelerator,
+        devices=devices if isinstance(devices, int | str) else list(devices),
+        num_nodes=num_nodes,
+        precision=precision,
+        log_every_n_steps=log_every_n_steps,
+        val_check_interval=validation_interval(settings["max_steps"], val_check_interval),
+        max_epochs=-1,
+        check_val_every_n_epoch=None,  # an endless stream has no epochs to count
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the stream is one for all processes; Lightning must not cut it up
+        enable_model_summary=False,
+        **settings,
+    )
 
 
 @dataclass(frozen=True)
@@ -29,9 +68,18 @@ class Training:
     resume_from: Path | None
 
     def fit(self) -> None:
-        """Train to the last step, and give the student the weights of its best validation."""
+        """Train to the last step, and give the student the weights of its best validation.
+
+        Raises:
+            KeyboardInterrupt: The user stopped it.
+        """
         checkpoint = None if self.resume_from is None else str(self.resume_from)
-        self.trainer.fit(self.method, self.loaders, ckpt_path=checkpoint)
+        try:
+            self.trainer.fit(self.method, self.loaders, ckpt_path=checkpoint)
+        except SystemExit:
+            if not self.trainer.interrupted:
+                raise
+            raise KeyboardInterrupt from None  # which Lightning turns into an exit with code 1
         self.callbacks.checkpoints.restore(self.method)
 
     def log(self, metrics: Mapping[str, float]) -> None:

@@ -2,8 +2,10 @@
 
 import math
 
+from autodrive.bounds import Count, Fraction
 
-def warmup_cosine(step: int, num_steps: int, warmup_fraction: float, final_fraction: float) -> float:
+
+def warmup_cosine(step: int, num_steps: Count, warmup_fraction: Fraction, final_fraction: Fraction) -> float:
     """Linear warm-up, then a cosine from 1 down to `final_fraction`.
 
     Args:

@@ -1,14 +1,14 @@
 """Supervised fine-tuning of a student on clip trees."""
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import lightning as L
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from autodrive.bounds import PositiveNumber
 from autodrive.students.student import Student
 from autodrive.training.losses import weighted_cross_entropy
 from autodrive.trees.clip_tree import TreeRow
@@ -31,7 +31,7 @@ class SupervisedFineTuning(L.LightningModule):
         student: Student,
         optimizer: Callable[..., Optimizer],
         schedule: Callable[[int], float],
-        max_grad_norm: float,
+        max_grad_norm: PositiveNumber,
         gradient_checkpointing: bool,
         answers: dict[str, int] | None = None,
     ) -> None:
@@ -48,8 +48,12 @@ class SupervisedFineTuning(L.LightningModule):
         """A student that was read from files comes in evaluation mode, in which nothing is checkpointed or dropped."""
         self.student.train()
 
-    def training_step(self, rows: Sequence[TreeRow], batch_index: int) -> Tensor:
-        """One optimiser step: the gradients of its packed rows add up."""
+    def training_step(self, rows: Sequence[TreeRow], batch_index: int) -> dict[str, Any]:
+        """One optimiser step: the gradients of its packed rows add up.
+
+        Returns:
+            The step's `loss`, its `gradient_norm` before clipping, and the `lr` that it was taken with.
+        """
         optimizer, scheduler = cast(Optimizer, self.optimizers()), cast(LambdaLR, self.lr_schedulers())
         optimizer.zero_grad()
         total = torch.zeros((), device=self.device)
@@ -59,13 +63,15 @@ class SupervisedFineTuning(L.LightningModule):
             loss = weighted_cross_entropy(self.student.supervised_logits(row), row.target_ids, row.target_weights)
             self.manual_backward(loss)
             total += loss.detach()
-        self.clip_gradients(optimizer, self.max_grad_norm, gradient_clip_algorithm="norm")
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        lr = optimizer.param_groups[0]["lr"]
         optimizer.step()
         scheduler.step()
         num_annotations = sum(len(row.spans) for row in rows)
         self.log("train/loss", total, prog_bar=True, batch_size=1)
         self.log("train/annotations_per_step", float(num_annotations), batch_size=1)
-        return total
+        return {"loss": total, "gradient_norm": norm, "lr": lr}
 
     def validation_step(self, rows: Sequence[TreeRow], batch_index: int) -> None:
         """Accuracy of the multiple-choice question by option scores."""

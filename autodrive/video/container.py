@@ -1,5 +1,6 @@
 """Opening video files safely and reading their timestamps, shared by the decoders and the pre-flight scan."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -23,6 +24,7 @@ OPEN_OPTIONS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,dv",
 }
 
+NATIVE_FPS_TOLERANCE = 0.05
 # How far, in frame intervals, the last requested time may lie after the last frame's start.
 END_TOLERANCE_FRAMES = 1.5
 
@@ -36,19 +38,15 @@ class UnusableVideo(InputError):  # noqa: N818 - named for what it says about th
         self.detail = detail
         super().__init__(f"{path}: {reason}: {detail}; replace the file or run python -m autodrive.prepare again")
 
-    def __reduce__(self) -> tuple:
-        # Exceptions pickle by their message alone; scans run in worker processes and need the parts.
-        return (type(self), (self.path, self.reason, self.detail))
-
 
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file and its first video stream; both are closed on leaving.
 
     Raises:
-        UnusableVideo: The file is missing, empty, not a video, cut off before its index, or has no video stream.
+        UnusableVideo: The file is missing, unreadable, empty, no video, cut off before its index, or has no picture.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # nor a pipe, which would never answer
         raise UnusableVideo(path, "missing", "no such file")
     try:
         container = av.open(str(path), options=OPEN_OPTIONS)
@@ -61,10 +59,13 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def _cannot_open(path: Path, error: Exception) -> UnusableVideo:
-    if path.stat().st_size == 0:
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError as refusal:
+        return UnusableVideo(path, "unreadable", f"{refusal.strerror}; make it readable")
+    if not head:
         return UnusableVideo(path, "zero_byte", "the file is empty")
-    with path.open("rb") as file:
-        head = file.read(12)
     if head[4:8] in (b"ftyp", b"moov", b"mdat"):
         return UnusableVideo(path, "truncated", "an mp4 without its index: it was cut off or never finished")
     return UnusableVideo(path, "not_a_video", f"FFmpeg cannot read it ({type(error).__name__})")
@@ -100,6 +101,29 @@ def presentation_times(path: Path) -> NDArray[np.float64]:
     if not known or len(known) != len(pts) or time_base is None:
         raise UnusableVideo(path, "no_timestamps", f"{len(pts) - len(known)} of {len(pts)} frames have no time")
     return np.array([seconds(value, known[0], time_base) for value in known])
+
+
+def check_native_fps(path: Path, native_fps: float) -> None:
+    """Refuse a file that has another frame rate than its manifest says: frames would be repeated or left out.
+
+    The header's rate costs nothing and is nearly always right; where it differs, the times of all frames decide.
+
+    Raises:
+        UnusableVideo: The rates differ by more than 5 %, or the file cannot be opened.
+    """
+    with open_video(path) as (_, stream):
+        header_fps = float(stream.average_rate or 0)
+    if _is_near(header_fps, native_fps):
+        return
+    times_s = presentation_times(path)
+    measured_fps = (len(times_s) - 1) / float(times_s[-1]) if times_s[-1] > 0 else 0.0
+    if not _is_near(measured_fps, native_fps):
+        detail = f"the manifest says native_fps={native_fps:g}, the file has {measured_fps:.4g} frames per second"
+        raise UnusableVideo(path, "wrong_frame_rate", detail)
+
+
+def _is_near(fps: float, native_fps: float) -> bool:
+    return abs(fps - native_fps) <= NATIVE_FPS_TOLERANCE * native_fps
 
 
 def check_count(path: Path, decoder: str, count: int, expected: int) -> None:

@@ -19,6 +19,7 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autodrive.bounds import Processes
 from autodrive.errors import InputError
 from autodrive.video.container import UnusableVideo, check_count, check_end, open_video, presentation_times
 from autodrive.video.pixels import resize_frames
@@ -88,7 +89,7 @@ class PyAVDecoder:
         num_threads: Decoder threads; 1 does the most work per CPU-second, loader workers bring the parallelism.
     """
 
-    num_threads: int = 1
+    num_threads: Processes = 1
 
     def read(self, path: Path, requested_s: NDArray[np.float64], size: tuple[int, int]) -> DecodedFrames:
         """See `Decoder.read`."""
@@ -120,7 +121,7 @@ class PyAVDecoder:
 class DecordDecoder:
     """decord: quick at dense rates, no longer maintained; only for files that passed the pre-flight scan."""
 
-    num_threads: int = 1
+    num_threads: Processes = 1
 
     def read(self, path: Path, requested_s: NDArray[np.float64], size: tuple[int, int]) -> DecodedFrames:
         """See `Decoder.read`."""
@@ -156,7 +157,7 @@ class DecordDecoder:
 class TorchcodecDecoder:
     """torchcodec: maintained, needs FFmpeg's shared libraries on the system."""
 
-    num_threads: int = 1
+    num_threads: Processes = 1
 
     def read(self, path: Path, requested_s: NDArray[np.float64], size: tuple[int, int]) -> DecodedFrames:
         """See `Decoder.read`."""

@@ -14,7 +14,7 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from autodrive.errors import InputError
+from autodrive.bounds import PositiveNumber
 from autodrive.video.container import UnusableVideo, presentation_times
 from autodrive.video.decoder import DecodedFrames, Decoder, check_request
 from autodrive.video.frame_codec import FrameCodec
@@ -67,14 +67,9 @@ class DiskFrameCache:
         codec: Codec in which frames are stored.
         max_gb: Bound on the stored bytes, in 10**9; the least recently used sources go first. A source that would take
             more than a tenth of it (a long video) is never stored.
-
-    Raises:
-        InputError: `max_gb` is not above 0.
     """
 
-    def __init__(self, folder: Path | str, codec: FrameCodec, max_gb: float) -> None:
-        if max_gb <= 0:
-            raise InputError(f"frame_cache.max_gb={max_gb:g}: must be above 0; frame_cache=none stores nothing")
+    def __init__(self, folder: Path | str, codec: FrameCodec, max_gb: PositiveNumber) -> None:
         self.codec = codec
         self.store = EntryStore(Path(folder), round(max_gb * 1e9))
         self._never_stored: set[str] = set()

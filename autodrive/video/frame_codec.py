@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 from PIL import Image
-
-from autodrive.errors import InputError
 
 
 class FrameCodec(Protocol):
@@ -59,11 +58,7 @@ class JpegCodec:
         quality: Pillow's, 1 to 95.
     """
 
-    quality: int = 90
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.quality <= 95:
-            raise InputError(f"frame_cache.codec.quality={self.quality}: must be from 1 to 95")
+    quality: Annotated[int, Ge(1), Le(95)] = 90
 
     def identity(self) -> str:
         """See `FrameCodec.identity`."""

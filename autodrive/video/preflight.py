@@ -39,6 +39,7 @@ class VideoInfo:
         native_fps: (frames - 1) / (last - first presentation time).
         duration_s: From the first frame's start to the last frame's end.
         content_hash: First 32 hex digits of the file's SHA-256.
+        num_bytes: Length of the file.
     """
 
     width: int
@@ -48,6 +49,7 @@ class VideoInfo:
     duration_s: float
     codec: str
     content_hash: str
+    num_bytes: int
 
     def view(self, path: str, offset_s: float = 0.0) -> View:
         """The file as a camera of a clip.
@@ -63,6 +65,7 @@ class VideoInfo:
             width=self.width,
             height=self.height,
             offset_s=offset_s,
+            num_bytes=self.num_bytes,
         )
 
 
@@ -70,8 +73,8 @@ def scan(path: Path) -> VideoInfo:
     """Check a file and measure it.
 
     Raises:
-        UnusableVideo: With reason missing, zero_byte, not_a_video, no_video_stream, truncated, no_timestamps,
-            single_frame, absurd_fps, variable_frame_rate, rotated or changing_size.
+        UnusableVideo: With reason missing, unreadable, zero_byte, not_a_video, no_video_stream, truncated,
+            no_timestamps, single_frame, absurd_fps, variable_frame_rate, rotated or changing_size.
     """
     try:
         with open_video(path) as (container, stream):
@@ -85,7 +88,16 @@ def scan(path: Path) -> VideoInfo:
         raise UnusableVideo(path, "truncated", f"reading stopped: {error}") from error
     fps = round((len(times_s) - 1) / float(times_s[-1]), 6)
     duration_s = float(times_s[-1] + np.median(np.diff(times_s)))
-    return VideoInfo(width, height, fps, len(times_s), duration_s, codec, hash_content(path))
+    return VideoInfo(
+        width=width,
+        height=height,
+        native_fps=fps,
+        num_frames=len(times_s),
+        duration_s=duration_s,
+        codec=codec,
+        content_hash=hash_content(path),
+        num_bytes=path.stat().st_size,
+    )
 
 
 def hash_content(path: Path) -> str:

@@ -14,6 +14,8 @@ from autodrive.video.preflight import VideoInfo, scan
 
 # Raised when the rules of the scan change, so that results of older rules are not used again.
 SCAN_RULES = 1
+# What a user can put right without changing the file: such a result is not kept.
+OUTSIDE_REASONS = ("missing", "unreadable")
 
 
 class ScanResult(Record):
@@ -77,7 +79,8 @@ class ScanCache:
                 for future in as_completed(futures):
                     result = future.result()
                     results[futures[future]] = result
-                    journal.append(result.model_dump())
+                    if result.reason not in OUTSIDE_REASONS:
+                        journal.append(result.model_dump())
                     advance(1)
         finally:
             pool.shutdown(cancel_futures=True)

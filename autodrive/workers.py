@@ -1,0 +1,24 @@
+"""Worker processes, as the process that starts them sees them."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+
+
+@contextmanager
+def deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes that are started meanwhile do not notice Ctrl-C, which reaches every process of a terminal.
+
+    The one that started them does, and ends them; each of them would print a traceback of its own, even while it
+    imports. A Ctrl-C in the meantime is delivered afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # else the first worker starts it, and that makes this process hear again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit the mask
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
