@@ -1,6 +1,6 @@
 """A student that torch shards (FSDP2) reads, scores and replies as it did whole."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from autodrive.students.student import Student
 from autodrive.training.losses import weighted_cross_entropy
 
-VARIANTS: dict[str, Callable[[], Student]] = FAMILIES | {"qwen2_5_vl tied": make_tied_student}
+VARIANTS: Mapping[str, Callable[[], Student]] = FAMILIES | {"qwen2_5_vl tied": make_tied_student}
 
 
 @pytest.fixture(scope="module")
