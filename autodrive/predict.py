@@ -34,7 +34,7 @@ def job(config: DictConfig) -> dict[str, Any]:
     # Imported here: they take seconds, and a wrong value is refused before them.
     from autodrive.assembly import build_watcher
     from autodrive.inference.timeline import measured, window_clips
-    from autodrive.reporting.timeline import draw_timeline
+    from autodrive.reporting.timeline import timeline_figure
     from autodrive.runs.machine import quiet_libraries, share_cores
 
     video, out = Path(config.video), Path(config.out)
@@ -53,7 +53,7 @@ def job(config: DictConfig) -> dict[str, Any]:
     (out / "timeline.json").write_text(json.dumps(record, indent=2) + "\n")
     frames = watcher.frames_to_show(clips[timeline.best])
     class_names = [watcher.writer.labels[name].short for name in timeline.classes]
-    draw_timeline(out / "timeline.png", video.name, timeline, class_names, frames)
+    timeline_figure(video.name, timeline, class_names, frames).savefig(out / "timeline.png")
     table = Table(title=f"{record['video']}: {counted(len(record['windows']), 'window')}")
     table.add_column("window (s)", justify="right")
     for name in timeline.classes:

@@ -163,6 +163,10 @@ class Annotation(Record):
     label set turn them into words. `options` are in the order shown; `answer` is one of them if there are any. `think`
     is a trace that leads to the answer: an annotation that has one is taught in reasoning mode.
 
+    Where a student is evaluated with another label set than it was taught, `options` are its own classes, and
+    `option_classes` the class of the other set that each of them counts as; `answer` is one of these. Elsewhere
+    `option_classes` is empty.
+
     Several references for a free-text question are several annotations with the same task and question: each is taught
     by itself, and evaluation asks the question once and compares the reply with all of them.
     """
@@ -172,6 +176,7 @@ class Annotation(Record):
     task: str
     question: str
     options: tuple[str, ...] = ()
+    option_classes: tuple[str, ...] = ()
     answer: str
     think: str | None = None
     generator: str
@@ -179,9 +184,16 @@ class Annotation(Record):
 
     @model_validator(mode="after")
     def _answer_is_an_option(self) -> "Annotation":
-        if self.options and self.answer not in self.options:
-            raise ValueError(f"answer {self.answer!r} is not among the options {list(self.options)}")
+        if self.option_classes and len(self.option_classes) != len(self.options):
+            raise ValueError(f"{len(self.option_classes)} option_classes for {len(self.options)} options")
+        if self.options and self.answer not in self.answers:
+            raise ValueError(f"answer {self.answer!r} is not among the options {list(self.answers)}")
         return self
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What choosing each option is taken to say, in the values of `answer`."""
+        return self.option_classes or self.options
 
     @classmethod
     def create(
@@ -193,6 +205,7 @@ class Annotation(Record):
         generator: str,
         options: Iterable[str] = (),
         think: str | None = None,
+        option_classes: Iterable[str] = (),
     ) -> "Annotation":
         """Build an annotation whose id is the hash of everything that is taught, and of who made it."""
         options = tuple(options)
@@ -204,6 +217,7 @@ class Annotation(Record):
             task=task,
             question=question,
             options=options,
+            option_classes=tuple(option_classes),
             answer=answer,
             think=think,
             generator=generator,
@@ -247,11 +261,14 @@ class Prediction(Reply):
     """A reply beside its reference, and what was read from it: a line of predictions.jsonl.
 
     `answer` is the reference, `other_answers` are further ones of a free-text question. `parsed` is a canonical value
-    or None; `failure` says why nothing could be read.
+    or None; `failure` says why nothing could be read. Of a question about the class, `answer` and `parsed` are classes
+    of the run's label set. So are `options`, unless the student was taught another label set: then `options` (and
+    `option_log_probs`) are its own classes as shown, and `option_classes` what each of them counts as.
     """
 
     source_video_id: str
     data_fingerprint: str
+    option_classes: tuple[str, ...] = ()
     answer: str
     other_answers: tuple[str, ...] = ()
     parsed: str | None = None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import avg_pool2d, cross_entropy
 
 from autodrive.datasets.manifest import load_clips
-from autodrive.evaluation.intervals import cluster_index, percentile_interval, resample_counts
+from autodrive.evaluation.intervals import cluster_index, resample_counts, score_interval
 from autodrive.schema import Clip
 from autodrive.video.decoder import PyAVDecoder
 
@@ -82,7 +82,8 @@ def main() -> None:
         predicted = fit_and_predict(train_NF, np.array([names.index(str(c.label)) for c in train]), test_NF)
         correct = (predicted == truth).astype(float)
         weights_BN = counts_BC[:, clusters]
-        interval = percentile_interval(correct.mean(), (weights_BN * correct).sum(1) / weights_BN.sum(1))
+        resampled_B = (weights_BN * correct).sum(1) / weights_BN.sum(1)
+        interval = score_interval(correct.mean(), resampled_B, counts_BC.shape[1])
         print(f"{name:12} N={len(test)} accuracy {correct.mean():.3f} [{interval.low:.3f}, {interval.high:.3f}]")
 
 

@@ -7,6 +7,12 @@ from running import run
 from autodrive.runs.folder import run_config
 from autodrive.schema import Prediction, read_jsonl
 
+MERGED_OTHERWISE = (
+    "labels={_target_:autodrive.labels.LabelSet,name:mine,classes:["
+    "{name:calm,option:Calm,sources:[normal,near_collision],anomalous:false,short:calm},"
+    "{name:event,option:Event,sources:[event],anomalous:true,short:event}]}"
+)
+
 
 def replies(folder: Path) -> list[dict]:
     return [
@@ -52,12 +58,38 @@ def test_the_command_line_changes_the_run_s_configuration(
     found = read_jsonl(folder / "predictions.jsonl", Prediction)
     assert {p.mode for p in found} == {"direct"}
     assert {p.answer for p in found if p.task == "mcq"} == {"normal", "event"}
+    assert {name for p in found if p.task == "mcq" for name in p.options} == {"normal", "near_collision", "collision"}
     assert all(p.clip_id.startswith("val_") for p in found)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert {key.split("/")[0] for key in metrics} == {"val"}
     assert "val: " in capsys.readouterr().out
     assert "val clips of" in (folder / "report.html").read_text(encoding="utf-8")
     assert run_config(folder).fps == 2
+
+
+def test_with_other_labels_the_student_is_asked_its_own_question_and_its_answer_is_folded(
+    smoke_run: Path, evaluated: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Also about clips whose label only the other set knows: here every collision is called an event."""
+    clips = manifest.parent / "events.jsonl"
+    clips.write_text(manifest.read_text().replace('"label":"collision"', '"label":"event"'))
+    changes = ["labels=event2", f"clips={clips}", "evaluation.modes=[direct]", f"hydra.run.dir={tmp_path}"]
+    assert run("eval", f"ckpt={smoke_run}", *changes) == 0
+    own = [p for p in replies(evaluated) if (p["task"], p["mode"]) == ("mcq", "direct")]
+    folded = [p for p in replies(tmp_path) if p["task"] == "mcq"]
+    for key in ("clip_id", "options", "reply"):
+        assert [p[key] for p in folded] == [p[key] for p in own], key
+    events = {"normal": "normal", "near_collision": "event", "collision": "event", None: None}
+    for key in ("answer", "parsed"):
+        assert [p[key] for p in folded] == [events[p[key]] for p in own], key
+    ours, theirs = (json.loads((path / "metrics.json").read_text()) for path in (tmp_path, evaluated))
+    assert ours["test/accuracy"] == theirs["test/binary_accuracy"]
+    assert ours["test/folded_classes"] == 3
+    said = "Asked in the student's own classes (labels=event3)"
+    assert said in capsys.readouterr().out
+    assert said.replace("'", "&#39;") in (tmp_path / "report.html").read_text(encoding="utf-8")
+    facts = json.loads((tmp_path / "provenance.json").read_text())
+    assert facts["folded_classes"] == {"normal": "normal", "near_collision": "event", "collision": "event"}
 
 
 def test_an_untrained_student_is_evaluated_as_it_is(manifest: Path, tmp_path: Path):
@@ -74,6 +106,11 @@ def test_an_untrained_student_is_evaluated_as_it_is(manifest: Path, tmp_path: Pa
         ("student=qwen2_5_vl_7b", "student: comes with ckpt="),
         ("scale=paper", "scale: comes with ckpt="),
         ("student_from=elsewhere", "student_from: comes with ckpt="),
+        ("seed=1", "seed: comes with ckpt="),
+        (
+            MERGED_OTHERWISE,
+            "labels=mine: the sources of the student's class 'collision' (collision) are in none of its classes",
+        ),
         ("split=tset", "split=tset: choose one of train, val, test"),
         ("fps=60", "highest usable value is fps=31.5"),
     ],
@@ -85,6 +122,13 @@ def test_contradictions_with_the_checkpoint_are_refused(
     error = capsys.readouterr().err
     assert said in error
     assert error.count("error: ") == 1
+
+
+def test_a_student_without_its_run_is_not_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert run("eval", "ckpt=null", "student_from=runs/a", f"hydra.run.dir={tmp_path}") == 2
+    assert "student_from=runs/a: only train.py starts from it; evaluate its student with ckpt=runs/a" in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_run_without_a_saved_student_is_named(smoke_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

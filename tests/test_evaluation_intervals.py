@@ -10,7 +10,7 @@ def accuracy_interval(right_N, clusters_N, seed=0, num_resamples=2000):
     random = np.random.default_rng(seed)
     hits, sizes = np.bincount(clusters_N, weights=right_N), np.bincount(clusters_N)
     counts = intervals.resample_counts(len(sizes), random, num_resamples)
-    return intervals.percentile_interval(float(right_N.mean()), counts @ hits / (counts @ sizes))
+    return intervals.score_interval(float(right_N.mean()), counts @ hits / (counts @ sizes), len(sizes))
 
 
 def test_with_independent_clips_the_bootstrap_agrees_with_wilson():
@@ -35,12 +35,17 @@ def test_clips_of_one_video_that_agree_widen_the_interval():
     assert ratio == pytest.approx(np.sqrt(3), rel=0.15)
 
 
-def test_siblings_with_one_right_answer_each_leave_no_doubt():
+def test_resamples_that_all_agree_leave_the_doubt_that_so_few_videos_leave():
     """A classifier that sees only what three siblings share is right on exactly one: 1/3 in every resample."""
     right = np.tile([1.0, 0.0, 0.0], 66)
     interval = accuracy_interval(right, np.repeat(np.arange(66), 3))
-    assert interval.low == pytest.approx(1 / 3)
-    assert interval.high == pytest.approx(1 / 3)
+    assert (interval.low, interval.high) == pytest.approx((0.232, 0.453), abs=1e-3)  # of 22 in 66
+
+
+def test_resamples_without_the_score_say_nothing_of_it():
+    resampled = np.array([np.nan, 0.2, 0.4, 0.6, np.nan])
+    assert intervals.score_interval(0.4, resampled, 9) == intervals.score_interval(0.4, resampled[1:4], 9)
+    assert intervals.score_interval(0.4, np.full(5, np.nan), 9) == intervals.wilson_interval(0.4 * 9, 9)
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
@@ -55,10 +60,10 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
 
 
 def test_nothing_seen_is_not_nothing_possible():
-    interval = intervals.proportion_interval(0.0, np.zeros(10), 66)
+    interval = intervals.score_interval(0.0, np.zeros(10), 66)
     assert interval.low == 0
     assert interval.high == pytest.approx(intervals.wilson_interval(0, 66).high)
-    assert intervals.proportion_interval(0.5, np.full(10, 0.5), 1).high > 0.9
+    assert intervals.score_interval(0.5, np.full(10, 0.5), 1).high > 0.9
 
 
 def test_the_order_of_items_does_not_matter():

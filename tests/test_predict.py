@@ -7,9 +7,7 @@ from PIL import Image
 from running import run
 from video_files import write_video
 
-from autodrive.evaluation.timeline import mean_probabilities
 from autodrive.inference.timeline import window_clips
-from autodrive.schema import Question
 from autodrive.video.preflight import scan
 
 
@@ -63,16 +61,6 @@ def test_a_frame_rate_above_the_video_s_can_be_lowered(
 def test_a_video_shorter_than_a_window_is_one_window(drive: Path):
     clips = window_clips(drive, scan(drive), window_s=60.0, stride_s=0.5)
     assert [(clip.start_s, clip.end_s) for clip in clips] == [(0.0, pytest.approx(6.0))]
-
-
-def test_probabilities_average_the_option_orders():
-    orders = [("normal", "event"), ("event", "normal")]
-    questions = [Question(task="mcq", question="?", options=order) for order in orders]
-    letters_only = [(np.log(0.3), np.log(0.1))] * 2  # prefers the first letter, whatever it stands for
-    probabilities = mean_probabilities(questions, letters_only, ("normal", "event"))
-    np.testing.assert_allclose(probabilities, [0.5, 0.5])
-    words = [(np.log(0.3), np.log(0.1)), (np.log(0.1), np.log(0.3))]
-    np.testing.assert_allclose(mean_probabilities(questions, words, ("normal", "event")), [0.75, 0.25])
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,15 @@
 """A run's page, its pictures, the terminal tables, and the W&B table."""
 
+import html
 import json
+import shlex
+import subprocess
 
 import cv2
 import numpy as np
 import pytest
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.console import Console
 from run_samples import NAMES, addresses, label_set, prediction, reader, task_book, write_run
 from running import run
@@ -12,11 +17,14 @@ from running import run
 from autodrive.ablation.files import write_tables
 from autodrive.ablation.wandb_table import log_ablation
 from autodrive.evaluation.by_video import confusion_by_video
+from autodrive.evaluation.timeline import Timeline
 from autodrive.reporting import figures, terminal
 from autodrive.reporting.run_page import choose_cases, loss_curves, write_run_page
+from autodrive.reporting.timeline import timeline_figure
 from autodrive.runs.folder import find_runs
 from autodrive.schema import SetAside
 from autodrive.tasks.scorecard import scorecard
+from autodrive.video.decoder import DecodedFrames
 
 
 @pytest.fixture
@@ -60,6 +68,52 @@ def test_the_page_shows_the_scores_of_metrics_json(run_dir):
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert f"{metrics['test/collision_f1']:.3f}" in page
     assert f"{100 * metrics['test/accuracy']:.1f} %" in page
+
+
+@pytest.mark.parametrize("verb", ["train", "eval"])
+def test_the_command_on_the_page_is_the_one_that_was_typed(tmp_path, verb):
+    """Pasted into a shell and parsed by Hydra, it gives the same overrides, whatever their quotes."""
+    typed = ["fps=15", "lr=1e-3", "evaluation.modes=[direct]", 'clips="my clips/a=1 (b)$HOME.jsonl"', "labels=event2"]
+    typed += [r"""+source='it\'s "q" é.mp4'""", "+mixture.parts.file={repeat:2}", "++x=null", "~logger"]
+    config = {"ckpt": "runs/a"} if verb == "eval" else {}
+    write_run(tmp_path / "run", typed, reader(0.8, 0), config=config)
+    page = write_run_page(tmp_path / "run").read_text(encoding="utf-8")
+    command = html.unescape(page.partition("<h2>How to reproduce</h2>\n<pre>")[2].partition("</pre>")[0])
+    assert subprocess.run(["bash", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True).stdout.split(
+        "\n"
+    ) == ["python", f"{verb}.py", *typed, ""]
+    parsed, wanted = (OverridesParser.create().parse_overrides(o) for o in (shlex.split(command)[2:], typed))
+    assert [(o.key_or_group, o.type, o.value()) for o in parsed] == [
+        (o.key_or_group, o.type, o.value()) for o in wanted
+    ]
+
+
+def test_scores_that_do_not_exist_are_dashes(tmp_path):
+    normal = [p for p in reader(0.8, 0) if p.answer == p.parsed == "normal"]
+    page = write_run_page(write_run(tmp_path / "run", ["fps=15"], normal)).read_text(encoding="utf-8")
+    assert page.count("<td>–</td>") == 7  # noqa: RUF001 - six scores of two classes and the average precision
+    assert "0.000" not in page
+    with (tmp_path / "out").open("w") as file:
+        console = Console(width=100, record=True, file=file)
+        terminal.print_scores(json.loads((tmp_path / "run" / "metrics.json").read_text()), label_set(), console)
+    text = console.export_text()
+    assert text.count("–") == 7  # noqa: RUF001
+    assert "0.000" not in text
+
+
+def test_the_timeline_s_legend_covers_no_point(tmp_path):
+    """The curves of a timeline whose first windows are certain, drawn with a legend and without."""
+    windows_s = np.array([(t, t + 4) for t in range(20)], dtype=np.float64)
+    curve = np.linspace(1, 0, 20)
+    shown = DecodedFrames(torch.zeros(2, 3, 56, 112, dtype=torch.uint8), torch.tensor([0.0, 1.0]))
+    timeline = Timeline(("normal", "collision"), windows_s, np.stack([curve, 1 - curve], axis=1), best=19)
+    figure = timeline_figure("drive.mp4", timeline, ("normal", "collision"), shown)
+    figure.canvas.draw()
+    legend = figure.legends[0].get_window_extent()
+    (curves,) = [axes for axes in figure.axes if axes.get_ylabel() == "probability"]
+    assert not legend.overlaps(curves.get_window_extent())
+    assert not legend.overlaps(curves.xaxis.label.get_window_extent())
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"P(normal)", "P(collision)", "shown above"}
 
 
 def test_shown_mistakes_are_of_every_kind():

@@ -7,6 +7,7 @@ import pytest
 from run_samples import NAMES, label_set, prediction, reader, task_book
 
 from autodrive.errors import InputError
+from autodrive.schema import Prediction
 from autodrive.tasks.scorecard import scorecard
 
 BOOK = task_book()
@@ -40,11 +41,58 @@ def test_binary_accuracy_forgives_one_incident_for_another():
     assert metrics["test/binary_accuracy"] == 1
 
 
-def test_a_constant_reply_is_right_on_one_sibling_in_three_whatever_is_drawn():
+def test_no_interval_is_a_point_though_a_constant_reply_is_right_on_one_sibling_in_three_whatever_is_drawn():
     metrics = scorecard([prediction(clip, "normal") for clip in range(198)], BOOK, label_set())
-    assert metrics["test/accuracy_ci_low"] == pytest.approx(1 / 3)
-    assert metrics["test/accuracy_ci_high"] == pytest.approx(1 / 3)
-    assert metrics["test/collision_f1"] == 0
+    scores = [key.removesuffix("_ci_low") for key in metrics if key.endswith("_ci_low")]
+    assert {f"test/{score}" for score in ("accuracy", "normal_recall", "normal_precision", "collision_f1")} < {*scores}
+    for score in scores:
+        assert metrics[f"{score}_ci_low"] <= metrics[score] <= metrics[f"{score}_ci_high"], score
+        assert metrics[f"{score}_ci_high"] - metrics[f"{score}_ci_low"] > 0.05, score
+    bounds = [metrics[f"test/accuracy_ci_{side}"] for side in ("low", "high")]
+    assert bounds == pytest.approx([0.232, 0.453], abs=1e-3)  # Wilson's for 22 of 66 scenes
+
+
+def test_scores_that_do_not_exist_are_left_out():
+    replies = reader(0.8, seed=0)
+    normal = [p.model_copy(update={"parsed": "normal"}) for p in replies if p.answer == "normal"]
+    metrics = scorecard(normal, BOOK, label_set())
+    assert {key for key in metrics if "collision" in key or "average_precision" in key} == {
+        "test/predicted_collision",
+        "test/predicted_near_collision",
+        *(f"test/normal_average_precision{end}" for end in ("", "_ci_low", "_ci_high")),
+    }
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_the_interval_of_a_rare_class_rests_on_the_videos_that_have_it():
+    """Recall 1 on the clips of three videos says less than recall 1 on those of sixty."""
+    replies = [prediction(clip, "normal", answer="normal") for clip in range(198)]
+    rare = [prediction(198 + 3 * i, "collision", answer="collision") for i in range(3)]
+    metrics = scorecard(replies + rare, BOOK, label_set())
+    assert metrics["test/collision_recall"] == 1
+    assert metrics["test/collision_recall_ci_low"] == pytest.approx(0.438, abs=1e-3)  # Wilson's for 3 of 3
+    assert metrics["test/normal_recall_ci_low"] > 0.9
+
+
+@pytest.mark.parametrize("what", ["closed questions", "traces"])
+def test_clips_of_one_video_that_agree_are_no_more_evidence_than_one_clip(what: str):
+    """Of nine clips of each of 22 videos, all are right or all are wrong: intervals are three times as wide."""
+
+    def reply(clip: int, video: int) -> Prediction:
+        right, video_id = clip // 9 % 2 == 0, f"video{video}"
+        if what == "traces":
+            text = "<think>calm</think><answer>A</answer>" if right else "B"
+            return prediction(clip, None, mode="reasoning", reply=text, source_video_id=video_id)
+        closed = {"task": "closed_qa", "question": "Day?", "options": ("yes", "no"), "source_video_id": video_id}
+        return prediction(clip, "yes" if right else "no", answer="yes", **closed)
+
+    def width(replies: list[Prediction]) -> float:
+        metrics = scorecard(replies, BOOK, label_set())
+        key = "test/trace_emission_rate" if what == "traces" else "test/closed_qa_day_accuracy"
+        return metrics[f"{key}_ci_high"] - metrics[f"{key}_ci_low"]
+
+    together, apart = width([reply(c, c // 9) for c in range(198)]), width([reply(c, c) for c in range(198)])
+    assert together == pytest.approx(3 * apart, rel=0.15)
 
 
 def test_reasoning_replies_have_a_trace_rate():
@@ -54,6 +102,17 @@ def test_reasoning_replies_have_a_trace_rate():
     assert metrics["test_reasoning/trace_emission_rate"] == 0.5
     assert metrics["test_reasoning/accuracy"] == 0.5
     assert "test/trace_emission_rate" not in scorecard([prediction(0, "normal")], BOOK, label_set())
+
+
+def test_videos_that_are_much_alike_leave_little_doubt():
+    """One of three closed questions is right in 60 scenes, two in 6: much is known of the next scene's share."""
+    closed = {"task": "closed_qa", "question": "Day?", "options": ("yes", "no"), "answer": "yes"}
+    right = [clip % 3 == 0 or (clip % 3 == 1 and clip < 18) for clip in range(198)]
+    found = [prediction(clip, "yes" if ok else "no", **closed) for clip, ok in enumerate(right)]
+    metrics = scorecard(found, BOOK, label_set())
+    assert metrics["test/closed_qa_accuracy"] == pytest.approx(72 / 198)
+    bounds = [metrics[f"test/closed_qa_accuracy_ci_{side}"] for side in ("low", "high")]
+    assert bounds == pytest.approx([(66 + 2) / 198, (66 + 11) / 198], abs=0.006)  # 2 to 11 such scenes are drawn
 
 
 def test_modes_are_never_averaged():

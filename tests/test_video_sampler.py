@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from autodrive.errors import InputError
 from autodrive.video.frame_grid import FrameGrid, FrameRateUnavailable, highest_usable_fps
-from autodrive.video.sampler import choose_frames
+from autodrive.video.sampler import TIMESTAMP_TOLERANCE_S, choose_frames
 
 
 def test_grid_starts_at_the_window_and_is_even():
@@ -55,6 +55,12 @@ def test_at_the_native_rate_every_frame_of_the_window_comes_once(start_s, durati
     assert abs(len(chosen) - inside.sum()) <= 1
     assert pts_s[chosen[0]] >= start_s - 0.06 / native_fps - 1e-3 or len(chosen) == 1
     assert pts_s[chosen[-1]] < end_s
+
+
+def test_a_frame_that_begins_the_tolerance_later_is_on_screen_and_one_a_little_after_it_is_not():
+    begins_s = TIMESTAMP_TOLERANCE_S * np.array([0.0, 1.0])
+    assert choose_frames(begins_s, np.array([0.0])).tolist() == [1]
+    assert choose_frames(1.1 * begins_s, np.array([0.0])).tolist() == [0]
 
 
 def test_thirty_from_twenty_nine_ninety_seven_is_every_native_frame():

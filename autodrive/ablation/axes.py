@@ -1,7 +1,10 @@
 """What a set of runs varies, and how its values map onto the paper's."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from omegaconf import OmegaConf
 
 from autodrive.ablation.published import same_value
 from autodrive.config import MACHINE_KEYS
@@ -33,6 +36,10 @@ class RowRuns:
             seeds.setdefault(run.value(REPLICATE_KEY), []).append(run)
         return seeds
 
+    def add(self, run: RunFolder) -> None:
+        """Count a run in."""
+        (self.failed if run.error else self.finished).append(run)
+
     @property
     def trained(self) -> bool:
         """Whether another seed would have given other weights."""
@@ -59,12 +66,47 @@ def paper_value(run: RunFolder, key: str, value: Value) -> Value:
 
 
 def group_rows(runs: Sequence[RunFolder], keys: Sequence[str]) -> list[RowRuns]:
-    """Runs grouped by their values of these keys, in order of first appearance; with no keys each run is a row."""
+    """Runs grouped by their values of these keys, in order of first appearance.
+
+    With no keys, runs that differ in the seed alone are one row. Should two of them also have the same seed, then they
+    differ in something that no configuration says, such as the code, and each run is a row.
+    """
+    if not keys:
+        return _rows_without_axis(runs)
     rows: dict[tuple[float | str, ...], RowRuns] = {}
     for run in runs:
-        values: dict[str, Value] = {key: run.value(key) for key in keys} if keys else {"run": run.path.name}
+        values: dict[str, Value] = {key: run.value(key) for key in keys}
         papers = {key: paper_value(run, key, value) for key, value in values.items()}
         identity = tuple(float(v) if isinstance(v, int | float) else str(v) for v in values.values())  # 6 is 6.0
         row = rows.setdefault(identity, RowRuns(values, papers))
-        (row.failed if run.error else row.finished).append(run)
+        row.add(run)
     return list(rows.values())
+
+
+def _rows_without_axis(runs: Sequence[RunFolder]) -> list[RowRuns]:
+    settings: dict[str, list[RunFolder]] = {}
+    for run in runs:
+        settings.setdefault(_setting(run), []).append(run)
+    groups: list[list[RunFolder]] = []
+    for alike in settings.values():
+        seeds = [run.value(REPLICATE_KEY) for run in alike if not run.error]
+        groups += [alike] if len(set(seeds)) == len(seeds) else [[run] for run in alike]
+    above = os.path.commonpath([run.path.absolute().parent for run in runs])
+    rows = []
+    for members in groups:
+        name = str(members[0].path.absolute().relative_to(above))
+        if len(members) > 1:
+            seeds_text = f"seeds {', '.join(str(run.value(REPLICATE_KEY)) for run in members)}"
+            name = seeds_text if len(groups) == 1 else f"{name}: {seeds_text}"
+        row = RowRuns({"run": name}, {"run": name})
+        for run in members:
+            row.add(run)
+        rows.append(row)
+    return rows
+
+
+def _setting(run: RunFolder) -> str:
+    """All that a run's configuration says, but for its seed and where it was made."""
+    content = OmegaConf.to_container(run.config)
+    assert isinstance(content, dict)
+    return repr({key: content[key] for key in sorted(content, key=str) if key not in MACHINE_KEYS | {REPLICATE_KEY}})

@@ -128,7 +128,10 @@ def _class_scores(replicates: Replicates, labels: LabelSet, prefix: str, rng: np
         [np.mean([confusion_by_video(replies, labels, videos) for replies in runs], axis=0) for runs in asked]
     )
     num_seeds, num_videos = confusion_SKCC.shape[:2]
-    by_seed = classification.scores(confusion_SKCC.sum(axis=1), labels.names, labels.anomalous)
+    by_seed, by_video_alone = (
+        classification.scores(confusion, labels.names, labels.anomalous)
+        for confusion in (confusion_SKCC.sum(axis=1), confusion_SKCC.sum(axis=0))
+    )
     video_counts_BK = intervals.resample_counts(num_videos, rng)
     seed_counts_BS = intervals.resample_counts(num_seeds, rng)
     resampled_BSCC = np.einsum("bk,skij->bsij", video_counts_BK, confusion_SKCC, optimize=True)
@@ -136,11 +139,11 @@ def _class_scores(replicates: Replicates, labels: LabelSet, prefix: str, rng: np
     scores: dict[str, Score] = {}
     for name, values_S in by_seed.items():
         estimate = float(values_S.mean())
-        means_B = (resampled[name] * seed_counts_BS).sum(axis=1) / num_seeds
-        if name in classification.SHARES_OF_ALL:
-            interval = intervals.proportion_interval(estimate, means_B, num_videos)
-        else:
-            interval = intervals.percentile_interval(estimate, means_B)
+        if np.isnan(estimate):  # a mean over seeds exists where each of them has the score
+            continue
+        drawn_BS = np.where(seed_counts_BS > 0, resampled[name] * seed_counts_BS, 0.0)
+        taking_part = int((~np.isnan(by_video_alone[name])).sum())
+        interval = intervals.score_interval(estimate, drawn_BS.sum(axis=1) / num_seeds, taking_part)
         scores[f"{prefix}/{name}"] = Score(estimate, interval, tuple(map(float, values_S)))
     return scores
 
@@ -157,7 +160,7 @@ def _mean_of_replies(replicates: Replicates, key: str, rng: np.random.Generator)
     means_B = (means_BS * intervals.resample_counts(num_seeds, rng)).sum(axis=1) / num_seeds
     by_seed = tuple(map(float, values_SN.mean(axis=1)))
     estimate = float(np.mean(by_seed))
-    return Score(estimate, intervals.proportion_interval(estimate, means_B, int(video_N.max()) + 1), by_seed)
+    return Score(estimate, intervals.score_interval(estimate, means_B, int(video_N.max()) + 1), by_seed)
 
 
 def _mean_of_runs(replicates: Replicates, key: str) -> Score | None:

@@ -112,7 +112,9 @@ def summarise(
     values = {key: value for key, value in found.items() if value is not None}
     rows = _beside_published(rows, table)
     return AblationSummary(
-        title=table.title if table else f"Sweep over {', '.join(axis) or 'runs'}",
+        title=table.title
+        if table
+        else f"Sweep over {', '.join(axis) or ('seeds' if len(groups) < len(runs) else 'runs')}",
         axis=axis or ("run",),
         split=split,
         metrics=metrics,

@@ -6,8 +6,8 @@ from autodrive.ablation.table import AblationSummary
 from autodrive.ablation.verdict import Step, decimals, difference_text
 from autodrive.counted import counted
 from autodrive.evaluation.intervals import wilson_interval
+from autodrive.reporting.terminal import DASH
 
-DASH = "–"  # noqa: RUF001 - a dash for people: no value
 RULE = (
     "A step of the published order is seen or contradicted only if a paired test over clips, which allows for source "
     "videos and for what another training seed would change (pooled over the table's rows), finds it at the 5 % level "

@@ -100,12 +100,19 @@ class ClassQuestion:
     question: str = "What happens in this clip?"
 
     def annotations(self, clips: Sequence[Clip], labels: LabelSet, seed: int) -> Iterator[Annotation]:
-        """Every labelled clip's class as the answer, in each of its option orders."""
+        """Every labelled clip's class as the answer, in each of its option orders.
+
+        Options are those that the student is shown. Its own set need not know the clip's label: the answer is in the
+        run's set.
+        """
         for clip in clips:
             label = class_of(clip, labels)
             if label is not None:
                 for q in self.questions(clip.id, labels, seed, self.num_orders):
-                    yield Annotation.create(clip.id, q.task, q.question, label, GENERATOR, q.options)
+                    classes = labels.classes_of(q.options)
+                    yield Annotation.create(
+                        clip.id, q.task, q.question, label, GENERATOR, q.options, option_classes=classes
+                    )
 
     def questions(self, clip_id: str, labels: LabelSet, seed: int, num_orders: int) -> list[Question]:
         """The question about one clip in up to `num_orders` option orders (one if drawn per run).
@@ -114,10 +121,11 @@ class ClassQuestion:
         """
         per_run = self.option_order == "per_run"
         random = generator_for(seed, "run" if per_run else clip_id, self.task)
-        wanted = 1 if per_run else min(num_orders, math.factorial(len(labels.names)))
+        names = labels.shown.names
+        wanted = 1 if per_run else min(num_orders, math.factorial(len(names)))
         orders: dict[tuple[str, ...], None] = {}
         while len(orders) < wanted:
-            orders[tuple(labels.names[i] for i in random.permutation(len(labels.names)))] = None
+            orders[tuple(names[i] for i in random.permutation(len(names)))] = None
         return [Question(task=self.task, question=self.question, options=order) for order in orders]
 
 

@@ -89,6 +89,7 @@ def supply(
             elif annotation.id in seen:
                 reason = "duplicate"
             else:
+                annotation = book[annotation.task].folded(annotation, labels)
                 reason = book[annotation.task].why_not_teachable(annotation, labels)
             if reason is not None:
                 detail = f"source {name}: {annotation.task} of clip {annotation.clip_id}"

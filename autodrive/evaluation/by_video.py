@@ -48,7 +48,7 @@ def mean_with_interval(
     counts_BK = intervals.resample_counts(len(sizes_K), rng)
     resampled = (counts_BK @ sums_K) / (counts_BK @ sizes_K)
     estimate = float(values_N.mean())
-    return with_interval(name, estimate, intervals.proportion_interval(estimate, resampled, len(sizes_K)))
+    return with_interval(name, estimate, intervals.score_interval(estimate, resampled, len(sizes_K)))
 
 
 def with_interval(name: str, estimate: float, interval: intervals.Interval) -> dict[str, float]:

@@ -2,16 +2,16 @@
 
 Letters in shapes: C classes, N items, `...` any leading axes (bootstrap resamples). A confusion array is
 (..., C, C + 1): rows are the true class, columns the predicted one, the last column replies that could not be read.
-Those replies stay in N and are wrong everywhere.
+Those replies stay in N and are wrong everywhere. A score that does not exist, such as the recall of a class without an
+item, is nan here; whoever shows scores leaves it out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-SHARES_OF_ALL = frozenset({"accuracy", "binary_accuracy", "parse_failures"})  # scores that divide by all items
 
 
 def class_indices(values: Sequence[str | None], names: Sequence[str]) -> NDArray[np.int64]:
@@ -30,9 +30,9 @@ def confusion_matrix(true_N: NDArray[np.int64], predicted_N: NDArray[np.int64], 
 def scores(confusion: Floats, names: Sequence[str], anomalous: frozenset[str]) -> dict[str, Floats]:
     """All scores that follow from confusion counts, each of shape (...).
 
-    Precision is TP / (TP + FP), recall TP / (TP + FN), F1 their harmonic mean 2 TP / (2 TP + FP + FN); a zero
-    denominator gives 0. Accuracy divides by all items. Binary accuracy is the collapsed answer: right if truth and
-    reply are both anomalous classes or both not.
+    Precision is TP / (TP + FP), recall TP / (TP + FN), F1 their harmonic mean 2 TP / (2 TP + FP + FN); nan where the
+    denominator is zero. Macro F1 is the mean over the classes that have an F1. Accuracy divides by all items. Binary
+    accuracy is the collapsed answer: right if truth and reply are both anomalous classes or both not.
     """
     correct = np.diagonal(confusion[..., :-1], axis1=-2, axis2=-1)
     actual = confusion.sum(axis=-1)
@@ -44,7 +44,7 @@ def scores(confusion: Floats, names: Sequence[str], anomalous: frozenset[str]) -
     result = {
         "accuracy": _ratio(correct.sum(axis=-1), total),
         "binary_accuracy": _ratio((confusion[..., :-1] * same_side).sum(axis=(-2, -1)), total),
-        "macro_f1": f1.mean(axis=-1),
+        "macro_f1": _ratio(np.nansum(f1, axis=-1), (~np.isnan(f1)).sum(axis=-1)),
         "parse_failures": _ratio(predicted[..., -1], total),
     }
     for position, name in enumerate(names):
@@ -64,7 +64,7 @@ def average_precision(relevant_N: NDArray[np.bool_], score_N: Floats, weight_N: 
         weight_N: (..., N) how often each item counts (a bootstrap resample); once each if None.
 
     Returns:
-        Shape (...); 0 where no positive carries weight.
+        Shape (...); nan where no positive carries weight.
     """
     weights = np.ones(len(score_N)) if weight_N is None else weight_N
     order = np.argsort(-score_N, kind="stable")
@@ -73,21 +73,29 @@ def average_precision(relevant_N: NDArray[np.bool_], score_N: Floats, weight_N: 
     retrieved = np.cumsum(weights, axis=-1)[..., last_of_tie]
     hits = np.cumsum(weights * relevant_N[order], axis=-1)[..., last_of_tie]
     gained = np.diff(hits, axis=-1, prepend=0.0)
-    return _ratio((_ratio(hits, retrieved) * gained).sum(axis=-1), hits[..., -1])
+    precision = np.divide(hits, retrieved, out=np.zeros(hits.shape), where=retrieved > 0)
+    return _ratio((precision * gained).sum(axis=-1), hits[..., -1])
 
 
 def option_probabilities(
     options: Sequence[str], log_probs: Sequence[float], names: Sequence[str]
 ) -> NDArray[np.float64] | None:
-    """Probabilities of the classes, (C,): softmax of the options' log-probabilities; None if a class was no option."""
-    by_option: Mapping[str, float] = dict(zip(options, log_probs, strict=True))
-    if any(name not in by_option for name in names):
+    """Softmax of the options' log-probabilities, by class, (C,); None if a class is no option, or an option no class.
+
+    Args:
+        options: The class that each option stands for; the probabilities of several options of one class are added.
+        log_probs: Log-probability of each option.
+        names: The classes.
+    """
+    if set(options) != set(names):
         return None
-    logits = np.array([by_option[name] for name in names])
-    exponentials = np.exp(logits - logits.max())
-    return exponentials / exponentials.sum()
+    classes, logits = np.array([(names.index(o), p) for o, p in zip(options, log_probs, strict=True)]).T
+    by_class = np.argsort(classes, kind="stable")  # whatever the order shown, sums are rounded alike
+    exponentials = np.exp(logits[by_class] - logits.max())
+    probabilities = exponentials / exponentials.sum()
+    return np.bincount(classes[by_class].astype(np.int64), probabilities, len(names)).astype(np.float64)
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     numerator, denominator = np.broadcast_arrays(numerator, denominator)
-    return np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator > 0)
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)

@@ -4,6 +4,12 @@ Clips of one source video are not independent, so the bootstrap resamples source
 bootstrap, Field and Welsh 2007). Where several seeds were trained, a resample also draws seeds, because training noise
 is part of what another run would change (a crossed bootstrap, Owen and Eckles 2012).
 
+Where all resamples agree, the bootstrap claims a certainty that nobody has: no failure among 66 videos does not mean
+none ever, and a constant answer is right on one of three siblings in every resample, though the next scene may have
+other siblings. There Wilson's interval takes its place, with N = the number of source videos that the score rests on:
+the usual one for proportions near 0 and 1 (Brown, Cai and DasGupta 2001). A mean of any values between 0 and 1 varies
+at most as much as a proportion does, so it is wide enough for such means too.
+
 Letters in shapes: B resamples, K source videos, S seeds, N items, C classes.
 """
 
@@ -17,6 +23,7 @@ from scipy.stats import norm
 Floats = NDArray[np.float64]
 NUM_RESAMPLES = 2000
 CONFIDENCE = 0.95
+ROUNDING = 1e-9  # scores that are equal but for the order of their sums
 
 
 @dataclass(frozen=True)
@@ -41,10 +48,24 @@ def resample_counts(num_units: int, rng: np.random.Generator, num_resamples: int
     return rng.multinomial(num_units, shares, size=num_resamples).astype(np.float64)
 
 
-def percentile_interval(estimate: float, resampled_B: Floats) -> Interval:
-    """Percentile bootstrap interval, widened if need be to hold the estimate itself (skewed scores can leave it)."""
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(resampled_B, [tail, 1 - tail])
+def score_interval(estimate: float, resampled_B: Floats, num_videos: int) -> Interval:
+    """Interval of a score between 0 and 1.
+
+    The percentile bootstrap's, over the resamples in which the score exists; Wilson's where these do not differ. Both
+    are widened if need be to hold the estimate itself (skewed scores can leave it).
+
+    Args:
+        estimate: The score.
+        resampled_B: The score of each resample; nan where it does not exist.
+        num_videos: Number of source videos that the score rests on.
+    """
+    found = resampled_B[~np.isnan(resampled_B)]
+    if len(found) == 0 or np.ptp(found) < ROUNDING:
+        wilson = wilson_interval(estimate * num_videos, num_videos)
+        low, high = wilson.low, wilson.high
+    else:
+        tail = (1 - CONFIDENCE) / 2
+        low, high = np.quantile(found, [tail, 1 - tail])
     return Interval(float(min(low, estimate)), float(max(high, estimate)))
 
 
@@ -55,14 +76,3 @@ def wilson_interval(successes: float, total: float) -> Interval:
     centre = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * np.sqrt(share * (1 - share) / total + spread / (4 * total))
     return Interval(max(0.0, float(centre - half)), min(1.0, float(centre + half)))
-
-
-def proportion_interval(estimate: float, resampled_B: Floats, num_clusters: int) -> Interval:
-    """Interval of a share of all items.
-
-    The bootstrap cannot move off 0 or 1 (no failure among 198 clips does not mean none ever), so there Wilson's
-    interval with N = number of source videos takes its place.
-    """
-    if estimate in (0.0, 1.0) or num_clusters < 2:
-        return wilson_interval(estimate * num_clusters, num_clusters)
-    return percentile_interval(estimate, resampled_B)

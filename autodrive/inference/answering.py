@@ -134,6 +134,7 @@ def beside_references(
             **reply.model_dump(),
             source_video_id=clip.clip.source_video_id,
             data_fingerprint=data_fingerprint,
+            option_classes=annotation.option_classes,
             answer=annotation.answer,
             other_answers=tuple(others),
             parsed=parsed.value,

@@ -6,7 +6,7 @@ from typing import Any
 
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.labels import LabelSet
-from autodrive.mixture.datamodule import BranchWriter
+from autodrive.mixture.clip_batches import BranchWriter
 from autodrive.mixture.epoch import EpochPlan
 from autodrive.mixture.mixture import Mixture
 from autodrive.mixture.selection import Selection
@@ -57,6 +57,8 @@ class RunData:
             "annotations_set_aside": len(self.annotations_set_aside),
             "set_aside": self.lines(),
         }
+        if self.labels.folds:
+            facts["folded_classes"] = dict(self.labels.counts_as)
         if self.plan is not None:
             annotations = self.plan.annotations_per_epoch()
             facts["mixture"] = {

@@ -8,6 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from autodrive.reporting.terminal import DASH
+
 # Okabe and Ito's palette: distinct in all common kinds of colour blindness.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#666666"
 _FONT = 10
@@ -56,16 +58,22 @@ def loss_figure(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -
 
 
 def f1_figure(metrics: Mapping[str, float], class_names: Mapping[str, str], prefix: str = "test") -> Figure:
-    """F1 of each class as bars with 95 % intervals; `class_names` maps canonical to short names."""
+    """F1 of each class as bars with 95 % intervals; `class_names` maps canonical to short names.
+
+    A class whose F1 does not exist has a dash in the place of its bar.
+    """
     names = list(class_names)
-    values = [metrics[f"{prefix}/{name}_f1"] for name in names]
-    bounds = [[metrics[f"{prefix}/{name}_f1_ci_{side}"] for name in names] for side in ("low", "high")]
-    errors = np.abs(np.array(bounds) - np.array(values))
+    values, *bounds = (
+        np.array([metrics.get(f"{prefix}/{name}_f1{end}", np.nan) for name in names])
+        for end in ("", "_ci_low", "_ci_high")
+    )
+    errors = np.abs(np.array(bounds) - values)
     figure = _figure(1.2 + 0.95 * len(names), 2.6)
     axes = figure.subplots()
     axes.bar(range(len(names)), values, color=BLUE, width=0.6, yerr=errors, capsize=4, ecolor="black")
     for position, value in enumerate(values):
-        axes.text(position, 0.02, f"{value:.2f}", ha="center", va="bottom", color="white", fontsize=_FONT)
+        text, colour = DASH if np.isnan(value) else f"{value:.2f}", "white" if value > 0.15 else "black"
+        axes.text(position, 0.02, text, ha="center", va="bottom", color=colour, fontsize=_FONT)
     axes.set_xticks(range(len(names)), list(class_names.values()), fontsize=_FONT)
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("F1", fontsize=_FONT)

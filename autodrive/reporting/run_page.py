@@ -49,6 +49,7 @@ def write_run_page(run_dir: Path, frames_of: FramesOf | None = None, num_strips:
         "run_page.html.j2",
         title=f"Run {run_dir.resolve().name}",
         headline=_headline(run.metrics, modes[0]) if modes else "This run has no scores.",
+        folded=labels.remark,
         tables=[_score_table(run.metrics, labels, prefix, reasoning=prefix != split) for prefix in modes],
         others=[(name, rows) for name in run.other_tasks() if (rows := task_rows(run.metrics, f"{split}/{name}_"))],
         pictures=_pictures(run, labels, direct),
@@ -108,9 +109,8 @@ def _score_table(metrics: Mapping[str, float], labels: LabelSet, prefix: str, *,
         ("Accuracy", with_interval(metrics, f"{prefix}/accuracy", percent=True)),
         ("Binary accuracy (collapsed)", with_interval(metrics, f"{prefix}/binary_accuracy", percent=True)),
         ("Unread replies, counted as wrong", f"{metrics[f'{prefix}/parse_failure_count']:.0f}"),
+        ("Average precision of P(incident)", with_interval(metrics, f"{prefix}/average_precision")),
     ]
-    if f"{prefix}/average_precision" in metrics:
-        facts.append(("Average precision of P(incident)", with_interval(metrics, f"{prefix}/average_precision")))
     if f"{prefix}/trace_emission_rate" in metrics:
         rate = with_interval(metrics, f"{prefix}/trace_emission_rate", percent=True)
         facts.append(("Replies with a well-formed trace", rate))
@@ -152,7 +152,7 @@ def _probability_text(prediction: Prediction, labels: LabelSet) -> str:
         return ""
     exponentials = np.exp(np.array(prediction.option_log_probs) - max(prediction.option_log_probs))
     pairs = zip(prediction.options, exponentials / exponentials.sum(), strict=True)
-    return ", ".join(f"P({labels[name].short}) {share:.2f}" for name, share in pairs)
+    return ", ".join(f"P({labels.shown[name].short}) {share:.2f}" for name, share in pairs)
 
 
 def _strip(frames_THWC: NDArray[np.uint8], times_s: NDArray[np.float64]) -> list[tuple[str, str]]:
@@ -179,4 +179,5 @@ def _count(reasons: Iterable[str]) -> list[tuple[str, int]]:
 
 
 def _command(run: RunFolder) -> str:
-    return shlex.join(["python", "train.py", *(f"{key}={value}" for key, value in run.overrides.items())])
+    """The run's command as a line for a shell; Hydra's own quotes are in the overrides already."""
+    return shlex.join(["python", "eval.py" if "ckpt" in run.config else "train.py", *run.command_line()])

@@ -12,6 +12,7 @@ from autodrive.counted import counted
 from autodrive.labels import LabelSet
 
 _SCORES = ("precision", "recall", "f1")
+DASH = "–"  # noqa: RUF001 - a dash for people: no value
 
 
 def print_scores(metrics: Mapping[str, float], labels: LabelSet, console: Console, prefix: str = "test") -> None:
@@ -32,9 +33,10 @@ def print_scores(metrics: Mapping[str, float], labels: LabelSet, console: Consol
     console.print(f"binary accuracy  {binary}  (incident or not, collapsed from the classes)", highlight=False)
     failures = f"{metrics[f'{prefix}/parse_failure_count']:.0f} of {num_clips:.0f}, counted as wrong"
     console.print(f"unread replies   {failures}", highlight=False)
-    if f"{prefix}/average_precision" in metrics:
-        precision = with_interval(metrics, f"{prefix}/average_precision")
-        console.print(f"average precision of P(incident)  {precision}", highlight=False)
+    precision = with_interval(metrics, f"{prefix}/average_precision")
+    console.print(f"average precision of P(incident)  {precision}", highlight=False)
+    if labels.folds:
+        console.print(labels.remark, highlight=False, markup=False)
 
 
 def print_confusion(confusion: NDArray[np.float64], labels: LabelSet, console: Console) -> None:
@@ -69,7 +71,9 @@ def task_rows(metrics: Mapping[str, float], start: str) -> list[tuple[str, str]]
 
 
 def with_interval(metrics: Mapping[str, float], key: str, percent: bool = False) -> str:
-    """A score and its interval as text: `0.843 [0.77, 0.90]`, or `77.3 % [71.2, 83.3]`."""
+    """A score and its interval as text: `0.843 [0.77, 0.90]`, or `77.3 % [71.2, 83.3]`; a dash if it does not exist."""
+    if key not in metrics:
+        return DASH
     value, low, high = metrics[key], metrics[f"{key}_ci_low"], metrics[f"{key}_ci_high"]
     if percent:
         return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"

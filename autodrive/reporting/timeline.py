@@ -1,7 +1,6 @@
 """The picture of a whole video: class probabilities over time and frames of the window that stands out."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -16,13 +15,12 @@ mpl.use("Agg")
 COLOURS = ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
 
 
-def draw_timeline(
-    path: Path, title: str, timeline: Timeline, class_names: Sequence[str], frames: DecodedFrames, num_frames: int = 6
-) -> None:
-    """Draw frames of the best window above the probability curves and save a PNG.
+def timeline_figure(
+    title: str, timeline: Timeline, class_names: Sequence[str], frames: DecodedFrames, num_frames: int = 6
+) -> Figure:
+    """Draw frames of the best window above the probability curves.
 
     Args:
-        path: Path of the PNG that is written.
         title: Title of the figure.
         timeline: Class probabilities of every window; the best one is shaded.
         class_names: Short name of each class, in the timeline's order.
@@ -49,6 +47,6 @@ def draw_timeline(
     axes.set(xlim=(windows_s.min(), windows_s.max()), ylim=(-0.02, 1.02), ylabel="probability")
     axes.set_xlabel("centre of the window (s from the video's first frame)")
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left", fontsize=8, framealpha=0.9)
+    figure.legend(loc="outside lower center", ncols=len(class_names) + 1, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11)
-    figure.savefig(path)
+    return figure

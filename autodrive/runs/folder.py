@@ -97,6 +97,10 @@ class RunFolder:
         """Whether the student was trained, rather than evaluated as it was released (`ckpt=null`)."""
         return "ckpt" not in self.config or self.config.ckpt is not None
 
+    def command_line(self) -> list[str]:
+        """The overrides of the run's command as they were typed, with Hydra's quotes."""
+        return _command_line(self.files.overrides)
+
     def value(self, key: str) -> Value:
         """The value of a configuration key or the chosen option of a group; None if this run has neither.
 
@@ -128,7 +132,7 @@ class RunFolder:
         node = self.select("labels")
         if not isinstance(node, Mapping) or "classes" not in node:
             raise InputError(f"{self.files.config}: no `labels`; give a folder written by train or eval")
-        return LabelSet(str(node.get("name", "labels")), node["classes"])
+        return LabelSet(str(node.get("name", "labels")), node["classes"], node.get("shown"))
 
     def split(self) -> str:
         """The split that was evaluated, whose name begins the keys of the metrics; a training evaluates on test."""

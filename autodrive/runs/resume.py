@@ -13,7 +13,7 @@ from autodrive.runs.foreign import TRAINING_ONLY
 # Groups without a node of their own in the configuration: they are compared by the option chosen.
 SPREAD_GROUPS = ("experiment", "scale")
 # What a saved student settles, so that saying it again could only contradict it.
-SETTLED_BY_CKPT = ("student", "student_from", "resume", *SPREAD_GROUPS)
+SETTLED_BY_CKPT = ("student", "student_from", "resume", "seed", *SPREAD_GROUPS)  # the seed: its order of the options
 
 
 def resumed_config(config: DictConfig, command_line: CommandLine) -> DictConfig:
@@ -67,17 +67,24 @@ def evaluated_config(config: DictConfig, command_line: CommandLine) -> DictConfi
     """The configuration to evaluate with: with `ckpt=<run>` that run's, changed only where the command line says so.
 
     Raises:
-        InputError: `ckpt` is no run folder, or the command line also sets what comes with it.
+        InputError: `ckpt` is no run folder, or the command line also sets what comes with it; or with `ckpt=null`
+            another run's student is asked for, in questions that it may not know.
     """
     if config.ckpt is None:
-        return _with_student_of(config, command_line)
+        if config.student_from is not None:
+            run = config.student_from
+            raise InputError(f"student_from={run}: only train.py starts from it; evaluate its student with ckpt={run}")
+        return config
     keys = command_line.overridden_keys()
     merged = run_config(Path(config.ckpt), typed=keys, unused=TRAINING_ONLY)
+    taught = OmegaConf.to_container(merged.labels)
     settled = [key for key in keys if key.split(".")[0] in SETTLED_BY_CKPT]
     if settled:
         raise InputError(f"{settled[0]}: comes with ckpt={config.ckpt}; leave it out, or give ckpt=null")
     for key in ("ckpt", *keys):
         OmegaConf.update(merged, key, OmegaConf.select(config, key), merge=False)
+    if OmegaConf.to_container(merged.labels) != taught:  # the student knows the classes that it was taught
+        OmegaConf.update(merged, "labels.shown", taught, force_add=True)
     for key in config:
         if key not in merged:
             merged[key] = config[key]

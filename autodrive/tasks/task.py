@@ -99,7 +99,7 @@ class Task(ABC):
         """The reply a student is trained to give: with the trace where the annotation has one."""
         answer = annotation.answer
         if annotation.options:
-            position = annotation.options.index(answer)
+            position = annotation.answers.index(answer)
             answer = self.options(annotation.without_answer(), labels).targets[position]
         if annotation.think is None:
             return answer
@@ -122,13 +122,17 @@ class Task(ABC):
         """Whether the label set has words for the question's options."""
         return True
 
+    def folded(self, annotation: Annotation, labels: LabelSet) -> Annotation:
+        """The annotation with its answer in the run's label set, where a student answers in another one."""
+        return annotation
+
     @abstractmethod
     def options(self, question: Question, labels: LabelSet) -> ShownOptions:
         """The options of a question as they are shown and replied."""
 
     @abstractmethod
     def read(self, reply: str, question: Question, mode: Mode, labels: LabelSet) -> ParsedReply:
-        """Read a model's reply, verbatim, to a question as asked."""
+        """Read a model's reply, verbatim, to a question as asked; what is read can be compared with a reference."""
 
     def values(self, predictions: Sequence[Prediction], labels: LabelSet) -> dict[str, NDArray[np.float64]]:
         """What each prediction contributes to every score that is a mean over predictions, from 0 to 1.

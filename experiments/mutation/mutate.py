@@ -1,0 +1,81 @@
+"""Do the tests notice? Changes one expression at a time and runs the tests that should fail (mutmut).
+
+pip install "mutmut>=3.8"
+python experiments/mutation/mutate.py evaluation sampler mixture --out=mutation
+
+`parts.yaml` says which files a part changes and which tests are run. The work happens in a copy of the repository, so
+that the checkout stays as it is and other work can go on in it. Prints the score of each part, and writes every mutant
+that no test noticed as a diff to `<out>/<part>.txt`.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
+
+
+def copy_of_repository(part: Mapping[str, Sequence[str]], scratch: Path) -> None:
+    """Copy all files that git knows, with mutmut's settings of one part in pyproject.toml."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
+    shutil.rmtree(scratch, ignore_errors=True)
+    for name in (name for name in listed if name and (REPOSITORY / name).is_file()):
+        (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(REPOSITORY / name, scratch / name)
+    settings: dict[str, object] = {
+        "source_paths": ["autodrive"],
+        "only_mutate": list(part["mutate"]),
+        "also_copy": ["conf", "docs", "experiments", "eval.py", "train.py"],
+        "pytest_add_cli_args": ["-n", "0", "-p", "no:cacheprovider", "-p", "no:randomly"],
+        "pytest_add_cli_args_test_selection": list(part["tests"]),
+        "process_isolation": "forkserver",  # torch is not safe to fork once tests have run in it
+        "use_git_change_detection": False,
+    }
+    with (scratch / "pyproject.toml").open("a", encoding="utf-8") as file:
+        file.write("\n[tool.mutmut]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+
+
+def mutmut(scratch: Path, *arguments: str) -> str:
+    """Run mutmut in the copy and return what it prints."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    command = [sys.executable, "-m", "mutmut", *arguments]
+    ended = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True)
+    if ended.returncode != 0:
+        sys.exit(f"{' '.join(command)} in {scratch} failed:\n{ended.stdout[-3000:]}\n{ended.stderr[-3000:]}")
+    return ended.stdout
+
+
+def main() -> None:
+    """Mutate the parts one after the other, one mutant at a time."""
+    parts = yaml.safe_load((HERE / "parts.yaml").read_text(encoding="utf-8"))
+    parser = argparse.ArgumentParser(description="Changes one expression at a time and runs the tests.")
+    parser.add_argument("parts", nargs="+", choices=list(parts))
+    parser.add_argument("--out", type=Path, default=Path("mutation"))
+    parser.add_argument("--processes", type=int, default=1)
+    arguments = parser.parse_args()
+    for name in arguments.parts:
+        scratch = (arguments.out / f"{name}_copy").resolve()
+        copy_of_repository(parts[name], scratch)
+        mutmut(scratch, "run", "--max-children", str(arguments.processes))
+        mutmut(scratch, "export-cicd-stats")
+        counts = json.loads((scratch / "mutants" / "mutmut-cicd-stats.json").read_text())
+        missed = [line.split(":")[0].strip() for line in mutmut(scratch, "results").splitlines() if ": " in line]
+        (arguments.out / f"{name}.txt").write_text("\n".join(mutmut(scratch, "show", mutant) for mutant in missed))
+        noticed = counts["killed"] + counts["timeout"]
+        print(f"{name}: {noticed} of {counts['total']} noticed; {counts['survived']} survived, ", end="")
+        print(f"{counts['no_tests']} reached by none of these tests: {arguments.out / f'{name}.txt'}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
