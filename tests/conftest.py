@@ -6,6 +6,7 @@ if (
     "PYTEST_XDIST_WORKER" in os.environ
 ):  # before torch is imported: two workers with two threads each wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the hub; it is read when the libraries are imported
 
 import tempfile
 from collections.abc import Iterator

@@ -6,7 +6,7 @@ from typing import Any
 
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.labels import LabelSet
-from autodrive.mixture.datamodule import BranchWriter
+from autodrive.mixture.clip_batches import BranchWriter
 from autodrive.mixture.epoch import EpochPlan
 from autodrive.mixture.mixture import Mixture
 from autodrive.mixture.selection import Selection
