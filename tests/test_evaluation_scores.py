@@ -95,6 +95,8 @@ def test_option_probabilities_follow_the_classes_not_the_order_shown():
     shown = classification.option_probabilities(("collision", "normal", "near_collision"), log_probs, NAMES)
     assert shown == pytest.approx([0.5 / 0.8, 0.1 / 0.8, 0.2 / 0.8])
     assert classification.option_probabilities(("collision", "normal"), [0.0, 0.0], NAMES) is None
+    with pytest.raises(ValueError, match="shorter"):
+        classification.option_probabilities(NAMES, [0.0, 0.0], NAMES)
 
 
 @pytest.fixture(scope="module")
