@@ -41,7 +41,8 @@ def read_everything(run_dir: Path) -> None:
     """What evaluation, prediction, resuming and reports read of a run folder."""
     run_config(run_dir)
     run = read_run(run_dir)
-    run.labels(), run.headline_task(), run.predictions(), run.dropped(), run.provenance()
+    for reader in (run.labels, run.headline_task, run.predictions, run.dropped, run.provenance):
+        reader()
     loss_curves(run.files.losses)
 
 
