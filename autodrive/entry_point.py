@@ -203,10 +203,17 @@ def _quoting(arguments: list[str]) -> str:
                 key, _, value = f"{earlier} {argument}".partition("=")
             else:
                 return f"{argument}: has no value; write {argument}=<value>"
-            escaped = re.sub(r'(\\*)"', r"\1\1\"", value)  # backslashes count before a quote only
             why = "a value with spaces, quotes, '=', brackets or letters beyond ASCII is quoted twice"
-            return f"""{argument}: {why}: {shlex.quote(f'{key}="{escaped}"')}"""
+            return f"{argument}: {why}: {shlex.quote(quoted(key, value))}"
     return """an argument cannot be parsed; quote its value twice: 'key="value"'"""
+
+
+def quoted(key: str, value: str) -> str:
+    """`key=value` as Hydra reads it back, in its quotes unless the value is a plain path or word."""
+    if re.fullmatch(r"[\w./:+-]+", value, re.ASCII):
+        return f"{key}={value}"
+    escaped = re.sub(r'(\\*)("|$)', r"\1\1\2", value).replace('"', r"\"")  # a backslash counts only before a quote
+    return f'{key}="{escaped}"'
 
 
 def exit_with_line(message: str) -> NoReturn:

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from running import run
 
 from autodrive.datasets.manifest import load_clips
@@ -54,6 +56,9 @@ def the_one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["+optimizer.nesterov=true"], ["optimizer.nesterov: there is no such key", "weight_decay"]),
         (["schedule.warmup_fraction=abc"], ["schedule.warmup_fraction=abc: must be"]),
         (["clips=nowhere.jsonl"], ["nowhere.jsonl: no such manifest", "autodrive.prepare"]),
+        (["source=/videos"], ["source=/videos: this data set reads no folder", "dataset=video_folder"]),
+        (["dataset=video_folder", "source=/a", "clips=b.jsonl"], ["clips=b.jsonl is used in its place"]),
+        (["table=autodrive/table33"], ["autodrive/table33"]),
         (["dataset=video_folder"], ["source is not set", "source=<folder>"]),
         (["dataset=nexar", "source=/nowhere"], ["source=/nowhere: no such folder"]),
         (["annotations.closed_qa.keys=[moon]"], ["closed questions: unknown moon", "weather"]),
@@ -63,6 +68,7 @@ def the_one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["clips=my", "folder/a.jsonl"], ["""'clips="my folder/a.jsonl"'"""]),
         (["clips=(a).jsonl"], ["""'clips="(a).jsonl"'"""]),
         (["clips=a,b.jsonl"], ["clips=a,b.jsonl", "quote the value"]),
+        (["clips=m\u00fcll \U0001f697.jsonl"], ["""'clips="m\u00fcll \U0001f697.jsonl"'"""]),
         (["-m", "fps=1,15", "clips=a=b.jsonl"], ["""'clips="a=b.jsonl"'"""]),
         (["fps"], ["fps=<value>"]),
     ],
@@ -74,6 +80,16 @@ def test_wrong_arguments_of_train(
     assert run("train", *arguments, *folders) == 2
     line = the_one_line(capsys)
     assert all(part in line for part in said), line
+
+
+@pytest.mark.parametrize("name", ["m\u00fcll.mp4", "\U0001f697.mp4", """it's "q".mp4""", 'a\\"=', "=\\", "(a) [b].mp4"])
+def test_the_quoting_that_is_suggested_is_read_back(name: str, capsys: pytest.CaptureFixture[str]):
+    assert run("predict", f"video={name}", "ckpt=a") == 2
+    line = the_one_line(capsys)
+    assert "Exception" not in line
+    (suggested,) = shlex.split(line.rpartition("is quoted twice: ")[2])
+    override = OverridesParser.create().parse_override(suggested)
+    assert (override.key_or_group, override.value()) == ("video", name)
 
 
 @pytest.mark.parametrize("verb", ["train", "eval", "autodrive.predict"])
