@@ -154,7 +154,7 @@ def check_training(config: DictConfig) -> None:
     parameter = torch.nn.Parameter(torch.zeros(1))
     # Classes of other libraries check much of what they are given only when they are built.
     trials: dict[str, Callable[[DictConfig], Any]] = {
-        "optimizer": lambda node: instantiate(node)([parameter]),
+        "optimizer": lambda node: _moving(instantiate(node)([parameter])),
         "schedule": lambda node: instantiate(node)(0),
         "trainer": lambda node: instantiate(node, max_steps=config.num_steps, logger=False),
     }
@@ -166,6 +166,12 @@ def check_training(config: DictConfig) -> None:
             where = group if key is None else f"{group}.{key}={config[group][key]}"
             text = " ".join(str(error.__cause__ or error).split())
             raise InputError(f"{where}: {text}; fix the value, see --cfg job") from None
+
+
+def _moving(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    if not optimizer.param_groups[0].get("lr", 1) > 0:
+        raise ValueError("a learning rate of 0 would train nothing")
+    return optimizer
 
 
 def student_spec(config: DictConfig) -> StudentSpec:
