@@ -23,6 +23,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from autodrive.config import register
 from autodrive.errors import InputError, Interrupted, is_about_storage
+from autodrive.workers import end_workers
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "conf"
 WRONG_CONFIGURATION = (InputError, HydraException, OmegaConfBaseException, ParseCancellationException)
@@ -101,6 +102,7 @@ def _told_to_the_user(verb: str) -> Iterator[None]:
         exit_with_line(explain(error, verb))
     except KeyboardInterrupt as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+        end_workers()
         print(f"\nstopped by Ctrl-C\n{_how_to_go_on(stop, verb)}", file=sys.stderr)
         sys.exit(130)
 

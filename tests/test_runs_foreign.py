@@ -26,7 +26,7 @@ def checked(node: Any, **how: Any) -> None:
 def test_every_configuration_of_the_project_is_accepted():
     for overrides in ([], ["scale=paper"], ["frame_cache=jpeg", "annotations=[rules,file]", "decoder=torchcodec"]):
         checked(composed("train", overrides))
-    assert {"lightning.Trainer", "autodrive.labels.LabelSet", "torch.optim.AdamW"} <= known_targets()
+    assert {"lightning.pytorch.loggers.CSVLogger", "autodrive.labels.LabelSet", "torch.optim.AdamW"} <= known_targets()
     checked({"optimizer": {"_target_": "torch.optim.SGD", "lr": "${lr}"}})
 
 
