@@ -65,8 +65,8 @@ class EpochPlan:
     @cached_property
     def visits(self) -> tuple[int, ...]:
         """Indices of the clips that an epoch visits, with repetition: balanced ones first, then what parts need."""
-        # Seeded shuffles act on places, so the order of `balanced` is kept and what parts need comes behind it: a source
-        # that is added leaves the balanced visits where they were.
+        # Seeded shuffles act on places, so the order of `balanced` is kept and what parts need comes behind it: a
+        # source that is added leaves the balanced visits where they were.
         left = Counter({index: self._num_visits(index) for index in range(len(self.clips))})
         visits = []
         for index in self.balanced.visits:
@@ -137,8 +137,8 @@ class EpochPlan:
             return []
         count = len(clip.by_source[source])
         hand = min(self._part(source).per_visit or count, count)
-        # Shuffles run on over epochs. With a new one each epoch, a clip that is visited once would be taught some of its
-        # annotations again before others had their turn.
+        # Shuffles run on over epochs. With a new one each epoch, a clip that is visited once would be taught some of
+        # its annotations again before others had their turn.
         shuffle, turn = divmod(epoch * filled + place, count // hand)
         order = generator_for(self.seed, source, clip.clip.id, shuffle).permutation(count)
         return order[turn * hand : (turn + 1) * hand].tolist()

@@ -125,7 +125,8 @@ class EntryStore:
         total += sum(_use_and_size(building)[1] for building in self.folder.glob("building/*"))
         if total <= self.max_bytes:  # the running total was too high
             return total
-        # Readers hold no locks, so an entry may go while it is read: they check what they read and ask the decoder then.
+        # Readers hold no locks, so an entry may go while it is read: they check what they read and ask the decoder
+        # then.
         for _, num_bytes, entry in entries:
             if total <= KEPT_SHARE * self.max_bytes:
                 break

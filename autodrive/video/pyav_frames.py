@@ -141,8 +141,8 @@ def _after_seek(
         return iter(())
     base = first[1].pts
     landed = None
-    # Some containers seek to the keyframe after the target. Frames before it would be missing without a sign, so where the
-    # first frame comes too late, everything is decoded from the start.
+    # Some containers seek to the keyframe after the target. Frames before it would be missing without a sign, so where
+    # the first frame comes too late, everything is decoded from the start.
     for target_s in (start_s, 0.0):
         seek_before(container, stream, base, target_s)
         timed = _timed_frames(container, stream, base)
