@@ -14,6 +14,7 @@ GOLDEN_RUN = (
     "dataset.num_train_scenes=40",
     "dataset.num_val_scenes=1",
     "dataset.num_test_scenes=1",
+    "dataset.num_workers=1",
     "num_steps=60",
     "seed=0",
     "num_workers=0",

@@ -71,7 +71,7 @@ class BranchWriter:
         """A branch with its answer, for training only, in the mode that the annotation teaches.
 
         Args:
-            annotation: What is taught.
+            annotation: The question with its answer; the prompt is rendered from the question alone.
             weight: Its relative share of the loss.
         """
         task, mode = self.book[annotation.task], annotation.mode
@@ -120,8 +120,8 @@ class QuestionTrees(Dataset[ClipTree]):
 
     Args:
         clips: The clips, each with its questions.
-        reader: Decodes the clips.
-        writer: Renders the prompts.
+        reader: Reads a clip's frames at the requested rate and the student's size.
+        writer: Renders prompts from questions.
         modes: Inference modes in which every question is asked, as far as its task has words for them.
     """
 
