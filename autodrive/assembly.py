@@ -26,7 +26,8 @@ from autodrive.inference.evaluating import Exam
 from autodrive.inference.timeline import Watcher, class_question
 from autodrive.label_sets import shipped_label_sets
 from autodrive.labels import LabelSet
-from autodrive.mixture.datamodule import Batching, BranchWriter, ClipReader, ClipTreeDataModule, training_texts
+from autodrive.mixture.clip_batches import Batching, BranchWriter, ClipReader, training_texts
+from autodrive.mixture.datamodule import ClipTreeDataModule
 from autodrive.mixture.mixture import Mixture
 from autodrive.mixture.run_data import RunData
 from autodrive.mixture.selection import Wanted, select_clips
@@ -154,7 +155,7 @@ def check_training(config: DictConfig) -> None:
     parameter = torch.nn.Parameter(torch.zeros(1))
     # Classes of other libraries check much of what they are given only when they are built.
     trials: dict[str, Callable[[DictConfig], Any]] = {
-        "optimizer": lambda node: instantiate(node)([parameter]),
+        "optimizer": lambda node: _moving(instantiate(node)([parameter])),
         "schedule": lambda node: instantiate(node)(0),
         "trainer": lambda node: instantiate(node, max_steps=config.num_steps, logger=False),
     }
@@ -166,6 +167,12 @@ def check_training(config: DictConfig) -> None:
             where = group if key is None else f"{group}.{key}={config[group][key]}"
             text = " ".join(str(error.__cause__ or error).split())
             raise InputError(f"{where}: {text}; fix the value, see --cfg job") from None
+
+
+def _moving(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    if not optimizer.param_groups[0].get("lr", 1) > 0:
+        raise ValueError("a learning rate of 0 would train nothing")
+    return optimizer
 
 
 def student_spec(config: DictConfig) -> StudentSpec:

@@ -25,6 +25,7 @@ from autodrive.bounds import (
     one_of,
 )
 from autodrive.config_check import check_root, check_targets
+from autodrive.errors import InputError
 from autodrive.schema import SPLITS, Mode, Record, Split
 
 # Where, how fast and by what way a run is made rather than what it computes: they may differ when it is continued. The
@@ -242,7 +243,7 @@ class PrepareKeys(Record):
 
 # Nodes that no class takes as they are, whichever verb has them.
 NODES: Mapping[str, Any] = {
-    "axes": Mapping[str, Mapping[str, Any]],
+    "axes": Mapping[str, Mapping[str, str | int | float]],
     "evaluation": EvaluationKeys,
     "paths": PathKeys,
     "prepare": PrepareKeys,
@@ -261,10 +262,15 @@ def check_config(config: DictConfig, keys: type) -> None:
         keys: The dataclass above that declares its keys.
 
     Raises:
-        InputError: As `check_root` and `check_targets` do.
+        InputError: As `check_root` and `check_targets` do, or `source` would be ignored.
         MissingMandatoryValue: A key without a default was not given.
     """
     check_root(config, keys, NODES)
+    if config.get("source") is not None and "source" not in config.dataset:
+        fix = "add dataset=video_folder or dataset=nexar, or leave it out"
+        raise InputError(f"source={config.source}: this data set reads no folder and would ignore it; {fix}")
+    if config.get("source") is not None and config.get("clips") is not None:
+        raise InputError(f"source={config.source}: clips={config.clips} is used in its place; leave one of them out")
     check_targets(config)
 
 

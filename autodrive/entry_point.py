@@ -23,6 +23,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from autodrive.config import register
 from autodrive.errors import InputError, Interrupted, is_about_storage
+from autodrive.workers import end_workers
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "conf"
 WRONG_CONFIGURATION = (InputError, HydraException, OmegaConfBaseException, ParseCancellationException)
@@ -101,6 +102,7 @@ def _told_to_the_user(verb: str) -> Iterator[None]:
         exit_with_line(explain(error, verb))
     except KeyboardInterrupt as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+        end_workers()
         print(f"\nstopped by Ctrl-C\n{_how_to_go_on(stop, verb)}", file=sys.stderr)
         sys.exit(130)
 
@@ -203,10 +205,17 @@ def _quoting(arguments: list[str]) -> str:
                 key, _, value = f"{earlier} {argument}".partition("=")
             else:
                 return f"{argument}: has no value; write {argument}=<value>"
-            escaped = re.sub(r'(\\*)"', r"\1\1\"", value)  # backslashes count before a quote only
             why = "a value with spaces, quotes, '=', brackets or letters beyond ASCII is quoted twice"
-            return f"""{argument}: {why}: {shlex.quote(f'{key}="{escaped}"')}"""
+            return f"{argument}: {why}: {shlex.quote(quoted(key, value))}"
     return """an argument cannot be parsed; quote its value twice: 'key="value"'"""
+
+
+def quoted(key: str, value: str) -> str:
+    """`key=value` as Hydra reads it back, in its quotes unless the value is a plain path or word."""
+    if re.fullmatch(r"[\w./:+-]+", value, re.ASCII):
+        return f"{key}={value}"
+    escaped = re.sub(r'(\\*)("|$)', r"\1\1\2", value).replace('"', r"\"")  # a backslash counts only before a quote
+    return f'{key}="{escaped}"'
 
 
 def exit_with_line(message: str) -> NoReturn:

@@ -1,5 +1,6 @@
 """Worker processes, as the process that starts them sees them."""
 
+import multiprocessing
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,3 +23,11 @@ def deaf_to_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_workers() -> None:
+    """End the processes that this one has started, at once: what they work at is not wanted any more."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise where a worker ends
+    for worker in multiprocessing.active_children():
+        worker.kill()

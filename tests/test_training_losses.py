@@ -1,12 +1,17 @@
 import math
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
+from student_samples import make_sample, make_student, pack_one
 from torch.nn.functional import log_softmax
 
 from autodrive.training.losses import weighted_cross_entropy
 from autodrive.training.schedules import validation_interval, warmup_cosine
+from autodrive.training.sft import SupervisedFineTuning
 
 
 def test_loss_is_the_weighted_sum_of_token_losses():
@@ -48,3 +53,35 @@ def test_validations_are_spread_over_the_training(num_steps: int, longest: int, 
     assert interval <= longest
     assert count >= 1
     assert after < count or after == 0
+
+
+def test_a_step_is_no_longer_than_the_clipped_gradient(tmp_path):
+    """Plain descent with lr 1 moves the weights by the gradient itself."""
+    student = make_student()
+    before = [parameter.detach().clone() for parameter in student.parameters()]
+    descent = partial(torch.optim.SGD, lr=1.0)
+    method = SupervisedFineTuning(student, descent, lambda step: 1.0, 1e-3, gradient_checkpointing=False)
+    row = pack_one(student, make_sample())
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = L.Trainer(max_steps=1, accelerator="cpu", default_root_dir=tmp_path, enable_model_summary=False, **quiet)
+    trainer.fit(method, torch.utils.data.DataLoader([row], batch_size=None, collate_fn=lambda one: [one]))  # type: ignore[arg-type]
+    moved = torch.cat([(new - old).flatten() for new, old in zip(student.parameters(), before, strict=True)])
+    assert float(moved.norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_norms_biases_and_embeddings_are_not_decayed():
+    """With all gradients 0, only decay moves a weight."""
+    student = make_student()
+    before = {name: parameter.detach().clone() for name, parameter in student.named_parameters()}
+    adamw = partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5)
+    method = SupervisedFineTuning(student, adamw, lambda step: 1.0, 1.0, gradient_checkpointing=False)
+    for parameter in student.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer = method.configure_optimizers()["optimizer"]
+    optimizer.step()
+    kept = {name for name, parameter in student.named_parameters() if torch.equal(parameter, before[name])}
+    vectors = {name for name, parameter in before.items() if parameter.ndim < 2}
+    embeddings = {name for name in before if "embed_tokens" in name}
+    assert len(vectors) > 10
+    assert len(embeddings) == 1
+    assert kept == vectors | embeddings

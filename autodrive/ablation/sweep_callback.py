@@ -21,14 +21,19 @@ class AblationTable(Callback):
     Hydra turns a callback's exceptions into warnings, so whatever must reach the exit code leaves by `sys.exit`.
     """
 
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra before a single run, which is stored with the table that it is meant for."""
+        self.on_multirun_start(config)
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before the first job: a table that does not exist is not noticed hours later."""
-        # Every run loads this module, and only sweeps need what takes seconds to import.
+        if config.get("table") is None:
+            return
+        # Every run loads this module, and few need what takes seconds to import.
         from autodrive.ablation.published import load_published
 
         try:
-            if config.get("table"):
-                load_published().table(config.table)
+            load_published().table(config.table)
         except InputError as error:
             exit_with_line(str(error))
 

@@ -22,7 +22,7 @@ from autodrive.world.settings import CONDITIONS, SCENARIOS, WorldSettings
 
 _RECORDS = TypeAdapter(list[SourceVideo])
 # Shorter videos have no room for a hazard; every frame of a scene is simulated, so longer ones take very long.
-VideoSeconds = Annotated[float, Ge(1.5), Le(600)]
+VideoSeconds = Annotated[float, Ge(2), Le(600)]
 # Settings, split, scene number and folder: all that a worker needs.
 _Task = tuple[WorldSettings, Split, int, Path]
 

@@ -231,10 +231,12 @@ def save_config(config: DictConfig, path: Path) -> None:
 def group_choices(path: Path) -> Mapping[str, str]:
     """The option that a run took of each configuration group, by Hydra; empty if its folder does not say."""
     file = RunFiles(path).hydra
-    choices = OmegaConf.select(without_resolvers(load_configuration(file)), "hydra.runtime.choices")
-    if not isinstance(choices, DictConfig | None):
+    found: Any = OmegaConf.to_container(load_configuration(file), resolve=False)  # resolvers stay text
+    for key in ("hydra", "runtime", "choices"):
+        found = found.get(key, {}) if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping):
         raise InputError(f"{file}: hydra.runtime.choices should be options by group; restore it or rerun")
-    return {str(key): str(value) for key, value in (choices or {}).items()}
+    return {str(key): str(value) for key, value in found.items()}
 
 
 def find_runs(folders: Sequence[Path]) -> list[RunFolder]:

@@ -49,7 +49,8 @@ def check_foreign(
     for key, value in _leaves(OmegaConf.to_container(config, resolve=False)):
         if any(f"{key}.".startswith(f"{own}.") for own in typed):
             continue
-        if key.rpartition(".")[2] == "_target_" and key.split(".")[0] not in unused:
+        parts = key.split(".")
+        if "_target_" in parts and parts[0] not in unused:
             if value not in known_targets() and not OPTIMIZERS.fullmatch(str(value)):
                 raise InputError(f"{path}: {key}: {value} is not named by any file below conf/; {fix.format(key=key)}")
         elif _calls_resolver(value):

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from autodrive.config import config_hash
+from autodrive.entry_point import quoted
 from autodrive.errors import Interrupted, RefusedFolderError
 from autodrive.runs.folder import RunFiles, read_json, save_config
 from autodrive.runs.inputs import ELSEWHERE, RunInputs, check_configuration, check_inputs, is_finished
@@ -118,7 +119,7 @@ def open_run(config: DictConfig, run_dir: Path) -> Iterator[Run]:
         except KeyboardInterrupt:
             if run.inputs is None or not (files.last_checkpoint.is_file() or files.best_checkpoint.is_file()):
                 raise
-            raise Interrupted([f"resume={run_dir}"]) from None
+            raise Interrupted([quoted("resume", str(run_dir))]) from None
         if run.inputs is not None:
             write_provenance(run_dir, run.facts | asdict(run.inputs) | {"time": run.times()})
 

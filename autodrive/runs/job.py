@@ -14,6 +14,7 @@ from autodrive.config import check_config
 from autodrive.entry_point import WRONG_CONFIGURATION, explain
 from autodrive.errors import InputError, RefusedFolderError
 from autodrive.runs.folder import RunFiles, save_config
+from autodrive.runs.inputs import is_finished
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ def run_job(task: Callable[[DictConfig, Path], Metrics], config: DictConfig, key
         What the task returns; None after a swallowed failure.
 
     Raises:
-        RefusedFolderError: The job's folder holds what another run made, which ends the sweep.
+        RefusedFolderError: The job's folder holds what another run made, which ends the sweep. As any other exception
+            about a folder that holds a finished run.
     """
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
@@ -45,9 +47,9 @@ def run_job(task: Callable[[DictConfig, Path], Metrics], config: DictConfig, key
     try:
         check_config(config, keys)
         metrics = task(config, run_dir)
-    except RefusedFolderError:  # another run's: not even the reason may be written there
-        raise
     except Exception as error:
+        if isinstance(error, RefusedFolderError) or is_finished(files):
+            raise  # not even the reason may be written to a folder that holds a run
         if not files.config.is_file():  # it failed before it began; the table shows it nevertheless
             save_config(config, run_dir)
         message = explain(error, hydra.job.name)

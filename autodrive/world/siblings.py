@@ -87,6 +87,8 @@ def _try_scene(scene: Scene, settings: WorldSettings, rng: np.random.Generator, 
     end = min(last + rng.uniform(TAIL_S[0], TAIL_S[1] * 0.8), LATEST_END_S)
     if settings.event_anywhere:
         end = first + length_rng.uniform(1.0, settings.duration_s - 1.0)
+    if first <= end - settings.duration_s:  # a short video would begin after its event
+        return None
     window = Window(end - settings.duration_s, end)
     order = rng.permutation(len(CLASSES))
     siblings = [
