@@ -26,7 +26,8 @@ from autodrive.inference.evaluating import Exam
 from autodrive.inference.timeline import Watcher, class_question
 from autodrive.label_sets import shipped_label_sets
 from autodrive.labels import LabelSet
-from autodrive.mixture.datamodule import Batching, BranchWriter, ClipReader, ClipTreeDataModule, training_texts
+from autodrive.mixture.clip_batches import Batching, BranchWriter, ClipReader, training_texts
+from autodrive.mixture.datamodule import ClipTreeDataModule
 from autodrive.mixture.mixture import Mixture
 from autodrive.mixture.run_data import RunData
 from autodrive.mixture.selection import Wanted, select_clips

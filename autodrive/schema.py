@@ -57,8 +57,8 @@ class View(DataFile):
 
     Attributes:
         native_fps: Frames per second of the file.
-        width: Pixels.
-        height: Pixels.
+        width: Width of the picture as stored, in pixels.
+        height: Height of the picture as stored, in pixels.
         offset_s: Time on the road camera's clock at which this file's first frame was taken.
         num_bytes: Length of the file, by which a run notices that it was replaced; None: not compared.
     """

@@ -20,7 +20,8 @@ from omegaconf import DictConfig
 from autodrive.assembly import load_run_data, saved_student
 from autodrive.config import register
 from autodrive.inference.answering import answer_questions, beside_references, respondent_of
-from autodrive.mixture.datamodule import Batching, ClipReader, ClipTreeDataModule
+from autodrive.mixture.clip_batches import Batching, ClipReader
+from autodrive.mixture.datamodule import ClipTreeDataModule
 from autodrive.mixture.run_data import RunData
 from autodrive.runs.folder import run_config
 from autodrive.schema import Clip

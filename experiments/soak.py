@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from autodrive.benchmarks.video import write_moving_video
 from autodrive.config import register
-from autodrive.mixture.datamodule import AskedClip, Batching, BranchWriter, ClipReader, question_loader
+from autodrive.mixture.clip_batches import AskedClip, Batching, BranchWriter, ClipReader, question_loader
 from autodrive.schema import ROAD, Clip, Question
 from autodrive.students.preprocessing import Resolution
 from autodrive.video.decoder import PyAVDecoder

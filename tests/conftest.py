@@ -6,6 +6,7 @@ if (
     "PYTEST_XDIST_WORKER" in os.environ
 ):  # before torch is imported: two workers with two threads each wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the hub; it is read when the libraries are imported
 
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,14 @@ from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
+# A worker takes a file at a time. Begun last, one of these would leave the other worker idle for as long as it takes.
+LONGEST_FILES = ("test_golden", "test_ablation_table", "test_sweep", "test_train", "test_prepare", "test_bench")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files; all others keep their order."""
+    places = {name: place for place, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(scope="session")

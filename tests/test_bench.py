@@ -5,13 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import instantiate
-from running import composed, run
+from running import run
 
 from autodrive.bench import ratios
-from autodrive.benchmarks.measure import peak_memory_mb, time_alternately
-from autodrive.benchmarks.trees import packed_training, padded_training
-from autodrive.benchmarks.workload import TreeSize
+from autodrive.benchmarks.measure import time_alternately
 
 CPU = torch.device("cpu")
 SMALL = {"vision_layers": 1, "vision_width": 64, "vision_heads": 2, "vision_mlp": 64, "text_layers": 1}
@@ -36,14 +33,16 @@ def test_the_tree_benchmark_has_the_keys_that_outsiders_read(tmp_path: Path, cap
     assert found["predicted_speedup"] == pytest.approx(7 * 390 / (310 + 560))
     assert found["floor"]["measured_over_floor"] > 1
     assert found["machine"]["device"] == "CPU"
+    if Path("/proc/self/clear_refs").exists():  # only Linux tells a process its peak memory
+        assert found["peak_memory_share_of_padded"] < 0.6
 
 
 def test_a_step_over_a_mixture_and_an_evaluation(tmp_path: Path):
-    train = bench(tmp_path, "name=train", "prefix_tokens=[210]", "tokens_per_row=1500")
+    train = bench(tmp_path, "name=train", "prefix_tokens=[110]", "tokens_per_row=1000")
     assert (train["visits"], train["annotations"]) == (8, 41)
     assert train["rows"] > 1
     assert train["train_vs_one_by_one_speedup"] > 1.2
-    evaluate = bench(tmp_path, "name=evaluate", "prefix_tokens=[210]")
+    evaluate = bench(tmp_path, "name=evaluate", "prefix_tokens=[110]")
     assert evaluate["evaluate_all_speedup"] > 3
 
 
@@ -61,19 +60,6 @@ def test_the_median_is_of_every_step_in_turn():
 
     time_alternately({"a": lambda: step("a"), "b": lambda: step("b")}, 3, CPU)
     assert calls == ["a", "b"] * 4
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process its peak memory")
-def test_padding_takes_more_memory_than_a_packed_row():
-    size = TreeSize(prefix_tokens=510, annotations=7)
-    small = instantiate(composed("bench", OVERRIDES).student)
-    packed, padded = (
-        peak_memory_mb(build, small, size, False, CPU, torch.float32, device=CPU)
-        for build in (packed_training, padded_training)
-    )
-    assert packed is not None
-    assert padded is not None
-    assert packed < 0.6 * padded
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from autodrive.config import register
 from autodrive.datasets.manifest import load_clips
 from autodrive.datasets.preparing import prepare
 from autodrive.datasets.synthetic import SyntheticDataset
-from autodrive.mixture.datamodule import BranchWriter
+from autodrive.mixture.clip_batches import BranchWriter
 from autodrive.schema import Clip, SetAside, read_jsonl
 from autodrive.students.preprocessing import Resolution
 from autodrive.world import physics

@@ -124,6 +124,18 @@ def test_contradictions_with_the_checkpoint_are_refused(
     assert error.count("error: ") == 1
 
 
+def test_labels_of_a_strangers_run_call_nothing_though_others_are_given(
+    smoke_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """What the run was taught is still read, for its student's question."""
+    stranger = tmp_path / "stranger" / ".hydra" / "config.yaml"
+    stranger.parent.mkdir(parents=True)
+    text = (smoke_run / ".hydra" / "config.yaml").read_text()
+    stranger.write_text(text.replace("_target_: autodrive.labels.LabelSet", "_target_: torch.load"))
+    assert run("eval", f"ckpt={tmp_path / 'stranger'}", "labels=event2", f"hydra.run.dir={tmp_path / 'out'}") == 2
+    assert "labels._target_: torch.load is not named by any file below conf/" in capsys.readouterr().err
+
+
 def test_a_student_without_its_run_is_not_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert run("eval", "ckpt=null", "student_from=runs/a", f"hydra.run.dir={tmp_path}") == 2
     assert "student_from=runs/a: only train.py starts from it; evaluate its student with ckpt=runs/a" in (

@@ -80,6 +80,18 @@ def test_weighted_average_precision_equals_repeating_items():
         assert value == pytest.approx(classification.average_precision(relevant[repeated], score[repeated]))
 
 
+def test_items_that_a_resample_leaves_out_do_not_count_wherever_they_rank():
+    relevant, score = np.array([True, False, True]), np.array([0.9, 0.5, 0.1])
+    weights = np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    found = classification.average_precision(relevant, score, weights)
+    assert found[:2].tolist() == [0.5, 1.0]
+    assert np.isnan(found[2])
+
+
+def test_probabilities_of_very_unlikely_options_do_not_vanish():
+    assert classification.option_probabilities(("a", "b"), [-1000.0, -1000.0], ("b", "a")) == pytest.approx([0.5, 0.5])
+
+
 def test_there_is_no_average_precision_without_positives():
     assert np.isnan(classification.average_precision(np.zeros(4, dtype=bool), np.arange(4.0)))
 
@@ -95,6 +107,8 @@ def test_option_probabilities_follow_the_classes_not_the_order_shown():
     shown = classification.option_probabilities(("collision", "normal", "near_collision"), log_probs, NAMES)
     assert shown == pytest.approx([0.5 / 0.8, 0.1 / 0.8, 0.2 / 0.8])
     assert classification.option_probabilities(("collision", "normal"), [0.0, 0.0], NAMES) is None
+    with pytest.raises(ValueError, match="shorter"):
+        classification.option_probabilities(NAMES, [0.0, 0.0], NAMES)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,8 @@
 """Which rooms may not know of which: the arrows of the house point down."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +36,17 @@ def test_a_room_imports_no_verb_and_nothing_that_is_forbidden_to_it(room: str):
     forbidden = VERBS | {"assembly"} | FORBIDDEN.get(room, set())
     found = {(path.name, name) for path in (PACKAGE / room).rglob("*.py") for name in imported(path)}
     assert [pair for pair in sorted(found) if pair[1] in forbidden] == []
+
+
+def test_loader_processes_do_not_import_lightning():
+    """They import what their data set is made of, which took seconds of every start."""
+    script = "import sys, autodrive.mixture.clip_batches, autodrive.students.qwen_processor; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert "torch" in loaded
+    assert not loaded & {"lightning", "peft", "wandb", "matplotlib"}
 
 
 def test_the_import_reader_sees_imports():

@@ -18,7 +18,7 @@ from video_files import write_video
 
 from autodrive.datasets.manifest import load_clips
 from autodrive.errors import InputError
-from autodrive.mixture.datamodule import BranchWriter, ClipReader, TrainingTrees
+from autodrive.mixture.clip_batches import BranchWriter, ClipReader, TrainingTrees
 from autodrive.mixture.loader import InputLoader
 from autodrive.mixture.mixture import Visit
 from autodrive.video.container import UnusableVideo, check_native_fps

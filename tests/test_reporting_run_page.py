@@ -4,7 +4,6 @@ import html
 import json
 import shlex
 import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.console import Console
 from run_samples import NAMES, addresses, label_set, prediction, reader, task_book, write_run
+from running import run
 
 from autodrive.ablation.files import write_tables
 from autodrive.ablation.wandb_table import log_ablation
@@ -171,20 +171,16 @@ def test_the_terminal_leads_with_incidents_and_says_n(tmp_path):
     assert "96.7 %" in text
 
 
-def test_report_verb_writes_tables_and_refuses_wrong_input_with_one_line(run_dir, repository):
-    def report(*arguments):
-        command = [sys.executable, "-m", "autodrive.report", *map(str, arguments)]
-        return subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120)
-
+def test_report_verb_writes_tables_and_refuses_wrong_input_with_one_line(run_dir, capsys):
     out = run_dir.parent / "out"
-    done = report(f"runs={run_dir}", f"out={out}")
-    assert done.returncode == 0, done.stderr
+    assert run("report", f"runs={run_dir}", f"out={out}") == 0
     assert {path.name for path in out.iterdir()} == {"ablation.md", "ablation.csv", "ablation.html"}
+    capsys.readouterr()
     for arguments in ([f"out={out}"], [f"runs={out}", f"out={out}"]):
-        refused = report(*arguments)
-        assert refused.returncode == 2
-        assert refused.stderr.startswith("error: ")
-        assert refused.stderr.count("\n") == 1
+        assert run("report", *arguments) == 2
+        refused = capsys.readouterr().err
+        assert refused.startswith("error: ")
+        assert refused.count("\n") == 1
 
 
 def test_the_table_is_logged_without_account_or_network(tmp_path, monkeypatch):

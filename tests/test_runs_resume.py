@@ -20,7 +20,7 @@ from autodrive.runs.folder import RunFiles, run_config
 from autodrive.students.student import load_student
 from autodrive.training.callbacks import Checkpoints
 
-NUM_STEPS = 30
+NUM_STEPS = 15
 VALIDATE_EVERY = 3
 
 

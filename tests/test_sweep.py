@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
 import pytest
 import wandb
 from omegaconf import OmegaConf
@@ -21,7 +22,7 @@ from autodrive.reporting.wandb_run import make_wandb_logger, wandb_mode
 @pytest.fixture(scope="module")
 def arguments(manifest: Path) -> list[str]:
     small = ["experiment=smoke", "num_steps=2", "batch_size=2", "duration_s=2", "evaluation.modes=[direct]"]
-    return [*small, f"clips={manifest}"]
+    return [*small, "evaluation.num_strips=0", f"clips={manifest}"]
 
 
 def job_folders(sweep: Path) -> dict[str, Path]:
@@ -42,7 +43,7 @@ def sweep(
     folder = tmp_path_factory.mktemp("sweeps") / "fps"
     command = [sys.executable, str(repository / "train.py"), "-m", "fps=1,60,15", *arguments]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
-    environment |= {"HOME": str(folder.parent), "HYDRA_FULL_ERROR": "0"}
+    environment |= {"HOME": str(folder.parent), "HYDRA_FULL_ERROR": "0", "MPLCONFIGDIR": matplotlib.get_cachedir()}
     ended = subprocess.run(
         [*command, f"hydra.sweep.dir={folder}"],
         stdin=subprocess.DEVNULL,

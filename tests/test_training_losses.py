@@ -1,6 +1,7 @@
 import math
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import lightning as L
 import pytest
@@ -61,9 +62,9 @@ def test_a_step_is_no_longer_than_the_clipped_gradient(tmp_path):
     descent = partial(torch.optim.SGD, lr=1.0)
     method = SupervisedFineTuning(student, descent, lambda step: 1.0, 1e-3, gradient_checkpointing=False)
     row = pack_one(student, make_sample())
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = L.Trainer(max_steps=1, accelerator="cpu", default_root_dir=tmp_path, enable_model_summary=False, **quiet)
-    trainer.fit(method, torch.utils.data.DataLoader([row], batch_size=None, collate_fn=lambda one: [one]))
+    trainer.fit(method, torch.utils.data.DataLoader([row], batch_size=None, collate_fn=lambda one: [one]))  # type: ignore[arg-type]
     moved = torch.cat([(new - old).flatten() for new, old in zip(student.parameters(), before, strict=True)])
     assert float(moved.norm()) == pytest.approx(1e-3, rel=1e-3)
 

@@ -18,7 +18,7 @@ from running import composed
 from video_files import write_sound_only, write_video
 
 from autodrive.errors import InputError
-from autodrive.mixture.datamodule import ClipReader
+from autodrive.mixture.clip_batches import ClipReader
 from autodrive.video.container import UnusableVideo
 from autodrive.video.decoder import DecodedFrames, DecordDecoder, PyAVDecoder, TorchcodecDecoder
 from autodrive.video.frame_cache import DiskFrameCache

@@ -242,7 +242,8 @@ def load_published(folder: Path = PUBLISHED_FOLDER) -> PublishedResults:
     papers: dict[str, PaperResults] = {}
     for path in paths:
         try:
-            papers[path.stem] = PaperResults.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+            content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+            papers[path.stem] = PaperResults.model_validate(content)
         except (yaml.YAMLError, ValidationError) as error:
             raise InputError(f"{path}: {' '.join(str(error).split())[:200]}; correct the file") from None
     return PublishedResults(papers)

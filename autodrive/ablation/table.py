@@ -53,6 +53,7 @@ class AblationSummary:
         rows: Printed rows in printed order, ours beside them, then ours that the paper does not have.
         comparisons: All pairs of our rows.
         values: Metric key to our values clip by clip.
+        folded: Runs whose students were asked in other classes, and how their replies were folded into these.
         num_shared_clips: Clips that all finished runs answered; 0 if there are none, then each row stands on its own.
         left_out: Reason to number of clips that some but not all runs answered.
         verdict: On the published order; None without a published table or one whose order means nothing.
@@ -67,6 +68,7 @@ class AblationSummary:
     comparisons: tuple[RowComparison, ...]
     values: Mapping[str, ClipValues]
     labels: LabelSet | None
+    folded: tuple[str, ...]
     num_shared_clips: int
     left_out: dict[str, int]
     verdict: Verdict | None
@@ -122,6 +124,7 @@ def summarise(
         comparisons=_compare(judged, values),
         values=values,
         labels=labels,
+        folded=tuple(f"{run.run.path.name}: {run.labels.remark}" for run in read if run.labels.folds),
         num_shared_clips=len(shared),
         left_out=_left_out(read, shared) if shared else {},
         verdict=judge(table, rows, values, labels, split) if table else None,

@@ -84,6 +84,7 @@ def remarks(summary: AblationSummary) -> list[str]:
     lines.append(_basis(summary))
     for reason, count in summary.left_out.items():
         lines.append(f"Left out of the comparison: {counted(count, 'clip')} ({reason}).")
+    lines += summary.folded
     if summary.num_failed:
         lines.append(f"{summary.num_failed} of {summary.num_runs} jobs failed:")
         lines += [f"- {row.name}: {error}" for row in summary.rows for error in row.errors]

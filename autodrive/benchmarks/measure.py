@@ -62,7 +62,12 @@ def peak_memory_mb(build: Callable[..., Step], *arguments: Any, device: torch.de
     Returns:
         Megabytes, or None where the system does not tell.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    # A fork server imports the libraries once and then forks a fresh process for every measurement.
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if forks else "spawn")
+    if forks:
+        multiprocessing.set_forkserver_preload([build.__module__])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_peak_in_this_process, build, arguments, device).result()
 
 

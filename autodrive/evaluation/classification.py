@@ -67,13 +67,13 @@ def average_precision(relevant_N: NDArray[np.bool_], score_N: Floats, weight_N: 
         Shape (...); nan where no positive carries weight.
     """
     weights = np.ones(len(score_N)) if weight_N is None else weight_N
-    order = np.argsort(-score_N, kind="stable")
+    order = np.argsort(-score_N)
     weights = weights[..., order]
     last_of_tie = np.append(np.diff(score_N[order]) != 0, True)
     retrieved = np.cumsum(weights, axis=-1)[..., last_of_tie]
     hits = np.cumsum(weights * relevant_N[order], axis=-1)[..., last_of_tie]
-    gained = np.diff(hits, axis=-1, prepend=0.0)
-    precision = np.divide(hits, retrieved, out=np.zeros(hits.shape), where=retrieved > 0)
+    gained = np.diff(hits, prepend=0.0)
+    precision = hits / np.where(retrieved > 0, retrieved, 1.0)
     return _ratio((precision * gained).sum(axis=-1), hits[..., -1])
 
 
@@ -90,10 +90,10 @@ def option_probabilities(
     if set(options) != set(names):
         return None
     classes, logits = np.array([(names.index(o), p) for o, p in zip(options, log_probs, strict=True)]).T
-    by_class = np.argsort(classes, kind="stable")  # whatever the order shown, sums are rounded alike
+    by_class = np.argsort(classes)  # whatever the order shown, sums are rounded alike
     exponentials = np.exp(logits[by_class] - logits.max())
     probabilities = exponentials / exponentials.sum()
-    return np.bincount(classes[by_class].astype(np.int64), probabilities, len(names)).astype(np.float64)
+    return np.bincount(classes[by_class].astype(np.int64), probabilities).astype(np.float64)
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:

@@ -11,7 +11,7 @@ from rich.progress import track
 from autodrive.annotation.rules import ClassQuestion
 from autodrive.errors import InputError
 from autodrive.evaluation.timeline import Timeline, mean_probabilities
-from autodrive.mixture.datamodule import AskedClip, Batching, BranchWriter, ClipReader, question_loader
+from autodrive.mixture.clip_batches import AskedClip, Batching, BranchWriter, ClipReader, question_loader
 from autodrive.schema import ROAD, Clip
 from autodrive.students.student import Student
 from autodrive.video.chunker import sliding_windows

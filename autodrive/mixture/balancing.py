@@ -68,6 +68,8 @@ class Balance:
             return {name: count * self.factors[name] for name, count in unique.items()}
         if self.target_counts is not None:
             self._check_names("target_counts", self.target_counts, by_class)
+            # The class that is fullest against its share keeps every clip once; the others are brought up to it, so
+            # that no clip is lost (thinning is what `natural_ratio` is for).
             unit = max(unique[name] / self.target_counts[name] for name in unique)
             return {name: round(unit * self.target_counts[name]) for name in unique}
         if self.equal:
@@ -84,11 +86,14 @@ class Balance:
 def _thin(
     by_class: Mapping[str, np.ndarray], ratio: Mapping[str, float], random: np.random.Generator
 ) -> dict[str, np.ndarray]:
+    # The scarcest class against its share sets the scale; every class keeps at least one clip, or it could not be
+    # taught.
     unit = min(len(indices) / ratio[name] for name, indices in by_class.items())
     kept = {name: max(1, round(unit * ratio[name])) for name in by_class}
     return {name: np.sort(random.permutation(indices)[: kept[name]]) for name, indices in by_class.items()}
 
 
 def _repeat(indices: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    # No clip is visited more than once oftener than another of its class.
     whole, remainder = divmod(count, len(indices))
     return np.concatenate([np.tile(indices, whole), random.permutation(indices)[:remainder]])

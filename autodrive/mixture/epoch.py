@@ -65,6 +65,8 @@ class EpochPlan:
     @cached_property
     def visits(self) -> tuple[int, ...]:
         """Indices of the clips that an epoch visits, with repetition: balanced ones first, then what parts need."""
+        # Seeded shuffles act on places, so the order of `balanced` is kept and what parts need comes behind it: a
+        # source that is added leaves the balanced visits where they were.
         left = Counter({index: self._num_visits(index) for index in range(len(self.clips))})
         visits = []
         for index in self.balanced.visits:
@@ -82,14 +84,17 @@ class EpochPlan:
         """What one visit teaches, source after source.
 
         Args:
-            clip_index: The visited clip.
+            clip_index: Index of the visited clip among `clips`.
             ordinal: How many visits of this clip the stream holds before this one.
         """
+        # A clip is visited equally often in every epoch, so the count of its visits alone says which epoch this is and
+        # which of its visits: no state has to survive between steps, or in a checkpoint.
         epoch, place = divmod(ordinal, self.visits_of_clip[clip_index])
         taught: list[Taught] = []
         for source, annotations in self.clips[clip_index].by_source.items():
             part = self._part(source)
             deal = self._dealt_once if part.per_visit is None else self._dealt_per_visit
+            # Sorted, because the draw decides what is taught together and not which comes first in the row.
             chosen = sorted(deal(clip_index, source, epoch, place))
             taught += [Taught(annotations[index], part.weight) for index in chosen]
         return taught
@@ -132,6 +137,8 @@ class EpochPlan:
             return []
         count = len(clip.by_source[source])
         hand = min(self._part(source).per_visit or count, count)
+        # Shuffles run on over epochs. With a new one each epoch, a clip that is visited once would be taught some of
+        # its annotations again before others had their turn.
         shuffle, turn = divmod(epoch * filled + place, count // hand)
         order = generator_for(self.seed, source, clip.clip.id, shuffle).permutation(count)
         return order[turn * hand : (turn + 1) * hand].tolist()

@@ -87,7 +87,7 @@ class Visit:
     """One clip to be read at one place of the training stream, and what it teaches.
 
     Attributes:
-        clip: Which clip.
+        clip: The clip to read.
         taught: Its annotations, with their shares of the loss.
         position: Place in the stream, counted from the start of training.
         phase: Shift of the sampling grid as a fraction of the frame interval, in [0, 1).

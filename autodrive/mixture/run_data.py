@@ -6,7 +6,7 @@ from typing import Any
 
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.labels import LabelSet
-from autodrive.mixture.datamodule import BranchWriter
+from autodrive.mixture.clip_batches import BranchWriter
 from autodrive.mixture.epoch import EpochPlan
 from autodrive.mixture.mixture import Mixture
 from autodrive.mixture.selection import Selection
@@ -19,10 +19,10 @@ class RunData:
     """The clips of a run, with what is taught and asked about them.
 
     Attributes:
-        labels: The run's classes.
+        labels: The run's classes; every clip's class and every class question is in these.
         writer: Renders prompts and targets.
         selection: Which clips are used, and which are not.
-        mixture: The training recipe.
+        mixture: The training recipe: visits, weights and modes of what is taught.
         plan: What an epoch of training visits and teaches; None where nothing is trained.
         annotations_set_aside: Annotations that no use is made of, with the reason.
     """

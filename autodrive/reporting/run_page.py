@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodrive.counted import counted
+from autodrive.errors import InputError
 from autodrive.evaluation.by_video import confusion_by_video
 from autodrive.labels import LabelSet
 from autodrive.reporting import figures, pages
@@ -77,17 +78,24 @@ def choose_cases(wrong: Sequence[Prediction], limit: int) -> list[Prediction]:
 
 
 def loss_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Loss columns of a CSV log as (steps, losses); empty if there is no log."""
+    """Loss columns of a CSV log as (steps, losses); empty if there is no log.
+
+    Raises:
+        InputError: The file is no such log.
+    """
     if not path.is_file():
         return {}
     curves: dict[str, tuple[list[float], list[float]]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            for column, cell in row.items():
-                if column and "loss" in column and cell and row.get("step"):
-                    steps, losses = curves.setdefault(column, ([], []))
-                    steps.append(float(row["step"]))
-                    losses.append(float(cell))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                for column, cell in row.items():
+                    if column and "loss" in column and cell and row.get("step"):
+                        steps, losses = curves.setdefault(column, ([], []))
+                        steps.append(float(row["step"]))
+                        losses.append(float(cell))
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path}: no log of losses ({error}); remove it, or run again") from None
     return curves
 
 

@@ -76,7 +76,9 @@ def evaluated_config(config: DictConfig, command_line: CommandLine) -> DictConfi
             raise InputError(f"student_from={run}: only train.py starts from it; evaluate its student with ckpt={run}")
         return config
     keys = command_line.overridden_keys()
-    merged = run_config(Path(config.ckpt), typed=keys, unused=TRAINING_ONLY)
+    # The run's labels are checked whether or not others are typed: they stay in use, as what the student was taught.
+    typed = [key for key in keys if key.split(".")[0] != "labels"]
+    merged = run_config(Path(config.ckpt), typed=typed, unused=TRAINING_ONLY)
     taught = OmegaConf.to_container(merged.labels)
     settled = [key for key in keys if key.split(".")[0] in SETTLED_BY_CKPT]
     if settled:

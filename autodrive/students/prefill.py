@@ -26,7 +26,7 @@ class Generated(NamedTuple):
     """An answer in tokens, without the token that ends it.
 
     Attributes:
-        ids: The tokens.
+        ids: The answer's tokens; empty where its limit is 0 or the model ended it at once.
         finished: Whether the model ended the answer itself; if not, it was cut at the limit.
     """
 
@@ -48,7 +48,7 @@ class PrefilledRow:
     Shape letters: T trees, K most tokens of a tree, Q most new tokens of a tree.
 
     Attributes:
-        row: What was read.
+        row: The row that was read, with the places of its trees and branches.
         log_probs: (spans, vocabulary) float32, of the first token of every branch's answer.
     """
 
@@ -85,6 +85,8 @@ class PrefilledRow:
             return [() for _ in self.row.spans]
         device = self.log_probs.device
         firsts = torch.tensor([(number, option[0]) for number, option in flat], device=device)
+        # The first token of every option is predicted by its prompt's end, which reading the row has scored already;
+        # only options of several tokens cost another pass.
         totals = self.log_probs[firsts[:, 0], firsts[:, 1]]
         totals = totals + self._rest_of_options(flat)
         values = iter(totals.tolist())
@@ -112,6 +114,8 @@ class PrefilledRow:
             # A span that has ended goes on with the others, so that a step is one call; nobody reads what it says.
             positions = positions + 1
             width = self._slots.shape[1]
+            # The new tokens stand side by side behind the cache, one a branch. Each sees what its branch saw so far and
+            # itself: a block of ones here would let the branches of a tree read each other's answers.
             own = torch.eye(width, dtype=torch.bool, device=visible.device).expand(len(self._slots), -1, -1)
             visible = torch.cat([visible, own], dim=-1)
             places = (self._tree_of_span, self._slot_of_span)
@@ -128,6 +132,8 @@ class PrefilledRow:
         long = [(place, number, option) for place, (number, option) in enumerate(flat) if len(option) > 1]
         if not long:
             return total
+        # The last token of an option predicts nothing that is scored, so it is not read: an option of n tokens takes
+        # n - 1 slots of its tree.
         used = [0] * len(self.row.trees)
         queries: list[tuple[int, int]] = []  # tree and slot of every token that predicts another
         predicted: list[tuple[int, int]] = []  # place of its option, and that other token
@@ -160,6 +166,7 @@ class PrefilledRow:
         ids = torch.zeros((num_trees, width), dtype=torch.long, device=device)
         positions = torch.zeros((num_trees, width), dtype=self._end_positions.dtype, device=device)
         visible = torch.zeros((num_trees, width, length + width), dtype=torch.bool, device=device)
+        # Slots that no option fills see themselves alone: a softmax over nothing would be nan.
         visible[:, :, length:] = torch.eye(width, dtype=torch.bool, device=device)
         for (number, tokens), (tree, start) in zip(options, starts, strict=True):
             own = slice(start, start + len(tokens))
@@ -168,6 +175,7 @@ class PrefilledRow:
             positions[tree, own] = self._end_positions[number] + steps.to(positions)
             visible[tree, own, :length] = self._visible[tree, self._slot_of_span[number]]
             visible[tree, own, length + own.start : length + own.stop] = (steps[:, None] >= steps[None]).bool()
+        # Scoring must not move what generation goes on from: both start from the cache as the row left it.
         layers = self._snapshot()
         logits = self._student(ReadOn(ids, positions, visible, places, self._cache))
         self._restore(layers)

@@ -26,7 +26,7 @@ def reference_times(num_patches: int, fps: float, tokens_per_second: float, temp
         temporal_patch_size: Frames in a temporal patch.
 
     Returns:
-        (num_patches,) int64.
+        (num_patches,) int64, ascending from 0; several patches share an id where the rate is above the id rate.
     """
     steps = torch.arange(num_patches, dtype=torch.float64)
     # One float64 factor keeps products that are whole on paper (5 x 2/25 x 15) from being floored to one less, as

@@ -20,8 +20,6 @@ class PretrainedQwen2_5_VL:  # noqa: N801
     """Recipe of a released student (`conf/student/qwen2_5_vl_7b.yaml` and its like).
 
     Attributes:
-        full_size: See `StudentSpec`.
-        frames_per_group: See `StudentSpec`.
         name: Name of the student, kept in records.
         checkpoint: Repository on the Hugging Face hub, or a local folder in the same layout.
         dtype: Type of the weights in memory.

@@ -27,13 +27,13 @@ class QwenStudent(Student):
     processor: QwenProcessor
 
     def __init__(self, name: str, model: Qwen2_5_VLForConditionalGeneration, processor: QwenProcessor) -> None:
-        """Wrap a model."""
+        """Wrap a model, whose vision tower then computes the same faster."""
         super().__init__(name, model, processor)
         use_fast_vision(model, processor.vision.image_mean, processor.vision.image_std)
 
     @property
     def text_model(self) -> PreTrainedModel:
-        """The language model."""
+        """The language model without its head; its embedding is in it."""
         return cast(PreTrainedModel, self.model.model.language_model)
 
     @property

@@ -35,10 +35,9 @@ class TinyQwen2_5_VL:  # noqa: N801
     """Recipe of the tiny student (`conf/student/tiny_qwen2_5_vl.yaml`).
 
     Attributes:
-        full_size: See `StudentSpec`.
-        frames_per_group: See `StudentSpec`.
         name: Name of the student, kept in records.
-        vocab_size: Most tokenizer entries.
+        vocab_size: Most entries of the byte-level tokenizer that is trained on the run's texts; all bytes and Qwen's
+            special tokens are among them.
         tokens_per_second: Temporal position ids per second; 15 gives every temporal patch its own id up to 30 fps.
         position_mode: How video frames get their temporal ids, see `qwen_positions`.
         vision_layers: Number of vision blocks.

@@ -121,12 +121,12 @@ class ChunkedVisionAttention(nn.Module):
         """Attend within chunks.
 
         Args:
-            hidden_states: (P, width).
+            hidden_states: (P, width) features of the patches, chunk after chunk.
             cu_seqlens: (chunks + 1,) cumulative chunk lengths.
             position_embeddings: Cosines and sines, each (P, head size), both halves alike.
 
         Returns:
-            (P, width).
+            (P, width) features in the same order.
         """
         packed = self.qkv(hidden_states).unflatten(1, (3, self.num_heads, -1))
         half = packed.shape[-1] // 2

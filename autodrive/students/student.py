@@ -39,7 +39,7 @@ class Student(nn.Module, ABC):
         family: Key of the class in `FAMILIES`.
         name: Name of the recipe, kept in records.
         model: The weights in the layout of the family's checkpoints; adapters are injected into it in place.
-        processor: Makes its batches.
+        processor: Turns clips into its tokens and pixels, and its tokens into text; holds no weights.
     """
 
     family: ClassVar[str]
@@ -165,7 +165,7 @@ def load_student(folder: Path, dtype: torch.dtype = torch.float32) -> Student:
     """Read what `Student.save` wrote, of whatever family.
 
     Args:
-        folder: The student's folder.
+        folder: A folder that `Student.save` wrote: `checkpoints/student` of a run.
         dtype: Type of the base weights in memory; an adapter keeps its own.
 
     Raises:
@@ -200,9 +200,10 @@ class StudentSpec(Protocol):
     """What `conf/student/*.yaml` instantiates: a recipe that builds a student once the run's settings are known.
 
     Attributes:
-        name: Kept in records.
+        name: Name of the recipe, kept in predictions and tables.
         full_size: Whether it is too large for the values of `scale=tiny`, where it is refused.
-        frames_per_group: See `Processor.frames_per_group`.
+        frames_per_group: Frames that share one group of visual tokens; known before the student is built, because a
+            resolution is solved from it.
     """
 
     name: str
@@ -210,7 +211,7 @@ class StudentSpec(Protocol):
     frames_per_group: ClassVar[int]
 
     def build(self, texts: Iterable[str], resolution: Resolution, seed: int) -> Student:
-        """Build the student.
+        """Make or read the weights and the tokenizer.
 
         Args:
             texts: Everything the student will read or write; a student from scratch trains its tokenizer on them.

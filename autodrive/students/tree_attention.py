@@ -53,6 +53,8 @@ def clip_tree_attention(
     groups = query.shape[1] // key.shape[1]
     how: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
     outputs = []
+    # Two calls a tree rather than one masked call a row: the kernels skip nothing under a mask, so that trees of one
+    # row would pay for each other, and the square mask of 8,000 tokens would be 128 MB in bfloat16.
     for tree, bias in zip(tree_layout.trees, tree_layout.biases(query.dtype), strict=True):
         # The prefix is most of a tree's tokens, and needs no mask: causal is all there is to it.
         q, k, v = (tensor[:, :, tree.start : tree.prefix_end] for tensor in (query, key, value))

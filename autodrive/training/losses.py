@@ -10,7 +10,7 @@ def weighted_cross_entropy(logits_SV: Tensor, target_ids: Tensor, target_weights
 
     Args:
         logits_SV: (S, vocabulary) logits at the supervised positions only.
-        target_ids: (S,) next tokens.
+        target_ids: (S,) ids of the tokens that should follow.
         target_weights: (S,) what each token's loss is multiplied by, normaliser included: see `pack_trees`.
 
     Returns:

@@ -94,6 +94,8 @@ class SupervisedFineTuning(L.LightningModule):
     def configure_optimizers(self):
         """The optimiser and its schedule; vectors (norms, biases) and embeddings are not decayed."""
         trained = [(name, p) for name, p in self.student.named_parameters() if p.requires_grad]
+        # Decay pulls towards 0. A norm's scale belongs near 1, and rare tokens' embeddings would fade between their
+        # uses.
         decayed = [p for name, p in trained if p.ndim >= 2 and "embed_tokens" not in name]
         rest = [p for name, p in trained if p.ndim < 2 or "embed_tokens" in name]
         optimizer = self.make_optimizer([{"params": decayed}, {"params": rest, "weight_decay": 0.0}])

@@ -95,7 +95,7 @@ class BranchSpan:
 
     @property
     def target_start(self) -> int:
-        """Where the last prompt ends and the answer begins."""
+        """Where the last prompt ends and the answer begins; the token before it predicts the answer's first."""
         return self.targets[-1][0]
 
     @property
@@ -119,7 +119,7 @@ class TreeRow:
     """A packed row: whole clip trees one after the other, without padding, ready for a student.
 
     Attributes:
-        input_ids: (N,) tokens.
+        input_ids: (N,) token ids of all trees, each with its prefix before its branches.
         position_ids: (A, N) position ids.
         visual: Pixels of all trees, in row order.
         source_positions: (S,) the places whose next token is supervised.
@@ -145,6 +145,7 @@ class TreeRow:
 
     def to(self, device: torch.device | str) -> "TreeRow":
         """The same row with its tensors on `device`."""
+        # By type, so that a family's visual input moves with the row whatever it holds.
         moved = {
             name: value.to(device) for name, value in vars(self).items() if isinstance(value, (Tensor, VisualInput))
         }

@@ -14,8 +14,9 @@ class TreeLayout:
     """Where the trees of a row lie, and who sees whom among their branches.
 
     Attributes:
-        trees: The row's trees.
-        visible: Per tree (branch tokens, tree tokens) bool, True where the branch token may attend.
+        trees: Where each tree of the row begins and ends, in row order.
+        visible: For each tree (branch tokens, tree tokens) bool, True where the branch token may attend. Prefix tokens
+            have no rows: they are most of a tree, and causal attention is all there is to them.
     """
 
     trees: tuple[TreeSpan, ...]

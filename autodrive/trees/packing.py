@@ -52,6 +52,8 @@ def pack_trees(
         normaliser = sum(branch.weight * count for branch, count in zip(branches, counts, strict=True))
     scale = 1 / normaliser if normaliser else 0.0  # a batch of questions supervises nothing
 
+    # First fit, longest first, takes at most 11/9 of the fewest possible rows, and the same trees always give the same
+    # rows, which a resumed run depends on.
     parts = [part for tree in trees for part in _split(tree, tokens_per_row)]
     rows: list[list[int]] = []
     room: list[int] = []
@@ -117,6 +119,8 @@ def _row(trees: Sequence[ClipTree], scale: float, loss_mean: LossMean) -> TreeRo
             # Every branch restarts at the same id, on all axes alike, as if it alone followed the prefix.
             steps = torch.arange(len(ids) - branch_start).to(tree.prefix_positions) + tree.branch_start
             positions.append(steps.expand(len(tree.prefix_positions), -1))
+            # The mean over a branch's targets is folded into the weight of each, so that the loss of a step is one
+            # plain sum over tokens, whichever rows they lie in.
             num_targets = len(branch.target_ids)
             share = 1 if loss_mean == "tokens" else max(1, num_targets)
             weights += [branch.weight * scale / share] * num_targets

@@ -76,9 +76,9 @@ class ClipSample:
 
     Attributes:
         clip_id: Names the clip; the record itself, which holds the truth, stays behind.
-        system: System prompt.
+        system: System prompt, the same for every clip of a run.
         prefix: What all branches share, in the order in which it is read.
-        branches: The annotations.
+        branches: The annotations, each a conversation of its own behind the prefix.
     """
 
     clip_id: str

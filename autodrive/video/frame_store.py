@@ -50,7 +50,7 @@ class EntryStore:
         """
         with self.room():
             lock = self._stripe(key)
-            lock.acquire()
+            lock.acquire()  # before the leftovers are removed: until then they may be another process's work
         building = self.folder / "building" / key
         try:
             shutil.rmtree(building, ignore_errors=True)
@@ -69,6 +69,7 @@ class EntryStore:
             InputError: The cache cannot be written to.
         """
         entry = self.entry(key)
+        # A rename is all or nothing, and it is the last step: a reader, who takes no lock, finds a whole entry or none.
         with self.room():
             if entry.exists():  # what an interrupted eviction left
                 self.discard(key)
@@ -124,6 +125,8 @@ class EntryStore:
         total += sum(_use_and_size(building)[1] for building in self.folder.glob("building/*"))
         if total <= self.max_bytes:  # the running total was too high
             return total
+        # Readers hold no locks, so an entry may go while it is read: they check what they read and ask the decoder
+        # then.
         for _, num_bytes, entry in entries:
             if total <= KEPT_SHARE * self.max_bytes:
                 break

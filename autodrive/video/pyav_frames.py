@@ -44,6 +44,7 @@ def read_window(
     Raises:
         UnusableVideo: The window is damaged or ends after the file.
     """
+    # Times count from the file's first frame, whose timestamp need not be 0: it is read even where we seek past it.
     timed = _timed_frames(container, stream)
     if requested_s[0] > SEEK_MARGIN_S:
         timed = _after_seek(container, stream, timed, float(requested_s[0]))
@@ -140,6 +141,8 @@ def _after_seek(
         return iter(())
     base = first[1].pts
     landed = None
+    # Some containers seek to the keyframe after the target. Frames before it would be missing without a sign, so where
+    # the first frame comes too late, everything is decoded from the start.
     for target_s in (start_s, 0.0):
         seek_before(container, stream, base, target_s)
         timed = _timed_frames(container, stream, base)
@@ -171,6 +174,7 @@ def _frames_on_screen(
     for time_s, frame in timed:
         if on_screen is not None:
             interval_s = time_s - on_screen[0]
+            # A frame is on screen until the next one comes: this one's time settles every request before it.
             reached = bisect_left(limits_s, time_s, served)
             if reached > served:
                 yield *on_screen, reached - served

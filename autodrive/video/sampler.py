@@ -12,7 +12,7 @@ def choose_frames(pts_s: NDArray[np.float64], requested_s: NDArray[np.float64]) 
 
     Args:
         pts_s: (N,) ascending presentation times of the file's frames, seconds from its first frame.
-        requested_s: (T,) seconds.
+        requested_s: (T,) ascending times that are asked for, seconds from the first frame.
 
     Returns:
         (T,) indices into `pts_s`.

@@ -27,8 +27,8 @@ class Body:
     """Faces of one road user in its own frame (x forward, y left, z up from the ground), in drawing order.
 
     Attributes:
-        corners_m: Shape (F, 4, 3).
-        colour: Shape (F, 3).
+        corners_m: X, y, z of the four corners of each face, shape (F, 4, 3).
+        colour: RGB of each face in full light, 0 to 255, shape (F, 3).
         normal: Outward direction, shape (F, 3); zero for a face that is always drawn.
         kind: SURFACE, TAIL_LIGHT, HEAD_LIGHT or SHADOW, shape (F,).
         stride: +1 or -1 for a leg that swings, else 0, shape (F,).

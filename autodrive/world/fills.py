@@ -50,7 +50,7 @@ class Debris:
         origin_m: Where the contact happened: x, y, z.
         velocity_mps: Velocity of each splinter, shape (N, 3).
         size_m: Half a splinter's width, shape (N,).
-        colour: Shape (N, 3).
+        colour: RGB of each splinter in full light, 0 to 255, shape (N, 3).
     """
 
     since_s: np.ndarray

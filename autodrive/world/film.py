@@ -37,7 +37,7 @@ def film_scene(settings: WorldSettings, split: Split, index: int, folder: Path) 
     potholes and kerbs.
 
     Args:
-        settings: The world's settings.
+        settings: What decides the pictures; the same settings, split and index give the same bytes.
         split: Split of the scene; the scenes of different splits are drawn independently.
         index: Scene number within the split.
         folder: Folder that holds `videos/`, `sensors/` and `truth/`.

@@ -76,7 +76,7 @@ def play(
     """Turn one candidate (trailing axis of length one) into poses over the window.
 
     Args:
-        scene: The shared scene.
+        scene: The scene that the three sibling videos share.
         ego: The ego vehicle's trajectory without contact forces.
         other: Motion of the other road user.
         contact_step: Index of first contact, or None.

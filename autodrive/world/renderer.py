@@ -35,7 +35,7 @@ def render(
     Args:
         look: The scene without what moves.
         camera: Poses of the camera, which also give the number of frames and their size.
-        actors: Everything that moves.
+        actors: The other road users, with their poses in every frame.
         rain: Whether rain is drawn.
         look_seed: Seed of the rain's streaks.
         debris: What flies about after a contact.

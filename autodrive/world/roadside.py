@@ -17,8 +17,8 @@ class Polygons:
 
     Attributes:
         corners_m: X, y, z, shape (P, 8, 3); unused corners repeat the last.
-        num_corners: Shape (P,).
-        colour: Shape (P, 3).
+        num_corners: How many of a polygon's eight corners are its own, shape (P,).
+        colour: RGB of each polygon in full light, 0 to 255, shape (P, 3).
         anchor_m: X and y of the object each belongs to, by which it is sorted, shape (P, 2).
         emission: 0 for a surface that reflects light, 1 for one that gives its own, shape (P,).
     """

@@ -173,7 +173,7 @@ def draw_other_motion(scene: Scene, time_s: np.ndarray, num: int, rng: np.random
     """Draw N behaviours of the other road user after the onset.
 
     Args:
-        scene: The shared scene.
+        scene: The scene that the three sibling videos share.
         time_s: Time grid from the onset, shape (K,).
         num: Number of candidates, N.
         rng: Source of all draws.

@@ -22,7 +22,7 @@ class WorldSettings:
         seed: Root of all randomness; scene i of a split depends on (seed, split, i) only.
         duration_s: Length of every video. A longer video of the same scene has the same event and more lead-in.
         event_anywhere: Place the event anywhere in the video instead of near its end (for long videos).
-        fps: Frames per second.
+        fps: Frames per second of the videos, which a student's rate cannot exceed.
         width: Pixels of the picture, an even number.
         height: Pixels of the picture, an even number.
         scenarios: Hazards to draw from, in equal shares.
