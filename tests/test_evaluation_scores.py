@@ -45,6 +45,17 @@ def test_what_has_nothing_to_find_or_to_judge_has_no_score():
     assert neither["macro_f1"] == pytest.approx(0.9)  # of the two classes that there are
 
 
+def test_every_resample_is_scored_by_itself():
+    first, second = [[8, 1, 0, 1], [2, 5, 3, 0], [0, 4, 6, 0]], [[1, 0, 0, 0], [2, 2, 0, 1], [0, 0, 3, 0]]
+    both = scores_of([first, second])
+    for name, values in both.items():
+        assert values.tolist() == [scores_of(first)[name], scores_of(second)[name]], name
+
+
+def test_what_is_no_class_is_unread():
+    assert classification.class_indices(["elsewhere", None, "normal", "collision"], NAMES).tolist() == [3, 3, 0, 2]
+
+
 def test_an_unreadable_reply_is_wrong_and_stays_in_n():
     true = classification.class_indices(["normal", "collision"], NAMES)
     predicted = classification.class_indices(["normal", None], NAMES)

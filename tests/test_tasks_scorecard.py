@@ -3,10 +3,12 @@
 import math
 import time
 
+import numpy as np
 import pytest
 from run_samples import NAMES, label_set, prediction, reader, task_book
 
 from autodrive.errors import InputError
+from autodrive.evaluation.by_video import confusion_by_video
 from autodrive.schema import Prediction
 from autodrive.tasks.scorecard import scorecard
 
@@ -113,6 +115,13 @@ def test_videos_that_are_much_alike_leave_little_doubt():
     assert metrics["test/closed_qa_accuracy"] == pytest.approx(72 / 198)
     bounds = [metrics[f"test/closed_qa_accuracy_ci_{side}"] for side in ("low", "high")]
     assert bounds == pytest.approx([(66 + 2) / 198, (66 + 11) / 198], abs=0.006)  # 2 to 11 such scenes are drawn
+
+
+def test_counts_follow_the_videos_that_are_given():
+    replies = [prediction(0, "normal"), prediction(1, "collision"), prediction(3, None)]
+    counts = confusion_by_video(replies, label_set(), ["scene7", "scene1", "scene0"])
+    assert counts.shape == (3, 3, 4)
+    assert [list(zip(*np.nonzero(of_video), strict=True)) for of_video in counts] == [[], [(0, 3)], [(0, 0), (1, 2)]]
 
 
 def test_modes_are_never_averaged():

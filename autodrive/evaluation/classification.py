@@ -16,8 +16,8 @@ Floats = NDArray[np.float64]
 
 def class_indices(values: Sequence[str | None], names: Sequence[str]) -> NDArray[np.int64]:
     """Positions of class names; None and anything that is not a class become C, the column of the unread."""
-    index = {name: position for position, name in enumerate(names)}
-    return np.array([len(names) if value is None else index.get(value, len(names)) for value in values], dtype=np.int64)
+    index: dict[str | None, int] = {name: position for position, name in enumerate(names)}
+    return np.array([index.get(value, len(names)) for value in values], dtype=np.int64)
 
 
 def confusion_matrix(true_N: NDArray[np.int64], predicted_N: NDArray[np.int64], num_classes: int) -> Floats:
