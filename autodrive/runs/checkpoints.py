@@ -97,9 +97,6 @@ def checkpoint_to_continue(resume: str, inputs: RunInputs, weights: Mapping[str,
 
 def _checked(path: Path, resume: str, inputs: RunInputs, weights: Mapping[str, Tensor]) -> dict[str, Any]:
     state = read_checkpoint(path, mapped=True)
-    shapes = [{n: tuple(getattr(t, "shape", ())) for n, t in named.items()} for named in (state["state_dict"], weights)]
-    if shapes[0] != shapes[1]:
-        raise InputError(f"{path}: its weights do not fit the student of that run; restore the run's own checkpoint")
     earlier = state[INPUTS]
     if earlier.get("data_fingerprint") != inputs.data_fingerprint:
         raise InputError(f"resume={resume}: the clips, labels or splits have changed since that run; restore them")
@@ -109,6 +106,9 @@ def _checked(path: Path, resume: str, inputs: RunInputs, weights: Mapping[str, T
         )
     if earlier.get("config_hash") != inputs.config_hash:
         raise InputError(f"{path}: the checkpoint of another configuration; restore the run's own")
+    shapes = [{n: tuple(getattr(t, "shape", ())) for n, t in named.items()} for named in (state["state_dict"], weights)]
+    if shapes[0] != shapes[1]:
+        raise InputError(f"{path}: its weights do not fit the student of that run; restore the run's own checkpoint")
     return state
 
 
