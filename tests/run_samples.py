@@ -142,3 +142,8 @@ def addresses(page: str) -> list[str]:
     parser = _Addresses()
     parser.feed(page)
     return parser.found
+
+
+def schedule_with_a_bug(step: int, **settings: float) -> float:
+    """Works when it is tried out, and not in training."""
+    return 1.0 if step == 0 else settings["num_steps"] / 0

@@ -66,8 +66,8 @@ def test_the_median_is_of_every_step_in_turn():
     ("arguments", "message"),
     [
         (["name=trees"], "name=trees: choose one of tree, train, evaluate, decode, loader, patchify"),
-        (["name=tree", "dtype=float8"], "dtype=float8: choose float32 or bfloat16"),
-        (["name=tree", "repeats=0"], "repeats=0: must be at least 1"),
+        (["name=tree", "dtype=float8"], "dtype=float8: choose one of float32, bfloat16"),
+        (["name=tree", "repeats=0"], "repeats=0: must be greater than or equal to 1"),
         (["name=loader", "video=/nowhere.mp4"], "video=/nowhere.mp4: no such file"),
     ],
 )

@@ -41,6 +41,7 @@ def the_one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["annotations.mcq.task=quiz"], ["annotations.mcq.task=quiz: no such task", "mcq, closed_qa, caption"]),
         (["~annotations.mcq", "~annotations.closed_qa"], ["annotations: there is no source"]),
         (["optimizer.betas=[2,3]"], ["optimizer.betas=", "Invalid beta"]),
+        (["+trainer.gradient_clip_val=1"], ["trainer.gradient_clip_val=1: ", "give method.max_grad_norm"]),
         (["trainer.accelerator=gpu"], ["trainer: ", "gpu"]),
         (["dataset.num_trian_scenes=3"], ["dataset.num_trian_scenes", "check the spelling"]),
         (["+fsp=15"], ["+fsp", "check the spelling"]),

@@ -29,7 +29,6 @@ from frame_cache_reads import (
 from video_files import write_video
 
 from autodrive.errors import InputError
-from autodrive.video.frame_cache import DiskFrameCache
 from autodrive.video.frame_codec import JpegCodec, RawCodec
 
 
@@ -144,14 +143,6 @@ def test_a_wrong_running_total_is_counted_again(video, tmp_path, note):
     read(cache, video, content_hash="another")
     assert len(entries(cache)) == 2
     assert int(total.read_text()) == stored_bytes(cache)
-
-
-@pytest.mark.parametrize("max_gb", [0, -1])
-def test_a_bound_that_holds_nothing_is_refused(tmp_path, max_gb):
-    with pytest.raises(InputError, match=r"frame_cache\.max_gb"):
-        DiskFrameCache(tmp_path, RawCodec(), max_gb)
-    with pytest.raises(InputError, match="quality"):
-        JpegCodec(0)
 
 
 def test_a_full_disk_is_named_with_the_fix(video, tmp_path):

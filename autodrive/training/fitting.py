@@ -12,6 +12,8 @@ from autodrive.bounds import Count
 from autodrive.training.callbacks import TrainingCallbacks
 from autodrive.training.schedules import validation_interval
 
+DONE_BY_A_STEP = {"gradient_clip_val": "method.max_grad_norm", "accumulate_grad_batches": "batch_size, tokens_per_row"}
+
 
 def make_trainer(
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"],
@@ -32,7 +34,13 @@ def make_trainer(
         log_every_n_steps: Optimiser steps between logged losses.
         val_check_interval: Most optimiser steps between validations; checkpoints are written after them.
         settings: Further arguments of `lightning.Trainer`, `max_steps` among them.
+
+    Raises:
+        ValueError: An argument is among them that would be ignored, since a step does that itself.
     """
+    for name, own in DONE_BY_A_STEP.items():
+        if settings.get(name) is not None:
+            raise ValueError(f"{name} has no effect here; give {own}")
     return L.Trainer(
         accelerator=accelerator,
         devices=devices if isinstance(devices, int | str) else list(devices),
