@@ -71,7 +71,7 @@ def load_run_data(config: DictConfig, needed: Sequence[Split], asked: Sequence[S
     """Clips, classes, annotations and visits of a run.
 
     Args:
-        config: The run's configuration.
+        config: The composed configuration of a training or an evaluation.
         needed: Splits that must hold clips.
         asked: Splits that are annotated by `questions`; the others by `annotations`, to be taught.
 

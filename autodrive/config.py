@@ -57,7 +57,7 @@ def _paths(value: Any) -> Any:
 
 @dataclass
 class TrainConfig:
-    """Keys of training.
+    """Keys at the root of a training's configuration.
 
     Attributes:
         seed: Seed of everything random. Runs that differ in it only are replicates within a row of a table.
@@ -67,7 +67,7 @@ class TrainConfig:
         duration_s: Length of a window in seconds, when `dataset` is prepared.
         resolution: `AxB` visual tokens per temporal patch (at most A, at least B), or `auto`.
         tokens_per_clip: Budget of visual tokens that `resolution=auto` solves for.
-        lr: Peak learning rate.
+        lr: Learning rate at the peak of the schedule.
         batch_size: Clip visits per optimiser step, and clips per batch of an evaluation.
         tokens_per_row: Most tokens of a packed row; a step packs its clip visits into as few rows as fit them.
         num_steps: Optimiser steps of the whole training.
@@ -130,10 +130,10 @@ class EvalConfig(TrainConfig):
 
 @dataclass
 class PredictConfig:
-    """Keys of prediction.
+    """Keys of a prediction about one whole video.
 
     Attributes:
-        video: A video file.
+        video: The video file that the student watches.
         ckpt: The run folder whose student watches it.
         out: Folder for `timeline.json` and `timeline.png`.
         fps: Frames per second that the student sees; null: those it was trained on.
@@ -212,7 +212,7 @@ class BenchConfig:
 
 
 class EvaluationKeys(Record):
-    """The node `evaluation`.
+    """What the node `evaluation` holds.
 
     Attributes:
         modes: Inference modes in which every question is asked.
@@ -224,7 +224,7 @@ class EvaluationKeys(Record):
 
 
 class PathKeys(Record):
-    """The node `paths`.
+    """What the node `paths` holds.
 
     Attributes:
         data_dir: Folder of rendered and prepared data sets and of frames that are kept.

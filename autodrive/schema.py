@@ -284,7 +284,7 @@ class SetAside(Record):
 
 
 def read_jsonl(path: Path, record: type[RecordT]) -> list[RecordT]:
-    """Read a manifest.
+    """Read all records of a JSON Lines file.
 
     Raises:
         InputError: The file is missing or cannot be read as UTF-8 text, or a line is not a valid record (named by its

@@ -15,7 +15,7 @@ def text_lines(path: Path, fix: str) -> Iterator[tuple[int, str]]:
     """Yield the lines of a UTF-8 file with their numbers, from 1; a byte-order mark is left out.
 
     Args:
-        path: The file.
+        path: A text file that the user brought.
         fix: What to do about a file in another encoding, for the error.
 
     Raises:

@@ -91,7 +91,7 @@ class ClassQuestion:
         num_orders: Option orders in which a clip is asked; at most all there are.
         option_order: `per_clip` shuffles the options of every clip, so that no letter stands for a class; `per_run`
             draws one order for a whole run, for a student too small to look letters up.
-        question: The wording.
+        question: The question as it is put to the student, before its options.
     """
 
     task: str
@@ -136,7 +136,7 @@ class ClosedQuestions:
     Attributes:
         task: The task that renders and scores the questions.
         keys: Which of the catalogue's questions are asked.
-        catalogue: Questions by key.
+        catalogue: Every question there is, by the key that `keys` chooses it with.
     """
 
     task: str

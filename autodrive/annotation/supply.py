@@ -15,7 +15,7 @@ class AnnotatedClip:
     """A clip with its class in the run's label set and its annotations.
 
     Attributes:
-        clip: The clip.
+        clip: The window of video that is annotated.
         label: Its class; None where the source gives none, or one that the label set cannot express.
         by_source: Its annotations by the name of their source, in the order of the configuration.
     """
@@ -68,8 +68,8 @@ def supply(
         sources: The sources by name.
         clips: The clips to annotate.
         known: Ids of all clips of the manifest.
-        book: The tasks.
-        labels: The run's classes.
+        book: The tasks that exist; an annotation of any other is set aside.
+        labels: The run's classes; sources ask about them, and clips are labelled by them.
         seed: Seed of the run.
 
     Raises:

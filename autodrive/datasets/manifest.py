@@ -16,7 +16,7 @@ FileT = TypeVar("FileT", bound=DataFile)
 
 
 def load_clips(path: Path) -> list[Clip]:
-    """Read a `clips.jsonl`.
+    """Read a `clips.jsonl` and check that every file it names is there.
 
     Args:
         path: The manifest; relative paths in it start at its folder.

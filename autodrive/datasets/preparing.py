@@ -67,7 +67,7 @@ class PrepareReport:
         examples: Names of the first few of those, by reason.
         labels: Number of videos by the label that their source gives, used or not.
         num_windows: Windows of all usable videos = `num_clips` + the sum of `windows_not_used`.
-        num_clips: Number of clips.
+        num_clips: Number of clips in the manifest.
         windows_not_used: Number of windows of videos set aside after their scan, by reason.
         clips: Number of clips by split and label.
         videos: Number of source videos by split.
@@ -105,7 +105,7 @@ def prepare(
     Processes that prepare the same folder take turns; the second finds what the first has scanned and rendered.
 
     Args:
-        adapter: The source.
+        adapter: Finds the videos of the source and what is known of each.
         out: Folder for the manifest and its companions.
         settings: How the videos become clips.
         num_workers: Number of scanning threads; None: one per processor, at most 8.

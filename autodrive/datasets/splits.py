@@ -32,7 +32,7 @@ def assign_splits(videos: Sequence[SourceVideo], fractions: Mapping[str, float],
         seed: Seed of the hash that decides.
 
     Returns:
-        Split by `source_video_id`.
+        The split of each source video, by `source_video_id`.
 
     Raises:
         InputError: The fractions are wrong, or the source puts one source video into two splits.

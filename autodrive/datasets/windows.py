@@ -63,7 +63,7 @@ def cut_video(
         infos: What the pre-flight scan measured of each view's file.
         split: Split of its source video.
         place: Where the manifest will lie.
-        duration_s: Window length.
+        duration_s: Length of a window in seconds.
         stride_s: Distance between window starts.
     """
     video_s = infos[ROAD].duration_s

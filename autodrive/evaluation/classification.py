@@ -85,7 +85,7 @@ def option_probabilities(
     Args:
         options: The class that each option stands for; the probabilities of several options of one class are added.
         log_probs: Log-probability of each option.
-        names: The classes.
+        names: Class names, in the order of the result.
     """
     if set(options) != set(names):
         return None

@@ -55,7 +55,7 @@ def score_interval(estimate: float, resampled_B: Floats, num_videos: int) -> Int
     are widened if need be to hold the estimate itself (skewed scores can leave it).
 
     Args:
-        estimate: The score.
+        estimate: The score over all items, which the interval must hold.
         resampled_B: The score of each resample; nan where it does not exist.
         num_videos: Number of source videos that the score rests on.
     """

@@ -113,7 +113,7 @@ def beside_references(
         replies: Replies to the questions of these clips.
         clips: The clips with the annotations that were asked.
         book: Its tasks read the replies.
-        labels: The run's classes.
+        labels: The run's classes, in which replies are read.
         data_fingerprint: Copied into every prediction.
 
     Yields:

@@ -29,7 +29,7 @@ class Watcher:
     Attributes:
         student: The student, on the device it works on.
         reader: Reads windows the way it wants them.
-        writer: Renders the question.
+        writer: Renders the question as the student knows it from training.
         question: Asks for the class.
         batching: How windows become batches.
         num_orders: Option orders asked of every window and averaged, so that no letter is favoured.
@@ -107,7 +107,7 @@ def class_question(sources: Iterable[object], headline: str, run: Path) -> Class
     """The source among a run's questions that asks for the class.
 
     Raises:
-        InputError: There is none.
+        InputError: None of the sources asks for the class.
     """
     for source in sources:
         if isinstance(source, ClassQuestion) and source.task == headline:

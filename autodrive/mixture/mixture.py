@@ -47,7 +47,7 @@ class Mixture:
             sources: Names of the annotation sources.
 
         Raises:
-            InputError: There is not.
+            InputError: A part has no source of its name, or there is no source at all.
         """
         if not sources:
             raise InputError("annotations: there is no source, so nothing would be taught; leave annotations=rules in")

@@ -65,7 +65,7 @@ def select_clips(
         clips: The clips of a manifest.
         annotated: Clips with their annotations, by id; those that have a split.
         labels: The run's label set.
-        grid: Requested frame rate.
+        grid: Requested frame rate; clips of files that do not serve it are set aside.
         wanted: What the run needs.
 
     Raises:

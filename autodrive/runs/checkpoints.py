@@ -48,7 +48,7 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     """Read a checkpoint of a training; nothing in it is executed.
 
     Args:
-        path: The file.
+        path: A checkpoint that training wrote.
         mapped: Whether its tensors stay on the disk until they are used, for a look at what else is in it.
 
     Raises:

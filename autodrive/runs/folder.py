@@ -26,7 +26,7 @@ class RunFiles:
     """The files of a run folder; nowhere else are they named.
 
     Attributes:
-        folder: The run folder.
+        folder: The run folder, which need not exist yet.
         config: What the run computes with; Hydra's own files lie beside it.
         overrides: What the command line set, one `key=value` each.
         hydra: Hydra's settings, with the option taken of each group.
@@ -72,7 +72,7 @@ class RunFolder:
     """What a run left behind.
 
     Attributes:
-        path: The run folder.
+        path: Folder of the run.
         overrides: What the command line set for this job: key to value, in order.
         choices: The option taken of each configuration group.
         config: The configuration that the run computed with.

@@ -38,7 +38,7 @@ def check_foreign(
 
     Args:
         config: The configuration, as it was read.
-        path: Its file.
+        path: The file that it was read from, for the error.
         typed: Keys that the user gives on the command line, whose values are the user's own.
         unused: Keys at the root from which nothing is built here, so that they may name anything.
         fix: What the user can do, with the key in the place of `{key}`.

@@ -44,8 +44,8 @@ class Run:
         """Take possession of the folder, in which nothing has been written so far, for a run with these inputs.
 
         Args:
-            data_fingerprint: See `RunInputs`.
-            student_digest: See `RunInputs`.
+            data_fingerprint: Identifies the clips and what is asked about them; see `RunInputs`.
+            student_digest: Identifies the weights that were taken over, if any; see `RunInputs`.
 
         Returns:
             None for a run that has yet to be done; else the metrics that the folder holds, which are said to be there.

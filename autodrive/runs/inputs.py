@@ -57,7 +57,7 @@ def check_inputs(inputs: RunInputs, files: RunFiles) -> None:
     """Refuse a folder with a finished run that had other clips or began with another student.
 
     Raises:
-        RefusedFolderError: It has.
+        RefusedFolderError: The clips or the student are not those of the finished run.
     """
     earlier = read_json(files.provenance)
     for name, what in (

@@ -28,7 +28,7 @@ def run_job(task: Callable[[DictConfig, Path], Metrics], config: DictConfig, key
 
     Args:
         task: What is done; gets the configuration and the run folder.
-        config: The configuration.
+        config: The completed configuration of this job.
         keys: Dataclass that declares the keys at its root.
 
     Returns:

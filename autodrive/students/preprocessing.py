@@ -39,7 +39,7 @@ class Resolution:
 
     @classmethod
     def parse(cls, text: str) -> "Resolution":
-        """Read `AxB`.
+        """The resolution that a configuration writes as `AxB`.
 
         Raises:
             InputError: `text` is anything else.

@@ -19,11 +19,11 @@ class CaptionTask(Task):
     """No options; every reply is read as it is, so that none counts as a parse failure."""
 
     def options(self, question: Question, labels: LabelSet) -> ShownOptions:
-        """There are none."""
+        """Nothing: a caption is written freely, not chosen."""
         return ShownOptions()
 
     def read(self, reply: str, question: Question, mode: Mode, labels: LabelSet) -> ParsedReply:
-        """The reply, verbatim."""
+        """The whole reply as it is: whatever was written is the caption."""
         return ParsedReply(value=reply)
 
     def values(self, predictions: Sequence[Prediction], labels: LabelSet) -> dict[str, NDArray[np.float64]]:

@@ -61,7 +61,7 @@ class ParsedReply:
 def parse_reply(
     reply: str, mode: Mode, options: Sequence[str], option_texts: Sequence[str], lettered: bool = True
 ) -> ParsedReply:
-    """Read one reply.
+    """What one reply says, as a canonical value.
 
     Args:
         reply: The model's text, verbatim.

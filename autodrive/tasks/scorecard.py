@@ -30,7 +30,7 @@ def scorecard(
     Args:
         predictions: Predictions of one run in one mode.
         book: The tasks that score them.
-        labels: The run's classes.
+        labels: The run's classes, which references and replies name.
         prefix: First part of every key, such as `test` for direct and `test_reasoning` for reasoning replies.
         rng: Draws the resamples; a fixed seed if None, so that the same predictions always give the same numbers.
 

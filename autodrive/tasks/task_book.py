@@ -15,7 +15,7 @@ class TaskBook:
     """System prompt and tasks, built from `conf/prompts/*.yaml`.
 
     Attributes:
-        system: The system prompt.
+        system: The system prompt that every conversation begins with.
         tasks: The tasks by name.
         headline: Name of the task whose scores carry no task name, by which validation chooses a checkpoint and whose
             confusion matrix reports show.
@@ -36,7 +36,7 @@ class TaskBook:
         """The task of this name.
 
         Raises:
-            InputError: There is none.
+            InputError: The book holds no task of this name.
         """
         if name not in self.tasks:
             raise InputError(f"prompts.tasks: no task {name!r}; add it to conf/tasks and to the list in conf/prompts")

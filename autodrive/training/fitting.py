@@ -27,7 +27,7 @@ def make_trainer(
     """Lightning's trainer for an endless stream of visits, which the number of steps ends.
 
     Args:
-        accelerator: Kind of device.
+        accelerator: Kind of device, in Lightning's words.
         devices: How many of them, or which.
         num_nodes: Machines that train together.
         precision: Precision of the arithmetic, in Lightning's words.

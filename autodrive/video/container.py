@@ -130,7 +130,7 @@ def check_count(path: Path, decoder: str, count: int, expected: int) -> None:
     """Refuse a file in which a decoder sees another number of frames than its index lists.
 
     Raises:
-        UnusableVideo: The counts differ.
+        UnusableVideo: The decoder finds another number of frames than the container holds.
     """
     if count != expected:
         raise UnusableVideo(path, "truncated", f"{decoder} sees {count} frames, the file's index {expected}")

@@ -53,7 +53,7 @@ class Decoder(Protocol):
         """Decode the frames on screen at the requested times.
 
         Args:
-            path: The video file.
+            path: The video file to decode.
             requested_s: (T,) ascending seconds from the first frame of the file.
             size: Height and width in pixels of the returned frames.
 

@@ -39,7 +39,7 @@ class FrameCache(Protocol):
 
         Args:
             decoder: Decodes what is not stored.
-            path: The video file.
+            path: The video file whose frames are wanted.
             content_hash: Hash of the file's bytes.
             requested_s: (T,) ascending seconds from the first frame of the file.
             size: Height and width in pixels of the returned frames.

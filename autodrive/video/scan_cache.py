@@ -55,7 +55,7 @@ class ScanCache:
         """Scan files that are not in the cache yet.
 
         Args:
-            paths: Absolute paths.
+            paths: Absolute paths of the video files to scan.
             num_workers: Threads; decoding and hashing leave the interpreter free.
             advance: Called with the number of files finished since the last call.
 
