@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from autodrive.config import TrainConfig
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
-from autodrive.runs.foreign import check_foreign, without_resolvers
+from autodrive.runs.foreign import check_foreign, unbuilt_as_data, without_resolvers
 from autodrive.schema import Prediction, SetAside, read_jsonl
 from autodrive.whole_files import whole
 
@@ -168,13 +168,13 @@ class RunFolder:
         return read_json(self.files.provenance)
 
 
-def run_config(path: Path, typed: Collection[str] = (), unused: Collection[str] = ()) -> DictConfig:
+def run_config(path: Path, typed: Collection[str] = (), unbuilt: Collection[str] = ()) -> DictConfig:
     """The configuration a run folder was made with, to build a run's parts from.
 
     Args:
         path: The run folder.
         typed: Keys that the user gives on the command line.
-        unused: Keys at the root from which nothing will be built, see `check_foreign`.
+        unbuilt: Keys at the root from which nothing will be built, see `unbuilt_as_data`.
 
     Raises:
         InputError: The folder is not a run's, or its configuration names what a run folder may not.
@@ -188,7 +188,8 @@ def run_config(path: Path, typed: Collection[str] = (), unused: Collection[str] 
         raise InputError(
             f"{files.config}: no `{missing[0]}`; give a folder that this version's train.py or eval.py wrote"
         )
-    check_foreign(config, files.config, typed, unused)
+    config = unbuilt_as_data(config, unbuilt)
+    check_foreign(config, files.config, typed)
     return config
 
 
