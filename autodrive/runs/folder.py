@@ -9,10 +9,11 @@ from typing import Any
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from autodrive.config import TrainConfig
+from autodrive.config import NODES, EvalConfig, TrainConfig
+from autodrive.config_check import check_root
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.runs.foreign import check_foreign, unbuilt_as_data, without_resolvers
@@ -177,7 +178,8 @@ def run_config(path: Path, typed: Collection[str] = (), unbuilt: Collection[str]
         unbuilt: Keys at the root from which nothing will be built, see `unbuilt_as_data`.
 
     Raises:
-        InputError: The folder is not a run's, or its configuration names what a run folder may not.
+        InputError: The folder is not a run's, or its configuration names what a run folder may not or holds values that
+            no run can work with.
     """
     files = RunFiles(path)
     if not files.config.is_file():
@@ -190,6 +192,13 @@ def run_config(path: Path, typed: Collection[str] = (), unbuilt: Collection[str]
         )
     config = unbuilt_as_data(config, unbuilt)
     check_foreign(config, files.config, typed)
+    for key in (field.name for field in fields(TrainConfig) if field.type is Any and field.default == MISSING):
+        if not OmegaConf.is_dict(config[key]):
+            raise InputError(f"{files.config}: `{key}` should hold keys and values; restore it or rerun")
+    try:
+        check_root(config, EvalConfig, NODES)
+    except InputError as error:
+        raise InputError(f"{files.config}: {error}") from None
     return config
 
 
