@@ -38,13 +38,13 @@ def job(config: DictConfig) -> dict[str, Any]:
     from autodrive.runs.machine import quiet_libraries, share_cores
 
     video, out = Path(config.video), Path(config.out)
+    quiet_libraries()
+    share_cores(config.num_workers)
+    info = measured(video)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"out={out}: cannot be written ({error.strerror}); choose another folder") from None
-    quiet_libraries()
-    share_cores(config.num_workers)
-    info = measured(video)
     watcher = build_watcher(config)
     clips = window_clips(video, info, config.window_s, config.stride_s)
     timeline = watcher.watch(clips)
