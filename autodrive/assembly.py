@@ -266,7 +266,7 @@ def build_watcher(config: DictConfig) -> Watcher:
         InputError: The run holds no student, or its questions do not ask for the class.
     """
     ckpt = Path(config.ckpt)
-    run = run_config(ckpt, unused=TRAINING_ONLY)
+    run = run_config(ckpt, unbuilt=TRAINING_ONLY)
     run.fps = config.fps
     book: TaskBook = instantiate(run.prompts)
     question = class_question([instantiate(node) for node in run.questions.values()], book.headline, ckpt)

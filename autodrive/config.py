@@ -281,7 +281,9 @@ def config_hash(config: DictConfig) -> str:
 
 def computed_values(config: DictConfig) -> dict[str, Any]:
     """What a configuration computes with, as plain values: all of it but what only says where and how fast."""
-    content = OmegaConf.to_container(config, resolve=True)
+    placed = config.copy()
+    OmegaConf.update(placed, "paths.data_dir", "", force_add=True)  # others are made of it, such as the world's root
+    content = OmegaConf.to_container(placed, resolve=True)
     assert isinstance(content, dict)
     kept = {str(key): value for key, value in content.items() if key not in MACHINE_KEYS | {"frame_cache"}}
     if (codec := lossy_codec(config)) is not None:

@@ -110,7 +110,7 @@ def _told_to_the_user(verb: str) -> Iterator[None]:
 def _how_to_go_on(stop: KeyboardInterrupt, verb: str) -> str:
     settings = HydraConfig.get() if HydraConfig.initialized() else None
     if settings is not None and settings.mode == RunMode.MULTIRUN:
-        place = f"hydra.sweep.dir={settings.sweep.dir}"
+        place = quoted("hydra.sweep.dir", settings.sweep.dir)
         arguments = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.sweep.dir=")]
         return f"do the jobs that are missing with: {_shell(verb, [*arguments, place])}"
     if isinstance(stop, Interrupted):

@@ -21,7 +21,7 @@ from autodrive.runs.foreign import TRAINING_ONLY
 
 def with_run_values(config: DictConfig, command_line: CommandLine) -> DictConfig:
     """The run's frame rate and duration where the command line leaves them to it; InputError if `ckpt` is no run."""
-    run = run_config(Path(config.ckpt), unused=TRAINING_ONLY)
+    run = run_config(Path(config.ckpt), unbuilt=TRAINING_ONLY)
     for key, value in (("fps", run.fps), ("window_s", run.duration_s)):
         if config[key] is None:
             config[key] = value

@@ -2,10 +2,13 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from autodrive.config import TrainConfig
 from autodrive.datasets.manifest import load_clips
 from autodrive.errors import InputError
 from autodrive.reporting.run_page import loss_curves
@@ -87,3 +90,15 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(name: str, whole_run: Pat
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             path.write_bytes(original)
     assert all("\n" not in line for line in lines.values()), lines
+
+
+def test_damaged_values_of_a_run_s_configuration_are_refused_by_file_and_key(whole_run: Path, tmp_path: Path):
+    file = RunFiles(tmp_path).config
+    file.parent.mkdir()
+    for key in (field.name for field in fields(TrainConfig) if field.name != "logger"):  # which may be anything
+        for value in (-1, [1]):
+            config = OmegaConf.load(RunFiles(whole_run).config)
+            OmegaConf.update(config, key, value, merge=False)
+            OmegaConf.save(config, file)
+            with pytest.raises(InputError, match=rf"config\.yaml: .*{key}"):
+                run_config(tmp_path)

@@ -215,11 +215,12 @@ def test_ctrl_c_says_how_to_go_on(world_dir: Path, smoke_run: Path, tmp_path: Pa
 def test_ctrl_c_in_a_sweep_names_the_sweep_s_folder(
     world_dir: Path, smoke_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
+    folder = tmp_path / "a sweep"
     endless = tiny(world_dir, num_steps=10_000, **SHORT)
-    with ctrl_c_once(tmp_path, "*/checkpoints/last.ckpt"):
-        assert run("train", "-m", "seed=0,1", *endless, f"hydra.sweep.dir={tmp_path}") == 130
+    with ctrl_c_once(folder, "*/checkpoints/last.ckpt"):
+        assert run("train", "-m", "seed=0,1", *endless, f'hydra.sweep.dir="{folder}"') == 130
     *_, first, second = capsys.readouterr().err.splitlines()
     assert first == "stopped by Ctrl-C"
     assert second.startswith("do the jobs that are missing with: python train.py -m seed=0,1 experiment=smoke")
-    assert second.endswith(f"hydra.sweep.dir={tmp_path}")
-    assert not list(tmp_path.glob("*/error.json"))
+    assert second.endswith(f" 'hydra.sweep.dir=\"{folder}\"'")
+    assert not list(folder.glob("*/error.json"))

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from run_samples import reader, write_run
+from run_samples import prompts_config, reader, write_run
 from running import composed, run
 
+from autodrive.ablation.answers import RunAnswers
 from autodrive.errors import InputError
 from autodrive.runs.folder import find_runs, read_run, run_config
 from autodrive.runs.foreign import TRAINING_ONLY, check_foreign, known_targets
@@ -109,6 +111,30 @@ def test_an_evaluation_builds_nothing_that_only_training_uses(hostile: Any, tmp_
     folder = hostile(*(group for group in TRAINING_ONLY if group != "trainer"))
     assert run("eval", f"ckpt={folder}", "fps=2", "evaluation.modes=[direct]", f"hydra.run.dir={tmp_path / 'out'}") == 0
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_reference_to_what_is_not_built_names_no_code(hostile: Any):
+    folder = hostile("trainer.more", "student")
+    for group, reference in (("labels", "${student}"), ("dataset", "${trainer.more}"), ("decoder", "${.student}")):
+        config = OmegaConf.load(folder / ".hydra" / "config.yaml")
+        OmegaConf.update(config, group, reference, merge=False)
+        OmegaConf.save(config, folder / ".hydra" / "config.yaml")
+    config = run_config(folder, unbuilt=TRAINING_ONLY)
+    assert OmegaConf.to_container(config.decoder, resolve=True) == {"path": "ran"}
+    for group in ("labels", "dataset", "decoder", "student"):
+        instantiate(config[group])
+    assert config.trainer._target_ == "autodrive.training.fitting.make_trainer"
+    assert not Path("ran").exists()
+
+
+def test_a_report_builds_no_tasks_that_name_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    prompts = OmegaConf.to_container(prompts_config())
+    config = {"prompts": {**prompts, "tasks": {"mcq": "${lr}"}}, "lr": HOSTILE}  # type: ignore[dict-item]
+    folder = write_run(tmp_path / "0", [], reader(0.5, 0), config=config)
+    with pytest.raises(InputError, match="prompts"):
+        RunAnswers.read(read_run(folder))
+    assert not Path("ran").exists()
 
 
 def test_a_report_shows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

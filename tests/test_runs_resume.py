@@ -134,7 +134,10 @@ def test_keys_of_the_machine_may_differ(killed: Path):
     for key in MACHINE_KEYS - {"resume"}:
         changed = OmegaConf.merge(config, {key: {"x": 1} if key != "num_workers" else 7})
         assert config_hash(changed) == config_hash(config), key  # type: ignore[arg-type]
-    for change in ({"lr": 0.5}, {"seed": 1}, {"labels": {"name": "x"}}):
+    moved = OmegaConf.merge(config, {"paths": {"data_dir": "/elsewhere"}})
+    assert moved.dataset.root == "/elsewhere"
+    assert config_hash(moved) == config_hash(config)  # type: ignore[arg-type]
+    for change in ({"lr": 0.5}, {"seed": 1}, {"labels": {"name": "x"}}, {"dataset": {"root": "/elsewhere"}}):
         assert config_hash(OmegaConf.merge(config, change)) != config_hash(config)  # type: ignore[arg-type]
 
 

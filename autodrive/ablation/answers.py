@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from autodrive.ablation.published import TEST_SPLIT
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.runs.folder import RunFolder
-from autodrive.runs.foreign import check_foreign
+from autodrive.runs.foreign import check_foreign, unbuilt_as_data
 from autodrive.schema import Prediction
 from autodrive.tasks.scorecard import TRACE_RATE, trace_values
 from autodrive.tasks.task_book import TaskBook
@@ -100,10 +99,10 @@ class RunAnswers:
 
 def _book_of(run: RunFolder) -> TaskBook:
     run.headline_task()  # an error in one line where the folder holds no tasks at all
-    tasks = OmegaConf.create({"prompts": run.config.prompts})
-    check_foreign(tasks, run.files.config, fix="evaluate this run again")
+    config = unbuilt_as_data(run.config, [str(key) for key in run.config if key != "prompts"])
+    check_foreign(config, run.files.config, fix="evaluate this run again")
     try:
-        book = instantiate(run.config.prompts)
+        book = instantiate(config.prompts)
     except InstantiationException as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{run.files.config}: prompts: {reason}; evaluate this run again") from None

@@ -85,7 +85,7 @@ def measured(video: Path) -> VideoInfo:
     try:
         return scan(video)
     except UnusableVideo as error:
-        raise InputError(f"video={error}") from None
+        raise InputError(f"video={error.path}: {error.reason}: {error.detail}; give another file") from None
 
 
 def window_clips(path: Path, info: VideoInfo, window_s: float, stride_s: float) -> list[Clip]:

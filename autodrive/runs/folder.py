@@ -9,13 +9,14 @@ from typing import Any
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from autodrive.config import TrainConfig
+from autodrive.config import NODES, EvalConfig, TrainConfig
+from autodrive.config_check import check_root
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
-from autodrive.runs.foreign import check_foreign, without_resolvers
+from autodrive.runs.foreign import check_foreign, unbuilt_as_data, without_resolvers
 from autodrive.schema import Prediction, SetAside, read_jsonl
 from autodrive.whole_files import whole
 
@@ -168,16 +169,17 @@ class RunFolder:
         return read_json(self.files.provenance)
 
 
-def run_config(path: Path, typed: Collection[str] = (), unused: Collection[str] = ()) -> DictConfig:
+def run_config(path: Path, typed: Collection[str] = (), unbuilt: Collection[str] = ()) -> DictConfig:
     """The configuration a run folder was made with, to build a run's parts from.
 
     Args:
         path: The run folder.
         typed: Keys that the user gives on the command line.
-        unused: Keys at the root from which nothing will be built, see `check_foreign`.
+        unbuilt: Keys at the root from which nothing will be built, see `unbuilt_as_data`.
 
     Raises:
-        InputError: The folder is not a run's, or its configuration names what a run folder may not.
+        InputError: The folder is not a run's, or its configuration names what a run folder may not or holds values that
+            no run can work with.
     """
     files = RunFiles(path)
     if not files.config.is_file():
@@ -188,7 +190,15 @@ def run_config(path: Path, typed: Collection[str] = (), unused: Collection[str] 
         raise InputError(
             f"{files.config}: no `{missing[0]}`; give a folder that this version's train.py or eval.py wrote"
         )
-    check_foreign(config, files.config, typed, unused)
+    config = unbuilt_as_data(config, unbuilt)
+    check_foreign(config, files.config, typed)
+    for key in (field.name for field in fields(TrainConfig) if field.type is Any and field.default == MISSING):
+        if not OmegaConf.is_dict(config[key]):
+            raise InputError(f"{files.config}: `{key}` should hold keys and values; restore it or rerun")
+    try:
+        check_root(config, EvalConfig, NODES)
+    except InputError as error:
+        raise InputError(f"{files.config}: {error}") from None
     return config
 
 

@@ -19,7 +19,7 @@ LARGEST_HEAP_BLOCK = 32 * 2**20  # the most that glibc accepts
 PROCESS_COUNTS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")  # what torchrun and mpirun tell every process they start
 IRRELEVANT_WARNINGS = (
     r".*logs directory .* exists and is not empty",  # Hydra's folder, made for this run
-    r"Checkpoint directory .* exists and is not empty",  # it holds the data's fingerprint, written a moment before
+    r"Checkpoint directory .* exists and is not empty",  # those of a run that is started again in its folder
     r".*LeafSpec.* is deprecated",
     r"You have overridden `transfer_batch_to_device` in `LightningModule`",
     r"`gradient_checkpointing_enable` is deprecated",  # its new name is missing in earlier 5.x releases

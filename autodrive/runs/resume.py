@@ -55,7 +55,7 @@ def _with_student_of(config: DictConfig, command_line: CommandLine) -> DictConfi
     if not RunFiles(run).student.is_dir():
         raise InputError(f"student_from={run}: no checkpoints/student there; give the folder of a finished training")
     keys = command_line.overridden_keys()
-    student = run_config(run, typed=keys, unused=[str(key) for key in config if key != "student"]).student
+    student = run_config(run, typed=keys, unbuilt=[str(key) for key in config if key != "student"]).student
     given = [key for key in keys if key.split(".")[0] == "student"]
     if given and config.student != student:
         raise InputError(f"{given[0]}: differs from the student of student_from={run}; leave it out")
@@ -78,7 +78,7 @@ def evaluated_config(config: DictConfig, command_line: CommandLine) -> DictConfi
     keys = command_line.overridden_keys()
     # The run's labels are checked whether or not others are typed: they stay in use, as what the student was taught.
     typed = [key for key in keys if key.split(".")[0] != "labels"]
-    merged = run_config(Path(config.ckpt), typed=typed, unused=TRAINING_ONLY)
+    merged = run_config(Path(config.ckpt), typed=typed, unbuilt=TRAINING_ONLY)
     taught = OmegaConf.to_container(merged.labels)
     settled = [key for key in keys if key.split(".")[0] in SETTLED_BY_CKPT]
     if settled:
