@@ -112,13 +112,13 @@ def _how_to_go_on(stop: KeyboardInterrupt, verb: str) -> str:
     if settings is not None and settings.mode == RunMode.MULTIRUN:
         place = quoted("hydra.sweep.dir", settings.sweep.dir)
         arguments = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.sweep.dir=")]
-        return f"do the jobs that are missing with: {_shell(verb, [*arguments, place])}"
+        return f"do the jobs that are missing with: {shell_line(verb, [*arguments, place])}"
     if isinstance(stop, Interrupted):
-        return f"continue with: {_shell(verb, stop.arguments)}"
-    return f"start again with: {_shell(verb, sys.argv[1:])}"
+        return f"continue with: {shell_line(verb, stop.arguments)}"
+    return f"start again with: {shell_line(verb, sys.argv[1:])}"
 
 
-def _shell(verb: str, arguments: Sequence[str]) -> str:
+def shell_line(verb: str, arguments: Sequence[str]) -> str:
     """How a verb is started, as a line for the shell."""
     command = ["python", f"{verb}.py"] if verb in SCRIPTS else ["python", "-m", f"autodrive.{verb}"]
     return shlex.join([*command, *arguments])
@@ -173,7 +173,7 @@ def explain(error: BaseException, verb: str) -> str:
         return _quoting(sys.argv[1:])
     text = _line(str(error))
     if text.startswith("Could not override"):
-        hint = f"check the spelling ({_shell(verb, ['--cfg', 'job'])} prints every key)"
+        hint = f"check the spelling ({shell_line(verb, ['--cfg', 'job'])} prints every key)"
         key = re.search(r"Could not override '([^']+\.([^'.]+))'", text)
         if key is None:
             return f"{text.partition(' To append')[0]} There is no such key; {hint}"

@@ -1,7 +1,6 @@
 """One run as one web page: scores, pictures, the clips it got wrong, and where it came from."""
 
 import csv
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodrive.counted import counted
+from autodrive.entry_point import shell_line
 from autodrive.errors import InputError
 from autodrive.evaluation.by_video import confusion_by_video
 from autodrive.labels import LabelSet
@@ -188,4 +188,4 @@ def _count(reasons: Iterable[str]) -> list[tuple[str, int]]:
 
 def _command(run: RunFolder) -> str:
     """The run's command as a line for a shell; Hydra's own quotes are in the overrides already."""
-    return shlex.join(["python", "eval.py" if "ckpt" in run.config else "train.py", *run.command_line()])
+    return shell_line("eval" if "ckpt" in run.config else "train", run.command_line())

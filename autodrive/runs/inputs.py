@@ -49,7 +49,7 @@ def check_configuration(config: DictConfig, files: RunFiles) -> None:
         return
     differing = _differing(config, files)
     if theirs != config_hash(config) if theirs else differing:
-        what = f" ({'; '.join(differing[:3])})" if differing else ""
+        what = f" ({'; '.join(differing[:3]) or 'made by another version of the project'})"
         raise RefusedFolderError(f"{files.folder}: holds {kept} of another configuration{what}; {ELSEWHERE}")
 
 

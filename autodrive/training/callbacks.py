@@ -146,8 +146,10 @@ class FiniteSteps(L.Callback):
         values = {"loss": float(outputs["loss"]), "gradient's norm": float(outputs["gradient_norm"])}
         wrong = [f"the {name} is {value}" for name, value in values.items() if not math.isfinite(value)]
         if wrong:
-            saved = self.files.last_checkpoint
-            good = f"the last good checkpoint is {saved}" if saved.is_file() else "there is no checkpoint yet"
+            # A resumed run has none of its own before its first validation.
+            known = (self.files.last_checkpoint, *([Path(trainer.ckpt_path)] if trainer.ckpt_path else []))
+            saved = next((path for path in known if path.is_file()), None)
+            good = "there is no checkpoint yet" if saved is None else f"the last good checkpoint is {saved}"
             step = f"step {trainer.global_step} of {trainer.max_steps}"
             raise InputError(f"{step}: {wrong[0]} at lr={outputs['lr']:.3g}; {good}; train with a lower lr")
 
