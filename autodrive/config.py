@@ -31,6 +31,8 @@ from autodrive.schema import SPLITS, Mode, Record, Split
 # Where, how fast and by what way a run is made rather than what it computes: they may differ when it is continued. The
 # student that a run starts from is known by its weights, wherever its folder lies.
 MACHINE_KEYS = frozenset({"resume", "student_from", "num_workers", "paths", "logger"})
+# Where data lie that are known by their content: the data fingerprint, not the path, says whether they are the same.
+PLACES_OF_DATA = frozenset({"clips", "source"})
 MAX_FOLDER_NAME = 200
 LEADING_FOLDERS = re.compile(r"(?<=-)/?(?:[^/_]+/)+(?=[^/_]+/[^/])")  # of a path, all but its last two parts
 PathText = Annotated[str, MinLen(1)]
@@ -282,7 +284,8 @@ def config_hash(config: DictConfig) -> str:
 def computed_values(config: DictConfig) -> dict[str, Any]:
     """What a configuration computes with, as plain values: all of it but what only says where and how fast."""
     placed = config.copy()
-    OmegaConf.update(placed, "paths.data_dir", "", force_add=True)  # others are made of it, such as the world's root
+    for key in ("paths.data_dir", *PLACES_OF_DATA):  # others are made of them, such as the world's root
+        OmegaConf.update(placed, key, "", force_add=True)
     content = OmegaConf.to_container(placed, resolve=True)
     assert isinstance(content, dict)
     kept = {str(key): value for key, value in content.items() if key not in MACHINE_KEYS | {"frame_cache"}}

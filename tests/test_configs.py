@@ -161,6 +161,8 @@ def test_a_resumed_run_may_begin_to_keep_frames_but_not_to_change_them(tmp_path:
     for overrides in ([], ["frame_cache=raw", "frame_cache.max_gb=2"]):
         config = composed("train", [f"resume={tmp_path}", *overrides])
         assert resumed_config(config, CommandLine(overrides, {})).frame_cache == config.frame_cache
+    moved = composed("train", [f"resume={tmp_path}", "clips=/elsewhere/clips.jsonl"])
+    assert resumed_config(moved, CommandLine(["clips=/elsewhere/clips.jsonl"], {})).clips == "/elsewhere/clips.jsonl"
     changed = composed("train", [f"resume={tmp_path}", "frame_cache=jpeg"])
     with pytest.raises(InputError, match="frame_cache differs"):
         resumed_config(changed, CommandLine(["frame_cache=jpeg"], {}))

@@ -137,6 +137,8 @@ def test_keys_of_the_machine_may_differ(killed: Path):
     moved = OmegaConf.merge(config, {"paths": {"data_dir": "/elsewhere"}})
     assert moved.dataset.root == "/elsewhere"
     assert config_hash(moved) == config_hash(config)  # type: ignore[arg-type]
+    elsewhere = OmegaConf.merge(config, {"clips": "/elsewhere/clips.jsonl", "source": "/elsewhere"})
+    assert config_hash(elsewhere) == config_hash(config)  # type: ignore[arg-type]  # the data fingerprint knows them
     for change in ({"lr": 0.5}, {"seed": 1}, {"labels": {"name": "x"}}, {"dataset": {"root": "/elsewhere"}}):
         assert config_hash(OmegaConf.merge(config, change)) != config_hash(config)  # type: ignore[arg-type]
 

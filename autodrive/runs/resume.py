@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from autodrive.config import MACHINE_KEYS, lossy_codec
+from autodrive.config import MACHINE_KEYS, PLACES_OF_DATA, lossy_codec
 from autodrive.entry_point import CommandLine
 from autodrive.errors import InputError
 from autodrive.runs.folder import RunFiles, group_choices, run_config
@@ -33,7 +33,7 @@ def resumed_config(config: DictConfig, command_line: CommandLine) -> DictConfig:
     for key in keys:
         if key.split(".")[0] == "frame_cache" and lossy_codec(config) == lossy_codec(resumed):
             key = "frame_cache"  # the same pixels, kept elsewhere or not at all
-        elif key.split(".")[0] not in MACHINE_KEYS:
+        elif key.split(".")[0] not in MACHINE_KEYS | PLACES_OF_DATA:
             same_choice = key not in SPREAD_GROUPS or command_line.choices.get(key) == earlier_choices.get(key)
             if not same_choice or OmegaConf.select(config, key) != OmegaConf.select(resumed, key):
                 raise InputError(f"resume={run}: {key} differs from that run's; leave it out, or start a new run")
