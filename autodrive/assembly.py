@@ -38,7 +38,7 @@ from autodrive.runs.foreign import TRAINING_ONLY
 from autodrive.runs.frame import Run
 from autodrive.runs.machine import device_of
 from autodrive.schema import Clip, Split
-from autodrive.students.preprocessing import Resolution, solve_resolution
+from autodrive.students.resolution import Resolution, solve_resolution
 from autodrive.students.student import Student, StudentSpec, load_student
 from autodrive.tasks.task_book import TaskBook
 from autodrive.training.callbacks import training_callbacks

@@ -27,6 +27,7 @@ from autodrive.bounds import (
 from autodrive.config_check import check_root, check_targets
 from autodrive.errors import InputError
 from autodrive.schema import SPLITS, Mode, Record, Split
+from autodrive.students.resolution import Resolution
 
 # Where, how fast and by what way a run is made rather than what it computes: they may differ when it is continued. The
 # student that a run starts from is known by its weights, wherever its folder lies.
@@ -41,12 +42,7 @@ BatchSize = Annotated[Count, Le(4096)]
 
 def _resolution(text: str) -> str:
     if text != "auto":
-        bounds = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip())
-        if bounds is None or not 1 <= int(bounds[2]) <= int(bounds[1]):
-            raise ValueError(
-                "must be AxB with A >= B >= 1 (at most A, at least B visual tokens per temporal patch), or auto; "
-                "write for example resolution=128x32"
-            )
+        Resolution.parse(text)
     return text
 
 

@@ -28,7 +28,7 @@ from autodrive.benchmarks.video import write_moving_video
 from autodrive.config import register
 from autodrive.mixture.clip_batches import AskedClip, Batching, BranchWriter, ClipReader, question_loader
 from autodrive.schema import ROAD, Clip, Question
-from autodrive.students.preprocessing import Resolution
+from autodrive.students.resolution import Resolution
 from autodrive.video.decoder import PyAVDecoder
 from autodrive.video.frame_cache import DiskFrameCache
 from autodrive.video.frame_codec import RawCodec

@@ -21,9 +21,10 @@ from transformers import (
 )
 
 from autodrive.students.adapters import base_weights
-from autodrive.students.preprocessing import Resolution, patchify
+from autodrive.students.preprocessing import patchify
 from autodrive.students.processor import Processor, options_told_apart
 from autodrive.students.qwen_tokenizer import END_OF_TURN, START_OF_TURN, VIDEO_PAD, train_tokenizer
+from autodrive.students.resolution import Resolution
 from autodrive.students.student import Student
 from autodrive.trees.clip_tree import ClipTree, TokenBranch, TokenTurn, TreeRow
 from autodrive.trees.sample import Branch, ClipSample, Text

@@ -8,9 +8,9 @@ from patch_student import PatchStudent, build_patch_student
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from autodrive.students.preprocessing import Resolution
 from autodrive.students.qwen_student import QwenStudent
 from autodrive.students.qwen_tiny import TinyQwen2_5_VL
+from autodrive.students.resolution import Resolution
 from autodrive.students.student import Student
 from autodrive.trees.clip_tree import ClipTree, TokenBranch, TreeRow
 from autodrive.trees.packing import pack_trees

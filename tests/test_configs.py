@@ -13,7 +13,7 @@ from autodrive.entry_point import CONFIG_FOLDER, CommandLine
 from autodrive.errors import InputError
 from autodrive.runs.folder import save_config
 from autodrive.runs.resume import resumed_config
-from autodrive.students.preprocessing import Resolution
+from autodrive.students.resolution import Resolution
 
 EXPERIMENTS = sorted(
     path.relative_to(CONFIG_FOLDER / "experiment").with_suffix("").as_posix()

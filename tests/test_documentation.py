@@ -31,7 +31,7 @@ from autodrive.datasets.preparing import prepare
 from autodrive.datasets.synthetic import SyntheticDataset
 from autodrive.mixture.clip_batches import BranchWriter
 from autodrive.schema import Clip, SetAside, read_jsonl
-from autodrive.students.preprocessing import Resolution
+from autodrive.students.resolution import Resolution
 from autodrive.world import physics
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -9,7 +9,8 @@ from transformers import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from autodrive.errors import InputError
-from autodrive.students.preprocessing import Resolution, normalise, patchify, smart_frame_size, solve_resolution
+from autodrive.students.preprocessing import normalise, patchify, smart_frame_size
+from autodrive.students.resolution import Resolution, solve_resolution
 
 SIDES = st.integers(8, 2000)
 

@@ -6,9 +6,9 @@ import torch
 from student_samples import AFTER, BEFORE, BRANCHES, CONVERSATION, MCQ, SYSTEM, make_sample, make_student, one_turn
 
 from autodrive.errors import InputError
-from autodrive.students.preprocessing import Resolution
 from autodrive.students.qwen_processor import QwenProcessor
 from autodrive.students.qwen_tokenizer import SPECIAL_TOKENS, VIDEO_PAD
+from autodrive.students.resolution import Resolution
 from autodrive.trees.packing import pack_trees
 from autodrive.trees.sample import Branch, Turn, Video
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from autodrive.students.preprocessing import Resolution
+from autodrive.students.resolution import Resolution
 from autodrive.students.student import Student, StudentSpec
 from autodrive.training.losses import weighted_cross_entropy
 from autodrive.trees.clip_tree import ClipTree, TokenBranch, TokenTurn, TreeRow

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
-from autodrive.students.preprocessing import Resolution
+from autodrive.students.resolution import Resolution
 from autodrive.trees.clip_tree import ClipTree
 from autodrive.trees.sample import ClipSample
 

@@ -7,11 +7,11 @@ from typing import ClassVar, Literal, cast
 from transformers import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
 
-from autodrive.students.preprocessing import Resolution
 from autodrive.students.qwen_checkpoint import read_checkpoint, unreadable
 from autodrive.students.qwen_positions import PositionMode
 from autodrive.students.qwen_processor import QwenProcessor, VisionFormat
 from autodrive.students.qwen_student import QwenStudent
+from autodrive.students.resolution import Resolution
 from autodrive.students.student import DTYPES
 
 

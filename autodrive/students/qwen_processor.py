@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from autodrive.errors import InputError
-from autodrive.students.preprocessing import Resolution, patchify, smart_frame_size
+from autodrive.students.preprocessing import patchify, smart_frame_size
 from autodrive.students.processor import Processor, options_told_apart
 from autodrive.students.qwen_positions import PositionMode, Segment, prefix_positions, real_times, reference_times
 from autodrive.students.qwen_tokenizer import (
@@ -23,6 +23,7 @@ from autodrive.students.qwen_tokenizer import (
     VISION_END,
     VISION_START,
 )
+from autodrive.students.resolution import Resolution
 from autodrive.trees.clip_tree import ClipTree, TokenBranch, TokenTurn
 from autodrive.trees.sample import Branch, ClipSample, Text, Video
 from autodrive.trees.visual import VisualInput

@@ -10,7 +10,6 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from autodrive.bounds import Count, Layers, Width
 from autodrive.errors import InputError
-from autodrive.students.preprocessing import Resolution
 from autodrive.students.qwen_initialisation import initialise_from_scratch
 from autodrive.students.qwen_positions import PositionMode
 from autodrive.students.qwen_processor import QwenProcessor, VisionFormat
@@ -24,6 +23,7 @@ from autodrive.students.qwen_tokenizer import (
     VISION_START,
     train_tokenizer,
 )
+from autodrive.students.resolution import Resolution
 
 SMALLEST_VOCABULARY = 263  # every byte, and Qwen's seven special tokens
 PIXEL_MEAN = 120 / 255

@@ -19,8 +19,8 @@ from autodrive.errors import InputError
 from autodrive.students import adapters
 from autodrive.students.calls import ReadOn, ReadRow
 from autodrive.students.prefill import PrefilledRow, without_gradients
-from autodrive.students.preprocessing import Resolution
 from autodrive.students.processor import Processor
+from autodrive.students.resolution import Resolution
 from autodrive.students.tree_attention import check_tree_attention, use_tree_attention
 from autodrive.trees.clip_tree import ClipTree, TreeRow
 from autodrive.trees.layout import TreeLayout
