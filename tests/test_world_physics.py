@@ -66,6 +66,12 @@ def families() -> list[Family]:
     return [draw_family(settings(), 0, index) for index in range(15)]
 
 
+def test_the_shortest_videos_hold_their_events():
+    for index in range(31):
+        family = draw_family(settings(duration_s=2.0, seed=2), 0, index)
+        assert all(family.window.start_s < sibling.event_s < family.window.end_s for sibling in family.siblings), index
+
+
 def test_driver_who_never_reacts_hits_a_braking_lead():
     scene = lead_scene(gap_m=10.0)
     ego, outcome = drive(scene, braking_lead(scene, 8.0), reaction_s=20.0, brake_mps2=8.0)
