@@ -231,11 +231,11 @@ def test_bfloat16_differs_by_rounding_alone(family):
 
 
 def branches_see_each_other(row, monkeypatch):
-    def causal(tree, spans):
-        length = tree.end - tree.start
-        return torch.ones(length, length, dtype=torch.bool).tril()[tree.prefix_end - tree.start :]
+    def causal(trees, places_TQ, begins, length):
+        keys = torch.tensor([tree.start for tree in trees])[:, None, None] + torch.arange(length)
+        return keys <= places_TQ[:, :, None]
 
-    monkeypatch.setattr(tree_layout, "_branch_visibility", causal)
+    monkeypatch.setattr(tree_layout, "_visible", causal)
     return row
 
 

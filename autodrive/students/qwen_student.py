@@ -13,6 +13,7 @@ from autodrive.errors import InputError
 from autodrive.students.adapters import base_weights
 from autodrive.students.preprocessing import normalise
 from autodrive.students.qwen_checkpoint import read_checkpoint
+from autodrive.students.qwen_last_layer import ask_last_layer
 from autodrive.students.qwen_processor import QwenProcessor, QwenVisual
 from autodrive.students.qwen_vision import use_fast_vision
 from autodrive.students.student import Student
@@ -23,12 +24,14 @@ class QwenStudent(Student):
     """A `Qwen2_5_VLForConditionalGeneration` with explicit positions and the fast vision parts of `qwen_vision`."""
 
     family: ClassVar[str] = "qwen2_5_vl"
+    asks_last_layer: ClassVar[bool] = True
     model: Qwen2_5_VLForConditionalGeneration
     processor: QwenProcessor
 
     def __init__(self, name: str, model: Qwen2_5_VLForConditionalGeneration, processor: QwenProcessor) -> None:
-        """Wrap a model, whose vision tower then computes the same faster."""
+        """Wrap a model, whose vision tower and last layer then compute the same faster."""
         super().__init__(name, model, processor)
+        ask_last_layer(self.text_model)
         use_fast_vision(model, processor.vision.image_mean, processor.vision.image_std)
 
     @property

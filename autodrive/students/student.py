@@ -37,12 +37,14 @@ class Student(nn.Module, ABC):
 
     Attributes:
         family: Key of the class in `FAMILIES`.
+        asks_last_layer: Whether the language model gives hidden states of a row only at the `places` it is called with.
         name: Name of the recipe, kept in records.
         model: The weights in the layout of the family's checkpoints; adapters are injected into it in place.
         processor: Turns clips into its tokens and pixels, and its tokens into text; holds no weights.
     """
 
     family: ClassVar[str]
+    asks_last_layer: ClassVar[bool] = False
 
     def __init__(self, name: str, model: nn.Module, processor: Processor) -> None:
         """Wrap a model, whose language model then attends within clip trees.
@@ -112,9 +114,10 @@ class Student(nn.Module, ABC):
                 position_ids=positions,
                 cache=call.cache,
                 use_cache=call.cache is not None,
-                tree_layout=TreeLayout.of(row),
+                tree_layout=TreeLayout.of(row, call.places),
+                places=call.places,
             ).last_hidden_state[0]
-            return self.head(hidden_NC[call.places])
+            return self.head(hidden_NC if self.asks_last_layer else hidden_NC[call.places])
         hidden_TQC = self.text_model(
             input_ids=call.ids_TQ,
             position_ids=call.positions_TQ,

@@ -1,8 +1,9 @@
 """Attention over packed rows of clip trees, exact and without a mask of row length squared.
 
 A prefix attends to itself, causally: a plain causal call. The branches of a tree attend to the prefix and each to
-itself: one call whose mask has only the branches' rows. Registered with transformers as `clip_trees`; everything but a
-packed row (the steps of generation, which bring their own small mask) is passed on to its sdpa.
+itself: one call whose mask has only the branches' rows. Trees whose prefixes are equally long share their calls.
+Registered with transformers as `clip_trees`; everything but a packed row (the steps of generation, which bring their
+own small mask) is passed on to its sdpa.
 """
 
 from typing import Any
@@ -49,22 +50,49 @@ def clip_tree_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
-    # CUDA's kernels take grouped heads or a mask, not both, so only the causal call keeps them grouped.
-    groups = query.shape[1] // key.shape[1]
     how: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
+    groups = query.shape[1] // key.shape[1]
+    tokens = tree_layout.tokens
     outputs = []
-    # Two calls a tree rather than one masked call a row: the kernels skip nothing under a mask, so that trees of one
-    # row would pay for each other, and the square mask of 8,000 tokens would be 128 MB in bfloat16.
-    for tree, bias in zip(tree_layout.trees, tree_layout.biases(query.dtype), strict=True):
-        # The prefix is most of a tree's tokens, and needs no mask: causal is all there is to it.
-        q, k, v = (tensor[:, :, tree.start : tree.prefix_end] for tensor in (query, key, value))
-        outputs.append(F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=groups > 1, **how))
-        if tree.end > tree.prefix_end:
+    # Calls for trees of one length rather than a masked call for the row: the kernels skip nothing under a mask, so
+    # that trees of one row would pay for each other, and the square mask of 8,000 tokens would be 128 MB in bfloat16.
+    for batch, *of_trees in zip(tree_layout.batches, *map(tokens.spread, (query, key, value)), strict=True):
+        q, k, v = of_trees
+        # The prefix is most of a tree's tokens, and needs no mask: causal is all there is to it. CUDA's kernels take
+        # grouped heads or a mask, not both, so only this call keeps them grouped.
+        before = (tensor[:, :, : batch.prefix] for tensor in of_trees)
+        found = [F.scaled_dot_product_attention(*before, is_causal=True, enable_gqa=groups > 1, **how)]
+        if q.shape[2] > batch.prefix:
             # The branches are few tokens that look back over the whole tree: a wide, low mask instead of a square one.
-            q = query[:, :, tree.prefix_end : tree.end]
-            k, v = (repeat_kv(tensor[:, :, tree.start : tree.end], groups) for tensor in (key, value))
-            outputs.append(F.scaled_dot_product_attention(q, k, v, attn_mask=bias, **how))
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+            k, v, bias = repeat_kv(k, groups), repeat_kv(v, groups), batch.bias(batch.branches_TBK, q.dtype)
+            found.append(F.scaled_dot_product_attention(q[:, :, batch.prefix :], k, v, attn_mask=bias, **how))
+        outputs.append(torch.cat(found, dim=2))
+    return tokens.collect(outputs), None
+
+
+def asked_attention(
+    query: Tensor, key: Tensor, value: Tensor, layout: TreeLayout, scaling: float, dropout: float = 0.0
+) -> Tensor:
+    """Attention of those tokens alone whose next one is wanted.
+
+    Args:
+        query: (1, heads, L, head size), of the places that the layout was asked for.
+        key: (1, key-value heads, N, head size), of the whole row.
+        value: (1, key-value heads, N, head size).
+        layout: Layout of the packed row.
+        scaling: Factor of the scores.
+        dropout: Dropout probability of the attention weights.
+
+    Returns:
+        (1, L, heads, head size).
+    """
+    groups = query.shape[1] // key.shape[1]
+    states = layout.asked.spread(query), layout.tokens.spread(key), layout.tokens.spread(value)
+    outputs = []
+    for batch, q, k, v in zip(layout.batches, *states, strict=True):
+        k, v, bias = repeat_kv(k, groups), repeat_kv(v, groups), batch.bias(batch.asked_TSK, q.dtype)
+        outputs.append(F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scaling))
+    return layout.asked.collect(outputs)
 
 
 def use_tree_attention(text_model: PreTrainedModel) -> None:
