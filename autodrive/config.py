@@ -172,6 +172,7 @@ class PrepareConfig:
     stride_s: Seconds | None = None
     split_fractions: Any = MISSING
     seed: Seed = MISSING
+    keep_witnessed: bool = MISSING
     num_workers: Annotated[Count, Le(256)] | None = None
     dataset: Any = MISSING
     paths: Any = MISSING
@@ -237,6 +238,7 @@ class PrepareKeys(Record):
     stride_s: Seconds | None
     split_fractions: Mapping[Split, Fraction]
     seed: Seed
+    keep_witnessed: bool
 
 
 # Nodes that no class takes as they are, whichever verb has them.

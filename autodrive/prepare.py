@@ -64,7 +64,7 @@ def job(config: DictConfig) -> PrepareReport:
     """Prepare what the configuration names and show the counts."""
     check_config(config, PrepareConfig)
     fractions: Any = OmegaConf.to_container(config.split_fractions)
-    settings = PrepareSettings(config.duration_s, config.stride_s, fractions, config.seed)
+    settings = PrepareSettings(config.duration_s, config.stride_s, fractions, config.seed, config.keep_witnessed)
     out, data_dir = Path(config.out).absolute(), Path(config.paths.data_dir).absolute()
     report = prepare(
         instantiate(config.dataset),

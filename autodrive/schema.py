@@ -70,6 +70,22 @@ class View(DataFile):
     num_bytes: int | None = Field(default=None, gt=0)
 
 
+class DrivingEvent(Record):
+    """Something that the driver of the ego vehicle does, whatever comes of it.
+
+    Attributes:
+        kind: What it is, such as `harsh_braking`.
+        start_s: When it begins, seconds from the first frame of the recording.
+        end_s: When it ends.
+        severity: How strong it is, in the unit of its kind (m/s2 for those that are about acceleration).
+    """
+
+    kind: str
+    start_s: float
+    end_s: float
+    severity: float
+
+
 ViewT = TypeVar("ViewT", SourceView, View)
 ROAD = "road"
 
@@ -113,6 +129,9 @@ class SourceVideo(Recording[SourceView]):
         event_metadata: Facts about its event or hazard, such as who is to blame. A window that does not hold that
             moment is not told them.
         hazard_time_s: When the hazard is closest; None: `event_time_s`.
+        spans: When facts hold that come and go, such as braking: starts and ends in seconds. A window is told of each
+            whether it holds at some moment in it.
+        driving_events: What the ego's driver does throughout the recording.
         sensors: File with what the vehicle's sensors measured, which a student may be shown.
         truth: File with what nobody in the vehicle could know, such as true distances; no student is shown it.
     """
@@ -120,6 +139,8 @@ class SourceVideo(Recording[SourceView]):
     metadata: dict[str, Any] = Field(default_factory=dict)
     event_metadata: dict[str, Any] = Field(default_factory=dict)
     hazard_time_s: float | None = None
+    spans: dict[str, tuple[tuple[float, float], ...]] = Field(default_factory=dict)
+    driving_events: tuple[DrivingEvent, ...] = ()
     sensors: str | None = None
     truth: str | None = None
 
@@ -131,6 +152,8 @@ class Clip(Recording[View]):
         start_s: Start of the window.
         end_s: End of the window, not part of it.
         metadata: Facts that hold within the window.
+        driving_events: What the ego's driver does while the window lasts; times are the recording's, and an event that
+            reaches beyond the window is not cut.
         sensors: What the vehicle's sensors measured during the recording, which a student may be shown.
         truth: What nobody in the vehicle could know; no student is shown it.
     """
@@ -138,6 +161,7 @@ class Clip(Recording[View]):
     start_s: float = Field(ge=0)
     end_s: float
     metadata: dict[str, Any] = Field(default_factory=dict)
+    driving_events: tuple[DrivingEvent, ...] = ()
     sensors: DataFile | None = None
     truth: DataFile | None = None
 

@@ -4,6 +4,7 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from running import prepare_settings
 
@@ -53,5 +54,38 @@ def test_a_window_without_the_event_says_nothing_about_it(clips: list[Clip]):
         assert clip.start_s <= clip.metadata["hazard_time_s"] < clip.end_s
         assert {"blame", "impact_side", "weather", "light"} <= clip.metadata.keys()
     for clip in outside:
-        assert clip.metadata.keys() == {"weather", "light"}
+        assert clip.metadata.keys() == {"weather", "light", "ego_brakes", "other_brakes"}
         assert clip.label == "normal"
+
+
+def test_every_window_knows_what_is_driven_within_it(clips: list[Clip]):
+    """From the truth's 30 frames a second: harsh braking in a window, and the driving events that reach into it."""
+    contacts_s = {c.road.path: c.event_time_s for c in clips if c.label == "collision"}
+    braked, kinds = Counter[bool](), Counter[str]()
+    for clip in clips:
+        assert clip.truth is not None
+        with np.load(clip.truth.path) as truth:
+            time, (forward, left) = truth["frame_time_s"], truth["ego_accel_mps2"].T
+            bend = truth["ego_speed_mps"] ** 2 * np.abs(truth["road_curvature_per_m"])
+        driven = (time >= clip.start_s) & (time < clip.end_s) & (time < (contacts_s.get(clip.road.path) or 99.0) - 0.05)
+        strongest = {"harsh_braking": -forward, "harsh_acceleration": forward, "harsh_cornering": np.abs(left)}
+        for kind, amount in {**strongest, "excess_speed_in_turn": bend}.items():
+            found = [event for event in clip.driving_events if event.kind == kind]
+            limit = {"harsh_cornering": 3.92, "excess_speed_in_turn": 3.04}.get(kind, 2.94)
+            held = amount[driven] > limit
+            # A few frames at a time are too short for an event.
+            assert bool(found) >= (held.sum() > 12)
+            assert all(event.start_s < clip.end_s and event.end_s >= clip.start_s for event in found)
+            for event in found:
+                during = (time >= event.start_s) & (time <= event.end_s)
+                assert (
+                    0.99 * amount[during].max() < event.severity < 1.4 * amount[during].max()
+                )  # peaks lie between frames
+                assert np.mean(amount[during] > limit) > 0.6
+                kinds[kind] += 1
+        braking = float((-forward[driven]).max(initial=0.0))
+        if abs(braking - 2.94) > 0.2:
+            assert clip.metadata["ego_brakes"] == (braking > 2.94)
+            braked[clip.metadata["ego_brakes"]] += 1
+    assert min(braked[True], braked[False]) >= 1
+    assert sum(kinds.values()) >= 3

@@ -321,6 +321,8 @@ def test_real_clips_from_folder_to_frames(real_videos, tmp_path):
     )
     report = prepare(VideoFolderAdapter(str(source)), tmp_path / "out", prepare_settings(4.0))
     assert report.set_aside == {"ego_not_involved": 1}
+    kept = prepare(VideoFolderAdapter(str(source)), tmp_path / "kept", prepare_settings(4.0, keep_witnessed=True))
+    assert (kept.num_used, kept.set_aside) == (report.num_used + 1, {})
     for clip in load_clips(tmp_path / "out" / "clips.jsonl"):
         if clip.event_time_s is not None:
             assert (clip.label == "collision") == (clip.start_s <= clip.event_time_s < clip.end_s)

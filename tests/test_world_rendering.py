@@ -9,15 +9,17 @@ import pytest
 
 from autodrive.schema import SourceVideo
 from autodrive.world.bodies import make_body
-from autodrive.world.fills import Actor
+from autodrive.world.fills import Actor, actor_corners
 from autodrive.world.film import film_scene
 from autodrive.world.projection import Camera
 from autodrive.world.renderer import render
-from autodrive.world.scenario import ROAD_USERS, draw_scene
+from autodrive.world.road import Bend, Road
+from autodrive.world.scenario import LANE_WIDTH_M, ROAD_USERS, draw_scene
 from autodrive.world.scenery import make_look
 from autodrive.world.settings import CONDITIONS, SCENARIOS, WorldSettings
+from autodrive.world.truth import locate
 
-SETTINGS = WorldSettings(3, 4.0, False, 30, 112, 56, SCENARIOS, CONDITIONS)
+SETTINGS = WorldSettings(3, 4.0, False, 30, 112, 56, SCENARIOS, CONDITIONS, "clean")
 
 
 def decode(path: Path) -> np.ndarray:
@@ -28,7 +30,7 @@ def decode(path: Path) -> np.ndarray:
 def still_camera(num: int = 1, **changes) -> Camera:
     zero = np.zeros(num)
     camera = Camera(
-        x_m=zero, y_m=zero, yaw_rad=zero, pitch_rad=zero, roll_rad=zero, curvature_per_m=0.0, width=112, height=56
+        x_m=zero, y_m=zero, yaw_rad=zero, pitch_rad=zero, roll_rad=zero, road=Road.straight(), width=112, height=56
     )
     return replace(camera, **changes)
 
@@ -40,8 +42,7 @@ def car(x_m: np.ndarray, brakes: bool = False) -> Actor:
 
 
 def look_of(condition: str, scenario: str = "lead_brake"):
-    scene = replace(draw_scene(scenario, condition, np.random.default_rng(4)), curvature_per_m=0.0)
-    return make_look(scene, (-10.0, 120.0), 112, 56)
+    return make_look(draw_scene(scenario, condition, np.random.default_rng(4)), (-10.0, 120.0), 112, 56)
 
 
 def draw(condition: str, camera: Camera, actors: list[Actor], rain: bool = False) -> np.ndarray:
@@ -70,10 +71,70 @@ def test_nose_down_raises_the_picture():
     assert dived.project(frame, point)[0][0, 1] < level.project(frame, point)[0][0, 1] - 2.0
 
 
+def bent_road(curvature_per_m: float) -> Road:
+    return Road.through([Bend(-20.0, 10.0, 90.0, curvature_per_m)], (-50.0, 200.0))
+
+
 def test_bend_to_the_left_moves_the_distance_left():
-    bent = still_camera(curvature_per_m=1 / 200)
+    bent = still_camera(road=bent_road(1 / 200))
     frame, point = np.zeros(1, dtype=int), np.array([[40.0, 0.0, 0.0]])
     assert bent.project(frame, point)[0][0, 0] < 56 - 5
+
+
+def test_in_a_bend_of_constant_radius_points_lie_on_its_circle():
+    road = Road.through([Bend(-20.0, 1.0, 90.0, 1 / 50)], (-50.0, 200.0))
+    arc = np.array([0.0, 10.0, 40.0]) / 50
+    x, y = road.place(50 * arc, np.array([0.0, 2.0, -3.0]))
+    radius = 50 - np.array([0.0, 2.0, -3.0])
+    np.testing.assert_allclose(x, radius * np.sin(arc), atol=2e-3)
+    np.testing.assert_allclose(y, 50 - radius * np.cos(arc), atol=2e-3)
+
+
+@pytest.mark.parametrize("curvature_per_m", [1 / 50, -1 / 50, 1 / 150])
+def test_painted_lines_lie_where_the_projection_says(curvature_per_m: float):
+    """What stands on the road and its surface bend alike, also for a camera that is turned, aside and rolled."""
+    pose = {"x_m": 5.0, "y_m": 0.6, "yaw_rad": 0.06, "pitch_rad": 0.02, "roll_rad": -0.04}
+    camera = replace(still_camera(road=bent_road(curvature_per_m)), width=448, height=224)
+    camera = replace(camera, **{name: np.array([value]) for name, value in pose.items()})
+    scene = draw_scene("lead_brake", "day", np.random.default_rng(4))
+    picture = next(render(make_look(scene, (-10.0, 120.0), 448, 224), camera, [], False, 1)).astype(float)
+    yellow, line_m = picture[..., 0] - picture[..., 2], LANE_WIDTH_M * (scene.oncoming_from_lane - 0.5)
+    for ahead in np.arange(5.0, 20.0, 0.5):
+        points = np.array([[5 + ahead, line_m + off, 0.0] for off in (-0.7, 0.0, 0.7)])[None]
+        u, v = camera.project(np.zeros(1, dtype=int), points)[0][0].T.round().astype(int)
+        assert yellow[v[1], u[1]] > 80
+        assert max(yellow[v[0], u[0]], yellow[v[2], u[2]]) < 60
+
+
+def test_the_panorama_turns_with_the_road():
+    road = bent_road(1 / 80)
+    camera = still_camera(2, x_m=np.array([10.0, 18.0]), road=road)
+    turned_px = float(np.diff(road.heading(camera.x_m))[0]) * camera.focal_px
+    look = look_of("day")
+    bare = replace(look, objects=look.ground)  # nothing stands beside the road; of a braking lead, nothing lies on it
+    sky = np.stack([f[8:23].astype(float).mean(axis=(0, 2)) for f in render(bare, camera, [], False, 1)])
+    shifts = np.arange(-15, 16)
+    far = [np.abs(sky[1, 20 + s : 90 + s] - sky[0, 20:90]).mean() for s in shifts]
+    assert turned_px > 5
+    assert shifts[int(np.argmin(far))] == pytest.approx(turned_px, abs=1.5)  # to the right, as the camera turns left
+
+
+def test_vehicles_in_a_bend_point_along_the_road():
+    zero = np.zeros(1)
+    camera = still_camera(road=bent_road(1 / 45))
+    corners = actor_corners(car(np.array([25.0])))[0].reshape(-1, 3)
+    x, y = camera.road.place(corners[:, 0], corners[:, 1])
+    rear, front = (np.flatnonzero(corners[:, 0] == pick) for pick in (corners[:, 0].min(), corners[:, 0].max()))
+    along = np.arctan2(y[front].mean() - y[rear].mean(), x[front].mean() - x[rear].mean())
+    assert along == pytest.approx(float(camera.road.heading(np.array(25.0))), abs=0.01)
+    assert along > 0.4
+    flanks = [box_width(camera, zero + 25.0), box_width(still_camera(), zero + 25.0)]
+    assert flanks[0] > 1.3 * flanks[1]  # its side shows
+
+
+def box_width(camera: Camera, x_m: np.ndarray) -> float:
+    box = locate([car(x_m)], camera)["object_boxes_px"][0, 0]
+    return float(box[2] - box[0])
 
 
 def test_car_covers_more_of_the_picture_as_it_nears():
@@ -130,17 +191,21 @@ def test_files_hold_the_promised_frames_and_nothing_about_the_class(filmed):
                 assert (stream.width, stream.height) == (112, 56)
             assert video.label not in str(path.relative_to(folder)) + str(video.sensors) + str(video.truth)
             assert "normal" not in path.name
+        for files in ([video.road.path for video in videos], [str(video.sensors) for video in videos]):
+            assert len({(folder / file).stat().st_size for file in files}) == 1
 
 
-def test_first_pictures_of_siblings_are_identical(filmed):
+def test_first_pictures_of_siblings_are_identical_where_they_come_before_the_onset(filmed):
     folder, scenes = filmed
-    for videos in scenes:
+    early = [videos for videos in scenes if videos[0].event_metadata["hazard_onset_s"] > 0]
+    assert early
+    for videos in early:
         firsts = [decode(folder / video.road.path)[0] for video in videos]
         np.testing.assert_array_equal(firsts[0], firsts[1])
         np.testing.assert_array_equal(firsts[0], firsts[2])
 
 
-def test_impact_changes_the_picture_more_than_the_same_moment_of_a_normal_sibling(filmed):
+def test_blow_to_the_front_changes_the_picture_more_than_a_normal_siblings_moment(filmed):
     folder, scenes = filmed
     ratios = []
     for videos in scenes:
@@ -149,11 +214,12 @@ def test_impact_changes_the_picture_more_than_the_same_moment_of_a_normal_siblin
             frames = decode(folder / video.road.path).astype(float)
             at = int(video.hazard_time_s * 30)
             jump[video.label] = np.abs(np.diff(frames[at - 2 : at + 8], axis=0)).mean(axis=(1, 2, 3)).max()
-        ratios.append(jump["collision"] / jump["normal"])
+        if "front" in [video.event_metadata["impact_side"] for video in videos]:
+            ratios.append(jump["collision"] / jump["normal"])
     assert np.median(ratios) > 1.3
 
 
-def test_truth_agrees_with_itself(filmed):
+def test_sensors_and_truth_cover_the_video(filmed):
     folder, scenes = filmed
     for videos in scenes:
         for video in videos:
@@ -162,17 +228,14 @@ def test_truth_agrees_with_itself(filmed):
             assert sensors["imu_time_s"][-1] == pytest.approx(4.0, abs=0.02)
             assert np.allclose(np.diff(sensors["imu_time_s"]), 0.01, atol=1e-4)
             assert len(sensors["gps_speed_mps"]) == 5
-            # Integrating the forward acceleration gives the change of speed (pitch leaks a little gravity).
-            gained = np.trapezoid(sensors["imu_accel_mps2"][:, 0], sensors["imu_time_s"])
-            assert gained == pytest.approx(truth["ego_speed_mps"][-1] - truth["ego_speed_mps"][0], abs=1.2)
-            assert np.median(sensors["imu_accel_mps2"][:100, 2]) == pytest.approx(9.81, abs=0.1)
             assert truth["object_boxes_px"].shape[0] == len(truth["frame_time_s"]) == 120
+            assert all(truth[f"camera_{angle}_rad"].shape == (120,) for angle in ("pitch", "roll", "yaw"))
             assert truth["object_class"][0] == video.event_metadata["other_road_user"]
 
 
-def test_box_of_the_struck_road_user_is_large_at_contact(filmed):
+def test_box_of_what_the_front_strikes_is_large_at_contact(filmed):
     folder, scenes = filmed
-    for video in (v for videos in scenes for v in videos if v.label == "collision"):
+    for video in (v for videos in scenes for v in videos if v.event_metadata["impact_side"] == "front"):
         truth = np.load(folder / str(video.truth), allow_pickle=False)
         assert video.event_time_s is not None
         box = truth["object_boxes_px"][int(video.event_time_s * 30), 0]
@@ -184,7 +247,7 @@ def test_events_are_marked_where_they_should_be(filmed):
     for video in (v for videos in filmed[1] for v in videos):
         assert (video.event_time_s is None) == (video.label == "normal")
         if video.event_time_s is not None:
-            assert 0.5 < video.event_time_s < 4.0 - 0.3
+            assert 0.5 < video.event_time_s < 4.0 - 0.1
             assert video.alert_time_s is None or video.alert_time_s <= video.event_time_s
         assert video.event_metadata["side"] in ("left", "right", "ahead")
-        assert isinstance(video.event_metadata["ego_brakes"], bool)
+        assert video.spans.keys() == {"ego_brakes", "other_brakes"}

@@ -19,7 +19,7 @@ from autodrive.datasets.splits import assign_splits, check_fractions
 from autodrive.datasets.windows import ManifestPlace, cut_video
 from autodrive.errors import InputError
 from autodrive.schema import ROAD, SPLITS, Clip, SetAside, SourceVideo, write_jsonl
-from autodrive.video.chunker import default_stride_s
+from autodrive.video.chunker import NORMAL, default_stride_s
 from autodrive.video.preflight import VideoInfo
 from autodrive.video.scan_cache import ScanCache, ScanResult
 from autodrive.whole_files import whole
@@ -38,12 +38,15 @@ class PrepareSettings:
         stride_s: Seconds between window starts; None: 7 windows in 40 s, at most `duration_s`.
         split_fractions: Shares of train, val and test, where the source has no splits.
         seed: Seed of the split.
+        keep_witnessed: Use incidents in which the ego vehicle is only a witness (`ego_involved` is false); they are
+            set aside by default, since the task is about the ego vehicle.
     """
 
     duration_s: float
     stride_s: float | None
     split_fractions: Mapping[str, float]
     seed: int
+    keep_witnessed: bool
 
     def __post_init__(self) -> None:
         check_fractions(self.split_fractions)
@@ -128,9 +131,12 @@ def _prepare(adapter: Adapter, place: ManifestPlace, settings: PrepareSettings, 
     videos, aside = adapter.videos()
     num_items = len(videos) + len(aside)
     _check_unique(videos)
+    witnessed = {} if settings.keep_witnessed else {v.id: line for v in videos if (line := _witnessed(v))}
+    aside += witnessed.values()
+    wanted = [video for video in videos if video.id not in witnessed]
     cache = ScanCache(out / "scan_cache.jsonl")
-    scans = _scan(cache, videos, num_workers)
-    checked = [(video, _check_views(video, scans)) for video in videos]
+    scans = _scan(cache, wanted, num_workers)
+    checked = [(video, _check_views(video, scans)) for video in wanted]
     aside += [outcome for _, outcome in checked if isinstance(outcome, SetAside)]
     usable = [(video, outcome) for video, outcome in checked if not isinstance(outcome, SetAside)]
     copies = find_copies([v for v, _ in usable], {v.id: infos[ROAD].content_hash for v, infos in usable})
@@ -181,6 +187,14 @@ def _check_unique(videos: list[SourceVideo]) -> None:
     repeated = [identity for identity, count in Counter(video.id for video in videos).items() if count > 1]
     if repeated:
         raise InputError(f"video id {repeated[0]!r} occurs more than once in the source; ids must be unique")
+
+
+def _witnessed(video: SourceVideo) -> SetAside | None:
+    """The line of an incident that happens to others."""
+    if video.ego_involved is not False or video.label in (None, NORMAL):
+        return None
+    detail = f"{video.road.path}: the ego vehicle only witnesses this {video.label}; keep_witnessed=true would use it"
+    return SetAside(item=video.id, reason="ego_not_involved", detail=detail)
 
 
 def _files(video: SourceVideo) -> list[Path]:

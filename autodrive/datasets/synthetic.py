@@ -12,13 +12,13 @@ from annotated_types import Ge, Le
 from pydantic import TypeAdapter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from autodrive.bounds import Choices, Count, Even, Seed
+from autodrive.bounds import Choices, Count, CountOrZero, Even, Seed
 from autodrive.datasets.exclusive import exclusive
 from autodrive.errors import InputError
 from autodrive.schema import SetAside, SourceVideo, Split
 from autodrive.workers import deaf_to_ctrl_c
 from autodrive.world.film import film_scene
-from autodrive.world.settings import CONDITIONS, SCENARIOS, WorldSettings
+from autodrive.world.settings import CONDITIONS, SCENARIOS, SensorQuality, WorldSettings
 
 _RECORDS = TypeAdapter(list[SourceVideo])
 # Shorter videos have no room for a hazard; every frame of a scene is simulated, so longer ones take very long.
@@ -39,6 +39,9 @@ class SyntheticDataset:
         video_duration_s: If set, render videos of this length with the event anywhere in them (for chunking).
         native_fps, width, height: Frames per second, and pixels, of the videos.
         scenarios, conditions: What to draw from; see `autodrive.world.settings`.
+        witnessed_every: One scene in so many comes with one more video, of two others who collide in view of the ego
+            (`ego_involved` is false, so that `prepare` sets it aside unless asked); 0: none does.
+        sensors: How well the car's sensors measure: `clean` or `rough`; see `autodrive.world.sensors`.
         num_workers: Rendering processes; None takes one for each CPU.
     """
 
@@ -54,6 +57,8 @@ class SyntheticDataset:
     height: Annotated[int, Ge(16), Le(4096), Even] = 56
     scenarios: Choices[str] = SCENARIOS
     conditions: Choices[str] = CONDITIONS
+    witnessed_every: CountOrZero = 20
+    sensors: SensorQuality = "clean"
     num_workers: Annotated[Count, Le(256)] | None = None
 
     @property
@@ -73,6 +78,8 @@ class SyntheticDataset:
             height=self.height,
             scenarios=tuple(self.scenarios),
             conditions=tuple(self.conditions),
+            witnessed_every=self.witnessed_every,
+            sensors=self.sensors,
         )
 
     def fingerprint(self) -> str:

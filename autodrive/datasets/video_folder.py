@@ -14,7 +14,6 @@ from autodrive.datasets.source_folder import read_folder, require_folder
 from autodrive.datasets.table import Row, parse_seconds, read_table
 from autodrive.errors import InputError
 from autodrive.schema import ROAD, SPLITS, SetAside, SourceVideo, SourceView
-from autodrive.video.chunker import NORMAL
 
 LABELS_FILE = "labels.csv"
 NEEDED_COLUMNS = ("file", "label")
@@ -28,12 +27,9 @@ class VideoFolderAdapter:
 
     Attributes:
         source: Folder that holds the videos.
-        keep_witnessed: Use incidents in which the ego vehicle is only a witness (`ego_involved` is no); they are set
-            aside by default, since the task is about the ego vehicle.
     """
 
     source: str | None
-    keep_witnessed: bool = False
 
     @property
     def name(self) -> str:
@@ -58,9 +54,6 @@ class VideoFolderAdapter:
                 aside.append(
                     SetAside(item=item.id, reason="repeated_file", detail=f"{where}: the file of {first_where}")
                 )
-            elif item.ego_involved is False and item.label not in (None, NORMAL) and not self.keep_witnessed:
-                detail = f"{item.road.path}: the ego vehicle only witnesses this {item.label}"
-                aside.append(SetAside(item=item.id, reason="ego_not_involved", detail=detail))
             else:
                 videos.append(item)
         if not videos and not aside:

@@ -88,6 +88,7 @@ def cut_video(
             ego_involved=video.ego_involved,
             split=split,
             metadata=metadata_within(video, start_s, end_s),
+            driving_events=tuple(e for e in video.driving_events if _overlap((e.start_s, e.end_s), start_s, end_s)),
             sensors=sensors,
             truth=truth,
         )
@@ -123,9 +124,19 @@ def label_windows(
 
 
 def metadata_within(video: SourceVideo, start_s: float, end_s: float) -> dict[str, Any]:
-    """What is known of a window [start_s, end_s): the event's facts only if the window holds its moment."""
+    """What is known of a window [start_s, end_s).
+
+    Facts that come and go are true if they hold at some moment of the window; the event's facts are there only if the
+    window holds its moment.
+    """
+    facts = {name: any(_overlap(span, start_s, end_s) for span in spans) for name, spans in video.spans.items()}
+    facts = video.metadata | facts
     moment_s = video.event_time_s if video.hazard_time_s is None else video.hazard_time_s
     if moment_s is None or not start_s <= moment_s < end_s:
-        return video.metadata
+        return facts
     moment = {} if video.hazard_time_s is None else {"hazard_time_s": video.hazard_time_s}
-    return video.metadata | video.event_metadata | moment
+    return facts | video.event_metadata | moment
+
+
+def _overlap(span_s: tuple[float, float], start_s: float, end_s: float) -> bool:
+    return span_s[0] < end_s and span_s[1] >= start_s

@@ -7,6 +7,7 @@ import numpy as np
 
 from autodrive.world import bodies
 from autodrive.world.bodies import Body
+from autodrive.world.flying import Flying
 from autodrive.world.projection import CAMERA_HEIGHT_M, Camera
 from autodrive.world.roadside import MAX_VERTICES, Polygons
 from autodrive.world.scenery import Light, Look
@@ -16,8 +17,11 @@ SEE_FAR_M, ACTOR_FAR_M = 80.0, 150.0
 # Polygons whose bounding box is smaller than this are left out.
 SPECK_PX2 = 0.8
 # Drawing layers: flat paint first, then upright things from far to near, then what flies about.
-GROUND_LAYER, UPRIGHT_LAYER, DEBRIS_LAYER = 0, 1, 2
-DEBRIS_LASTS_S, GRAVITY_MPS2 = 0.7, 9.81
+GROUND_LAYER, UPRIGHT_LAYER, FLYING_LAYER = 0, 1, 2
+# How fast the air lifts and drops what it carries, and how fast wings beat: about once and four times a second.
+SWAY_RADPS, FLAP_RADPS = 5.0, 26.0
+# What flies nearer to the lens than this is a blur that nobody sees.
+SPECK_NEAR_M = 1.3
 
 
 @dataclass(frozen=True)
@@ -42,25 +46,6 @@ class Actor:
 
 
 @dataclass(frozen=True)
-class Debris:
-    """Splinters that burst from a contact and fall.
-
-    Attributes:
-        since_s: Time since the contact in every frame, negative before, shape (T,).
-        origin_m: Where the contact happened: x, y, z.
-        velocity_mps: Velocity of each splinter, shape (N, 3).
-        size_m: Half a splinter's width, shape (N,).
-        colour: RGB of each splinter in full light, 0 to 255, shape (N, 3).
-    """
-
-    since_s: np.ndarray
-    origin_m: np.ndarray
-    velocity_mps: np.ndarray
-    size_m: np.ndarray
-    colour: np.ndarray
-
-
-@dataclass(frozen=True)
 class Fills:
     """Polygons ready to be drawn, M of them over all frames."""
 
@@ -73,13 +58,13 @@ class Fills:
     colour: np.ndarray
 
 
-def make_fills(look: Look, camera: Camera, actors: list[Actor], debris: Debris | None) -> Fills:
+def make_fills(look: Look, camera: Camera, actors: list[Actor], flying: Flying | None) -> Fills:
     """Project everything and bring it into drawing order (by frame, layer, then from far to near)."""
     parts = [_static_fills(look.ground, look.light, camera, GROUND_LAYER)]
     parts.append(_static_fills(look.objects, look.light, camera, UPRIGHT_LAYER))
     parts += [_actor_fills(actor, look.light, camera) for actor in actors]
-    if debris is not None:
-        parts.append(_debris_fills(debris, look.light, camera))
+    if flying is not None:
+        parts.append(_flying_fills(flying, look.light, camera))
     return _sorted(parts)
 
 
@@ -87,7 +72,7 @@ def _static_fills(polygons: Polygons, light: Light, camera: Camera, layer: int) 
     num = len(polygons.num_corners)
     anchor = polygons.anchor_m[None, :, 0] - camera.x_m[:, None]
     frame, index = np.nonzero((anchor > -6.0) & (anchor < SEE_FAR_M)) if num else (np.zeros((2, 0), dtype=int))
-    pixels, depth = camera.project(frame, polygons.corners_m[index])
+    pixels, depth = camera.project_laid(frame, camera.road.lay(polygons.corners_m)[index])
     at, left = camera.relative(frame, polygons.anchor_m[index, 0], polygons.anchor_m[index, 1])
     corners = np.moveaxis(depth, 1, 0)
     middle = np.maximum(sum(corners) / len(corners), 0.5)
@@ -107,7 +92,9 @@ def actor_corners(actor: Actor) -> np.ndarray:
     low = local[..., 2] < 0.1
     local[..., 1] += swing * low
     cos_t, sin_t = np.cos(actor.tilt_rad)[:, None, None], np.sin(actor.tilt_rad)[:, None, None]
-    x, z = local[..., 0] + local[..., 2] * sin_t, local[..., 2] * cos_t + actor.lift_m[:, None, None]
+    # A shadow stays on the ground.
+    lift = actor.lift_m[:, None, None] * (actor.body.kind != bodies.SHADOW)[:, None]
+    x, z = local[..., 0] + local[..., 2] * sin_t, local[..., 2] * cos_t + lift
     heading = actor.heading_rad if actor.name != "pedestrian" else actor.heading_rad * 0
     cos, sin = np.cos(heading)[:, None, None], np.sin(heading)[:, None, None]
     y = local[..., 1]
@@ -115,11 +102,11 @@ def actor_corners(actor: Actor) -> np.ndarray:
 
 
 def _actor_fills(actor: Actor, light: Light, camera: Camera) -> Fills:
-    corners = actor_corners(actor)
+    corners = camera.road.lay(actor_corners(actor))
     num_frames, num_faces = corners.shape[:2]
     frames = np.repeat(np.arange(num_frames), num_faces)
     faces = np.tile(np.arange(num_faces), num_frames)
-    pixels, depth = camera.project(frames, corners.reshape(-1, 4, 3))
+    pixels, depth = camera.project_laid(frames, corners.reshape(-1, 4, 3))
     at, left = camera.relative(np.arange(num_frames), actor.x_m, actor.y_m)
     facing = _faces_camera(actor, camera, corners).reshape(-1)
     keep = facing & (depth.max(axis=1) > 0.5) & (np.abs(at) < ACTOR_FAR_M).repeat(num_faces)
@@ -130,30 +117,41 @@ def _actor_fills(actor: Actor, light: Light, camera: Camera) -> Fills:
     return _seen(fills, keep, camera)
 
 
-def _debris_fills(debris: Debris, light: Light, camera: Camera) -> Fills:
-    """Splinters on their ballistic paths until they have come down."""
-    flying = (debris.since_s > 0) & (debris.since_s < DEBRIS_LASTS_S)
-    frame, index = np.nonzero(flying[:, None] & np.ones(len(debris.size_m), dtype=bool))
-    since = debris.since_s[frame][:, None]
-    at = debris.origin_m + debris.velocity_mps[index] * since - np.array([0, 0, GRAVITY_MPS2 / 2]) * since**2
+def _flying_fills(flying: Flying, light: Light, camera: Camera) -> Fills:
+    """Specks on their ways while they last, each a quadrilateral that turns in the picture's plane."""
+    specks, age = flying.specks, flying.time_s[:, None] - flying.specks.start_s
+    frame, index = np.nonzero((age >= 0) & (age < specks.lasts_s))
+    since, half_g = age[frame, index], specks.fall_mps2[index] / 2
+    at = specks.origin_m[index] + specks.velocity_mps[index] * since[:, None]
+    at[:, 2] += specks.sway_m[index] * np.sin(SWAY_RADPS * since) - half_g * since**2
     at[:, 2] = np.maximum(at[:, 2], 0.03)
     pixels, depth = camera.project(frame, at[:, None])
-    radius = camera.focal_px * debris.size_m[index] / np.maximum(depth[:, 0], 0.5)
-    turn = np.arange(MAX_VERTICES) * np.pi / 2 + since * 25 + index[:, None]
-    corners = pixels + radius[:, None, None] * np.stack([np.cos(turn), np.sin(turn)], axis=-1)
-    colour = light.shade(debris.colour[index], np.maximum(depth[:, 0], 0.5), at[:, 1] * 0)
-    layer, four = np.full(len(frame), DEBRIS_LAYER), np.full(len(frame), 4)
-    fills = Fills(frame, layer, depth[:, 0], index, corners, four, colour)
-    return _seen(fills, depth[:, 0] > 0.5, camera)
+    seen, depth = depth[:, 0] > SPECK_NEAR_M, np.maximum(depth[:, 0], 0.5)
+    angle = specks.angle_rad[index] + specks.spin_radps[index] * since
+    angle = angle + specks.flap_rad[index] * np.sin(FLAP_RADPS * since)
+    along = (
+        np.stack([np.cos(angle), np.sin(angle)], axis=-1) * (camera.focal_px * specks.size_m[index] / depth)[:, None]
+    )
+    across = along[:, ::-1] * (-1, 1) * specks.slimness[index, None]
+    centre = pixels[:, 0] + along * specks.is_wing[index, None]
+    corners = np.stack([centre - along, centre - across, centre + along, centre + across], axis=1)
+    padded = np.concatenate([corners, np.repeat(corners[:, -1:], MAX_VERTICES - 4, axis=1)], axis=1)
+    _, left = camera.relative(frame, at[:, 0], at[:, 1])
+    colour = light.shade(specks.colour[index], depth, left)
+    layer, four = np.full(len(frame), FLYING_LAYER), np.full(len(frame), 4)
+    fills = Fills(frame, layer, depth, index, padded, four, colour)
+    return _seen(fills, seen, camera)
 
 
 def _faces_camera(actor: Actor, camera: Camera, corners: np.ndarray) -> np.ndarray:
-    """Whether a face looks towards the camera, shape (T, F)."""
+    """Whether a face looks towards the camera, shape (T, F); corners are laid out in the plane."""
     normal = actor.body.normal
-    cos, sin = np.cos(actor.heading_rad)[:, None], np.sin(actor.heading_rad)[:, None]
+    heading = actor.heading_rad + camera.road.heading(actor.x_m)
+    cos, sin = np.cos(heading)[:, None], np.sin(heading)[:, None]
     nx, ny = normal[:, 0] * cos - normal[:, 1] * sin, normal[:, 0] * sin + normal[:, 1] * cos
     centre = corners.mean(axis=2)
-    to_camera = nx * (camera.x_m[:, None] - centre[..., 0]) + ny * (camera.y_m[:, None] - centre[..., 1])
+    x, y = camera.plane_xy_m
+    to_camera = nx * (x[:, None] - centre[..., 0]) + ny * (y[:, None] - centre[..., 1])
     to_camera = to_camera + normal[None, :, 2] * (CAMERA_HEIGHT_M - centre[..., 2])
     return (to_camera > 0) | ~normal.any(axis=1)
 

@@ -1,29 +1,22 @@
-"""One candidate played out: contact forces, what the camera feels, and everybody's pose at 100 Hz."""
+"""One candidate played out: everybody's pose at 100 Hz, lead-in and contact included, and what the body does."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.interpolate import Akima1DInterpolator
 from scipy.signal import lfilter
 
+from autodrive.world.impact import RATE_HZ, Contact, Jolt, collide
+from autodrive.world.lead_in import drive_up
 from autodrive.world.physics import STEP_S, Trajectories
-from autodrive.world.scenario import EGO, OtherMotion, Scene
+from autodrive.world.road import Road, draw_road
+from autodrive.world.scenario import GRAVITY_MPS2, OtherMotion, Scene
 
-RATE_HZ = 100
-RESTITUTION = 0.15
-DIVE_RAD_PER_MPS2 = np.radians(0.33)
-SUSPENSION_HZ, SUSPENSION_DAMPING = 1.6, 0.4
-ROAD_FRICTION_MPS2 = 6.5
-
-
-@dataclass(frozen=True)
-class Jolt:
-    """A blow to the camera: a decaying oscillation that begins at `time_s` (pothole, kerb or contact)."""
-
-    time_s: float
-    pitch_rad: float
-    roll_rad: float
-    frequency_hz: float
-    decay_s: float
+# Motion begins this long before the window: the suspension has settled, and a late GPS fix has something to report.
+RUN_UP_S = 2.0
+# Pitch per deceleration and roll per lateral acceleration (4.5 degrees per g), as of an average passenger car.
+DIVE_RAD_PER_MPS2, ROLL_RAD_PER_MPS2 = np.radians(0.3), np.radians(4.5 / GRAVITY_MPS2)
+SUSPENSION_HZ, SUSPENSION_DAMPING = 1.8, 0.6
 
 
 @dataclass(frozen=True)
@@ -31,9 +24,11 @@ class Play:
     """Everybody's motion on a 100 Hz grid; all arrays have shape (S,), times run from the hazard's onset.
 
     Attributes:
-        time_s: Time of every step, shape (T,).
-        ego_x_m, ego_y_m, ego_yaw_rad: Pose of the ego's centre (yaw left positive).
+        time_s: Time of every step, from `RUN_UP_S` before the window on.
+        road: Where the road goes.
+        ego_x_m, ego_y_m, ego_yaw_rad: Pose of the ego's centre (yaw against the road's direction, left positive).
         ego_speed_mps, ego_accel_mps2: Speed and acceleration of the ego vehicle along the road.
+        ego_lateral_mps2: Acceleration to its left: the bend's v^2 k and what it does across the road.
         pitch_rad, roll_rad: Angles of the camera, positive nose-down and right-side-down (ISO 8855).
         other_x_m, other_y_m, other_heading_rad, other_tilt_rad, other_lift_m: Pose of the other; tilt is a fall
             (towards the camera negative), lift a height above the road, both for struck people.
@@ -41,11 +36,13 @@ class Play:
     """
 
     time_s: np.ndarray
+    road: Road
     ego_x_m: np.ndarray
     ego_y_m: np.ndarray
     ego_yaw_rad: np.ndarray
     ego_speed_mps: np.ndarray
     ego_accel_mps2: np.ndarray
+    ego_lateral_mps2: np.ndarray
     pitch_rad: np.ndarray
     roll_rad: np.ndarray
     other_x_m: np.ndarray
@@ -68,47 +65,64 @@ def play(
     scene: Scene,
     ego: Trajectories,
     other: OtherMotion,
-    contact_step: int | None,
+    contact: Contact | None,
     window: Window,
     jolts: list[Jolt],
     rng: np.random.Generator,
 ) -> Play:
-    """Turn one candidate (trailing axis of length one) into poses over the window.
+    """Turn one candidate (trailing axis of length one) into poses over the window and the run-up to it.
+
+    In the lead-in, another road user that drives the ego's way keeps its distance: it brakes and accelerates as the ego
+    does.
 
     Args:
         scene: The scene that the three sibling videos share.
         ego: The ego vehicle's trajectory without contact forces.
         other: Motion of the other road user.
-        contact_step: Index of first contact, or None.
+        contact: First contact of the ego, or None.
         window: Part of the scene that the video shows.
         jolts: Potholes and kerbs; the contact's own jolt is added here.
-        rng: Draws the strength of the contact's jolt, its pulse and deflection.
+        rng: Draws what the contact leaves open: its pulse, deflection and jolt.
     """
-    num = round((window.end_s - window.start_s) * RATE_HZ) + 1
-    time = window.start_s + np.arange(num) / RATE_HZ
+    num = round((window.end_s - window.start_s + RUN_UP_S) * RATE_HZ) + 1
+    time = window.start_s - RUN_UP_S + np.arange(num) / RATE_HZ
+    lead_in = drive_up(scene, float(time[0]))
+    gain, shift = lead_in.gain(time), lead_in.shift(time)
+    follows = scene.start_velocity_mps[0] > 0
     grid = np.arange(len(ego.x_m)) * STEP_S
-    before = np.minimum(time, 0.0)
+    before, since = np.minimum(time, 0.0), np.clip(time, 0.0, grid[-1])
 
-    def sampled(values: np.ndarray, speed: float = 0.0) -> np.ndarray:
-        return np.interp(time, grid, values[:, 0]) + before * speed
-
+    # Smooth between steps: straight lines would make every step a kick to the accelerometer. Akima's curves hardly
+    # overshoot where somebody comes to rest (by some cm/s).
+    steps = (ego.x_m, ego.y_m, ego.speed_mps, other.x_m, other.y_m, other.vx_mps, other.vy_mps)
+    ego_x, ego_y, ego_speed, other_x, other_y, other_vx, other_vy = Akima1DInterpolator(grid, np.hstack(steps))(since).T
     pose = {
-        "ego_x_m": sampled(ego.x_m, scene.ego_speed_mps),
-        "ego_y_m": sampled(ego.y_m),
-        "ego_yaw_rad": np.arctan2(np.gradient(sampled(ego.y_m), 1 / RATE_HZ), np.maximum(sampled(ego.speed_mps), 3.0)),
-        "ego_speed_mps": sampled(ego.speed_mps),
-        "other_x_m": sampled(other.x_m, scene.start_velocity_mps[0]),
-        "other_y_m": sampled(other.y_m, scene.start_velocity_mps[1]),
-        "other_heading_rad": _heading(scene, sampled(other.vx_mps), sampled(other.vy_mps)),
+        "ego_x_m": ego_x + before * scene.ego_speed_mps + shift,
+        "ego_y_m": ego_y,
+        "ego_yaw_rad": np.arctan2(np.gradient(ego_y, 1 / RATE_HZ), np.maximum(ego_speed, 3.0)),
+        "ego_speed_mps": np.maximum(ego_speed, 0.0) + gain,
+        "other_x_m": other_x + before * scene.start_velocity_mps[0] + shift * follows,
+        "other_y_m": other_y + before * scene.start_velocity_mps[1],
+        "other_heading_rad": _heading(scene, other_vx, other_vy),
         "other_tilt_rad": np.zeros(num),
         "other_lift_m": np.zeros(num),
-        "other_brakes": _brakes(sampled(other.vx_mps), sampled(other.vy_mps)),
+        "other_brakes": _brakes(other_vx + gain * follows, other_vy),
     }
-    if contact_step is not None:
-        jolts = [*jolts, _collide(scene, pose, time, contact_step * STEP_S, rng)]
+    if contact is not None:
+        jolts = [*jolts, collide(scene, pose, time, contact, rng)]
+    road = draw_road(scene, lead_in, (float(pose["ego_x_m"].min()), float(pose["ego_x_m"].max())))
     acceleration = np.gradient(pose["ego_speed_mps"], 1 / RATE_HZ)
-    pitch, roll = _camera(time, acceleration, jolts)
-    return Play(time_s=time, ego_accel_mps2=acceleration, pitch_rad=pitch, roll_rad=roll, **pose)
+    lateral = _lateral_acceleration(pose, acceleration, road)
+    pitch, roll = _camera(time, acceleration, lateral, jolts)
+    return Play(
+        time, road, ego_accel_mps2=acceleration, ego_lateral_mps2=lateral, pitch_rad=pitch, roll_rad=roll, **pose
+    )
+
+
+def _lateral_acceleration(pose: dict[str, np.ndarray], acceleration: np.ndarray, road: Road) -> np.ndarray:
+    """v^2 k + y'' turned into the car's axes, for small yaw angles and offsets far below the bend's radius."""
+    across = np.gradient(np.gradient(pose["ego_y_m"], 1 / RATE_HZ), 1 / RATE_HZ)
+    return pose["ego_speed_mps"] ** 2 * road.curvature(pose["ego_x_m"]) + across - acceleration * pose["ego_yaw_rad"]
 
 
 def _heading(scene: Scene, vx: np.ndarray, vy: np.ndarray) -> np.ndarray:
@@ -123,70 +137,21 @@ def _brakes(vx: np.ndarray, vy: np.ndarray) -> np.ndarray:
     return (-np.gradient(speed, 1 / RATE_HZ) > 0.6) | (speed < 0.2)
 
 
-def _collide(
-    scene: Scene, pose: dict[str, np.ndarray], time: np.ndarray, contact_s: float, rng: np.random.Generator
-) -> Jolt:
-    """Overwrite the poses from the contact on (momentum and restitution); return the jolt the camera feels."""
-    k = int(np.searchsorted(time, contact_s))
-    after = time[k:] - contact_s
-    pulse_s = rng.uniform(0.1, 0.25)
-    ramp = np.clip(after / pulse_s, 0, 1)
-    ramp = ramp * ramp * (3 - 2 * ramp)
-    previous = max(k - 1, 0)
-    other_vx = (pose["other_x_m"][k] - pose["other_x_m"][previous]) * RATE_HZ
-    other_vy = (pose["other_y_m"][k] - pose["other_y_m"][previous]) * RATE_HZ
-    ego_v, closing = pose["ego_speed_mps"][k], pose["ego_speed_mps"][k] - other_vx
-    share = scene.other.mass_kg / (EGO.mass_kg + scene.other.mass_kg)
-    slide_s = np.maximum(after - pulse_s, 0)
-    ego_after = ego_v - ramp * (1 + RESTITUTION) * share * closing
-    pose["ego_speed_mps"][k:] = _rub(ego_after, slide_s, ROAD_FRICTION_MPS2 + rng.uniform(0, 1.5))
-    other_after = _rub(other_vx + ramp * (1 + RESTITUTION) * (1 - share) * closing, slide_s, rng.uniform(3.0, 6.0))
-    lateral_after = _rub(other_vy * (1 - 0.7 * ramp), slide_s, 5.0)
-    is_vehicle = scene.other.name != "pedestrian"
-    offset = pose["other_y_m"][k] - pose["ego_y_m"][k]
-    turn = (np.sign(other_vy) if abs(other_vy) > 2 else -np.sign(offset)) * share
-    kick = turn * np.radians(rng.uniform(3.0, 9.0)) * (ramp if is_vehicle else 0.0 * ramp)
-    pose["ego_yaw_rad"][k:] = pose["ego_yaw_rad"][k] + kick
-    drift = np.cumsum(pose["ego_speed_mps"][k:] * np.sin(kick)) / RATE_HZ
-    pose["ego_y_m"][k:] = pose["ego_y_m"][k] + drift
-    for name, rate in (
-        ("ego_x_m", pose["ego_speed_mps"][k:]),
-        ("other_x_m", other_after),
-        ("other_y_m", lateral_after),
-    ):
-        pose[name][k:] = pose[name][k] + np.cumsum(rate) / RATE_HZ
-    reach = (EGO.length_m + scene.footprint_m[0]) / 2 - 0.25
-    pose["other_x_m"][k:] = np.maximum(pose["other_x_m"][k:], pose["ego_x_m"][k:] + reach)
-    pose["other_brakes"][k:] = True
-    if is_vehicle:
-        spin = np.radians(rng.uniform(4, 22)) * (-np.sign(other_vy) if abs(other_vy) > 2 else np.sign(offset or 1.0))
-        pose["other_heading_rad"][k:] = pose["other_heading_rad"][k] + spin * (1 - np.exp(-after / 0.35))
-        strength = np.radians(rng.uniform(3.5, 5.5))
-    else:
-        # A person struck at the legs swings onto the bonnet, towards the camera, and slides off as the car brakes.
-        pose["other_tilt_rad"][k:] = -np.clip(after / 0.16, 0, 1) * np.radians(82)
-        pose["other_lift_m"][k:] = 0.55 * np.clip(after / 0.16, 0, 1) * np.clip((0.9 - after) / 0.4, 0, 1)
-        strength = np.radians(rng.uniform(3.0, 4.5))
-    roll = np.radians(rng.uniform(-2.0, 2.0))
-    return Jolt(contact_s, float(strength), float(roll), float(rng.uniform(6, 11)), float(rng.uniform(0.06, 0.11)))
-
-
-def _rub(speed: np.ndarray, slide_s: np.ndarray, friction_mps2: float) -> np.ndarray:
-    """Speed after sliding to a halt from either direction."""
-    return np.sign(speed) * np.maximum(np.abs(speed) - friction_mps2 * slide_s, 0.0)
-
-
-def _camera(time: np.ndarray, acceleration: np.ndarray, jolts: list[Jolt]) -> tuple[np.ndarray, np.ndarray]:
-    """Pitch and roll: a damped spring driven by braking, plus the jolts, shape (S,) each."""
-    omega, step = 2 * np.pi * SUSPENSION_HZ, 1 / RATE_HZ
-    # Backward-difference discretisation of x'' = omega^2 (u - x) - 2 zeta omega x'.
-    gain = (omega * step) ** 2
-    damping = 2 * SUSPENSION_DAMPING * omega * step
-    drive = -DIVE_RAD_PER_MPS2 * np.clip(acceleration, -12.0, 6.0)
-    pitch = np.asarray(lfilter([gain], [1 + damping + gain, -(2 + damping), 1.0], drive))
-    roll = np.zeros(len(time))
+def _camera(
+    time: np.ndarray, acceleration: np.ndarray, lateral: np.ndarray, jolts: list[Jolt]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pitch and roll: springs driven by braking and cornering, plus the jolts, shape (S,) each."""
+    pitch = _sprung(-DIVE_RAD_PER_MPS2 * np.clip(acceleration, -12.0, 6.0))
+    roll = _sprung(ROLL_RAD_PER_MPS2 * np.clip(lateral, -9.0, 9.0))
     for jolt in jolts:
         since = np.maximum(time - jolt.time_s, 0.0)
         shape = np.exp(-since / jolt.decay_s) * np.sin(2 * np.pi * jolt.frequency_hz * since) * 1.35
         pitch, roll = pitch + jolt.pitch_rad * shape, roll + jolt.roll_rad * shape
     return pitch, roll
+
+
+def _sprung(drive_rad: np.ndarray) -> np.ndarray:
+    """The angle of a damped spring: x'' = omega^2 (drive - x) - 2 zeta omega x', by backward differences."""
+    omega, step = 2 * np.pi * SUSPENSION_HZ, 1 / RATE_HZ
+    gain, damping = (omega * step) ** 2, 2 * SUSPENSION_DAMPING * omega * step
+    return np.asarray(lfilter([gain], [1 + damping + gain, -(2 + damping), 1.0], drive_rad))

@@ -1,8 +1,11 @@
 """From road coordinates to pixels, for a whole video at once."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+
+from autodrive.world.road import Road
 
 CAMERA_HEIGHT_M = 1.3
 # Along the ego's axis from its centre; the bumper is 1.9 m ahead of the lens.
@@ -18,8 +21,9 @@ class Camera:
 
     Attributes:
         x_m, y_m: Position of the lens in road coordinates.
-        yaw_rad, pitch_rad, roll_rad: Angles of the camera: left, nose-down and right-side-down are positive.
-        curvature_per_m: Curvature of the road, left positive.
+        yaw_rad, pitch_rad, roll_rad: Angles of the camera: left (of the road's direction where it is), nose-down and
+            right-side-down are positive.
+        road: Where the road goes.
         width, height: Width and height of the picture in pixels.
     """
 
@@ -28,7 +32,7 @@ class Camera:
     yaw_rad: np.ndarray
     pitch_rad: np.ndarray
     roll_rad: np.ndarray
-    curvature_per_m: float
+    road: Road
     width: int
     height: int
 
@@ -42,23 +46,36 @@ class Camera:
         """Row of the horizon at the picture's centre column, shape (T,)."""
         return HORIZON * self.height - self.focal_px * np.tan(self.pitch_rad)
 
-    def relative(self, frame: np.ndarray, x_m: np.ndarray, y_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Depth and left offset seen from the camera; `frame` indexes the poses and broadcasts with the points.
+    @cached_property
+    def plane_xy_m(self) -> tuple[np.ndarray, np.ndarray]:
+        """Position of the lens in the plane of the road, shape (T,) each."""
+        return self.road.place(self.x_m, self.y_m)
 
-        The road's bend is a shear: a point at distance d along the road lies curvature d^2 / 2 to the left.
-        """
-        along = x_m - self.x_m[frame]
-        aside = y_m - self.y_m[frame] + self.curvature_per_m * along * np.abs(along) / 2
-        cos, sin = np.cos(self.yaw_rad[frame]), np.sin(self.yaw_rad[frame])
-        return along * cos + aside * sin, aside * cos - along * sin
+    @cached_property
+    def heading_rad(self) -> np.ndarray:
+        """Direction of the camera in that plane, shape (T,)."""
+        return self.road.heading(self.x_m) + self.yaw_rad
+
+    def relative(self, frame: np.ndarray, x_m: np.ndarray, y_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Depth and left offset seen from the camera; `frame` indexes the poses and broadcasts with the points."""
+        return self._seen(frame, *self.road.place(x_m, y_m))
+
+    def _seen(self, frame: np.ndarray, x_m: np.ndarray, y_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        ahead, aside = x_m - self.plane_xy_m[0][frame], y_m - self.plane_xy_m[1][frame]
+        cos, sin = np.cos(self.heading_rad)[frame], np.sin(self.heading_rad)[frame]
+        return ahead * cos + aside * sin, aside * cos - ahead * sin
 
     def project(self, frame: np.ndarray, points_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels (..., 2) and depth (...) of points (..., 3); `frame` has the points' leading shape.
+        """Pixels (..., 2) and depth (...) of points (..., 3) in road coordinates; `frame` has their leading shape.
 
         Points behind the near plane are moved onto it, which clips faces along the road exactly.
         """
+        return self.project_laid(frame, self.road.lay(points_m))
+
+    def project_laid(self, frame: np.ndarray, points_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same for points that are laid out in the plane of the road already."""
         index = frame.reshape(frame.shape + (1,) * (points_m.ndim - 1 - frame.ndim))
-        depth, left = self.relative(index, points_m[..., 0], points_m[..., 1])
+        depth, left = self._seen(index, points_m[..., 0], points_m[..., 1])
         z = np.maximum(depth, NEAR_PLANE_M)
         u = self.width / 2 - self.focal_px * left / z
         v = self.horizon_px[index] + self.focal_px * (CAMERA_HEIGHT_M - points_m[..., 2]) / z

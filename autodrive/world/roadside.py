@@ -7,6 +7,8 @@ import numpy as np
 from autodrive.world.scenario import Scene
 
 MAX_VERTICES = 8
+# Where a side road comes in.
+JUNCTIONS = ("crossing_vehicle", "witnessed_crossing_ahead", "witnessed_crossing_oncoming")
 # Seeds must not be negative: road cells are counted from well behind any scene.
 FIRST_CELL = 10**6
 
@@ -66,7 +68,7 @@ def make_objects(scene: Scene, place: str, edges: tuple[float, float], x_range: 
     """
     items: list[tuple[np.ndarray, tuple, tuple[float, float], float]] = []
     density = {"rural": (0.5, 0.1), "suburb": (0.4, 0.35), "city": (0.2, 0.7)}[place]
-    mouth = scene.start_xy_m[0] if scene.scenario == "crossing_vehicle" else -1e9
+    mouth = scene.start_xy_m[0] if scene.scenario in JUNCTIONS else -1e9
     for cell in range(int(x_range[0] // 12), int(x_range[1] // 12) + 1):
         x, rng = cell * 12.0, np.random.default_rng([scene.look_seed, 2, cell + FIRST_CELL])
         for sign, edge in ((-1, edges[0]), (1, edges[1])):
@@ -124,7 +126,7 @@ def make_ground(scene: Scene, edges: tuple[float, float], rng: np.random.Generat
     """Flat markings that are not periodic: the side roads of a junction, a zebra crossing."""
     items: list[tuple[np.ndarray, tuple, tuple[float, float], float]] = []
     x, tone = scene.start_xy_m[0], rng.uniform(80, 104)
-    if scene.scenario == "crossing_vehicle":
+    if scene.scenario in JUNCTIONS:
         for sign, edge in ((-1, edges[0]), (1, edges[1])):
             far = edge + sign * 45
             strip = np.array([[x - 4.5, edge, 0], [x + 4.5, edge, 0], [x + 4, far, 0], [x - 4, far, 0]])

@@ -1,7 +1,7 @@
 """Scenes: what stands still or is fixed before the hazard, and the free choices that decide its outcome.
 
 Axes are those of ISO 8855 laid along the road: x forward, y left, metres; the ego lane's centre is y = 0. Time zero is
-the hazard's onset: until then everyone keeps a constant speed, so counterfactual siblings share all that precedes it.
+the hazard's onset: until then everyone goes the same way in all siblings (see `lead_in`).
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,9 @@ import numpy as np
 from autodrive.world.driver import Drivers
 
 LANE_WIDTH_M = 3.5
+GRAVITY_MPS2 = 9.81
+# Lateral acceleration that tyres hold on a good road.
+GRIP_MPS2 = 6.5
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,8 @@ class Scene:
         heading_rad: Direction it faces, 0 along the road.
         lanes_left: Lanes left of the ego lane.
         lanes_right: Lanes right of the ego lane.
-        oncoming_from_lane: First left lane (1-based) used by oncoming traffic.
-        curvature_per_m: Curvature of the road, left positive.
-        look_seed: Decides colours, texture, props and background traffic.
+        oncoming_from_lane: First lane to the left (counted from 1) used by oncoming traffic.
+        look_seed: Decides colours, texture, props, background traffic, bends of the road and the drive up to the onset.
     """
 
     scenario: str
@@ -67,7 +69,6 @@ class Scene:
     lanes_left: int
     lanes_right: int
     oncoming_from_lane: int
-    curvature_per_m: float
     look_seed: int
 
     @property
@@ -124,13 +125,13 @@ def draw_scene(scenario: str, condition: str, rng: np.random.Generator) -> Scene
     elif scenario == "cut_in":
         side = int(rng.choice([-1, 1]))
         lanes_left, lanes_right, oncoming_from = (2, lanes_right, 2) if side > 0 else (lanes_left, 1, 1)
-        gap = rng.uniform(1.5, 12.0)
+        gap = rng.uniform(-4.0, 11.0)
         start = ((EGO.length_m + other.length_m) / 2 + gap, side * LANE_WIDTH_M)
-        velocity = (speed - rng.uniform(0.0, 4.5), 0.0)
+        velocity = (speed - rng.uniform(-1.0, 4.5), 0.0)
     elif scenario == "crossing_vehicle":
         side = int(rng.choice([-1, 1]))
         arrival_s, cross_mps = rng.uniform(1.7, 2.8), rng.uniform(4.0, 9.0)
-        start = (speed * arrival_s, side * cross_mps * (arrival_s + rng.uniform(-0.5, 0.4)))
+        start = (speed * arrival_s, side * cross_mps * (arrival_s + rng.uniform(-0.5, 0.8)))
         velocity, heading = (0.0, -side * cross_mps), -side * np.pi / 2
     elif scenario == "pedestrian":
         side = int(rng.choice([-1, 1]))
@@ -155,18 +156,35 @@ def draw_scene(scenario: str, condition: str, rng: np.random.Generator) -> Scene
         lanes_left=lanes_left,
         lanes_right=lanes_right,
         oncoming_from_lane=oncoming_from,
-        curvature_per_m=float(rng.choice([0.0, 1.0]) * rng.uniform(-1 / 250, 1 / 250)),
         look_seed=int(rng.integers(2**31)),
     )
 
 
 def draw_drivers(scene: Scene, num: int, rng: np.random.Generator) -> Drivers:
-    """Draw N ego drivers: attentive or (every third) distracted, with differing brakes, some who also swerve."""
+    """Draw N ego drivers who differ in attention, brakes, distance, nerves and in whether they also steer."""
     reaction = np.where(rng.random(num) < 0.33, rng.uniform(1.2, 3.0, num), rng.uniform(0.25, 1.3, num))
-    swerve = np.zeros(num)
-    if scene.scenario == "oncoming_drift":
-        swerve = -rng.uniform(0.0, 1.3, num)
-    return Drivers(reaction, rng.uniform(5.6, 9.0, num), swerve)
+    startle = np.where(rng.random(num) < 0.35, rng.uniform(0.1, 1.6, num), np.inf)
+    # Away from what comes from a side; around what stands ahead on whichever side has room.
+    away = -float(scene.side) if scene.side else np.where(rng.random(num) < 0.5, -1.0, 1.0)
+    least, most = {"lead_brake": (1.8, 3.2), "oncoming_drift": (0.4, 2.2)}.get(scene.scenario, (0.7, 2.8))
+    swerves, early = rng.random(num) < 0.5, rng.random(num) < 0.3
+    # Many who swerve do little else.
+    weak = rng.random(num) < np.where(swerves & ~early, 0.6, 0.15)
+    limit = np.where(weak, rng.uniform(1.0, 3.5, num), rng.uniform(5.2, 9.0, num))
+    swerve_m = np.where(swerves, away * rng.uniform(least, most, num), 0.0)
+    lasts_s = np.where(early, rng.uniform(1.8, 2.8, num), rng.uniform(0.9, 1.5, num))
+    return Drivers(
+        reaction_s=reaction,
+        brake_limit_mps2=limit,
+        margin_m=0.5 + 3.5 * rng.random(num) ** 2,
+        startle_s=startle,
+        startle_speed_mps=scene.ego_speed_mps * rng.uniform(0.15, 0.75, num),
+        swerve_m=swerve_m,
+        # The smooth move's strongest lateral acceleration is 6 |move| / duration^2; tyres give no more than this.
+        swerve_lasts_s=np.maximum(lasts_s, np.sqrt(6 * np.abs(swerve_m) / GRIP_MPS2)),
+        swerve_early_s=np.where(early, rng.uniform(0.0, 1.2, num), np.inf),
+        return_share=rng.uniform(0.3, 1.0, num),
+    )
 
 
 def draw_other_motion(scene: Scene, time_s: np.ndarray, num: int, rng: np.random.Generator) -> OtherMotion:
@@ -196,8 +214,10 @@ def draw_other_motion(scene: Scene, time_s: np.ndarray, num: int, rng: np.random
     elif scene.scenario == "crossing_vehicle":
         lateral = _cross_or_yield(scene, t, num, rng)
     elif scene.scenario == "pedestrian":
-        walk, begin = rng.uniform(1.1, 3.4, num), rng.uniform(0, 0.6, num)
-        reach = np.where(rng.random(num) < 0.4, np.abs(y0) - rng.uniform(1.7, 3.4, num), 40.0)
+        walk, begin, mind = rng.uniform(1.1, 3.4, num), rng.uniform(0, 0.6, num), rng.random(num)
+        # Some stop at the edge of the ego's path, some freeze in it, most walk on.
+        reach = np.abs(y0) - np.where(mind < 0.3, rng.uniform(1.7, 3.4, num), rng.uniform(-0.8, 0.8, num))
+        reach = np.where(mind < 0.5, reach, 40.0)
         stop = begin + np.maximum(reach, 0.1) / walk
         lateral = -scene.side * walk * ((t >= begin) & (t < stop))
         along = lateral * 0.0
@@ -232,12 +252,14 @@ def _glide(
 
 
 def _cross_or_yield(scene: Scene, t: np.ndarray, num: int, rng: np.random.Generator) -> np.ndarray:
-    """Speed across the road: brake before the ego lane (40 % of draws) or go through, shape (K, N)."""
+    """Speed across the road: brake before the ego lane, stop in it, or go through, shape (K, N)."""
     speed, half = abs(scene.start_velocity_mps[1]), scene.other.length_m / 2
     brake = rng.uniform(2.5, 7.0, num)
-    to_line = abs(scene.start_xy_m[1]) - half - rng.uniform(1.5, 4.5, num)
+    mind = rng.random(num)
+    beyond = np.where(mind < 0.35, rng.uniform(1.3, 4.5, num), rng.uniform(-2.5, 1.0, num))
+    to_line = abs(scene.start_xy_m[1]) - half - beyond
     yield_at = np.maximum((to_line - speed * speed / (2 * brake)) / speed, 0.0)
-    yields = rng.random(num) < 0.4
+    yields = mind < 0.55
     through = _change_speed(t, speed, rng.uniform(0, 0.6, num), np.full(num, 1.5), speed + rng.uniform(-1.5, 2.5, num))
     return -scene.side * np.where(yields, _change_speed(t, speed, yield_at, brake, np.zeros(num)), through)
 

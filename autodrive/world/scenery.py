@@ -17,6 +17,8 @@ PERIOD_M, REACH_M, HALF_WIDTH_M = 72.0, 60.0, 20.0
 # Distances from which a coarser (blurred) copy of the texture is used, against shimmering.
 OUTER_M = 3.2
 LEVEL_STARTS_M = (0.0, 7.0, 13.0, 25.0, 45.0)
+# From this standard deviation on, in texels, a surface is blurred by a triangle instead of a Gaussian.
+WIDE_BLUR = 8.0
 
 SKIES = {  # top, horizon, ambient light
     "day": ((84, 134, 206), (196, 212, 228), 1.0),
@@ -144,8 +146,16 @@ def _blurred(image: np.ndarray, distance_m: float) -> np.ndarray:
     cut = int((HALF_WIDTH_M - OUTER_M) / TEXEL_Y_M)
     blocks = np.split(image, [cut, image.shape[1] - cut], axis=1)
     widths = (max(across, aside), max(across, 0.3), max(across, aside))
-    blurred = [cv2.GaussianBlur(block, (0, 0), sigmaX=w, sigmaY=along) for block, w in zip(blocks, widths, strict=True)]
+    blurred = [_blur(block, width, along) for block, width in zip(blocks, widths, strict=True)]
     return np.concatenate(blurred, axis=1)
+
+
+def _blur(image: np.ndarray, sigma_x: float, sigma_y: float) -> np.ndarray:
+    if sigma_y < WIDE_BLUR:
+        return cv2.GaussianBlur(image, (0, 0), sigmaX=sigma_x, sigmaY=sigma_y)
+    # A triangle's cost does not grow with its width; that of half-width r has variance r (r + 2) / 6.
+    half_widths = (round(np.sqrt(6 * sigma**2 + 1) - 1) for sigma in (sigma_x, sigma_y))
+    return cv2.stackBlur(image, tuple(2 * half_width + 1 for half_width in half_widths))
 
 
 def _paint_lines(image: np.ndarray, scene: Scene, y: np.ndarray, edges: tuple[float, float], rows: int) -> None:

@@ -4,14 +4,16 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from autodrive.errors import InputError
 
 SCENARIOS = ("lead_brake", "cut_in", "crossing_vehicle", "pedestrian", "oncoming_drift")
 CONDITIONS = ("day", "dusk", "night", "rain", "fog")
 CLASSES = ("normal", "near_collision", "collision")
+SensorQuality = Literal["clean", "rough"]
 # Raised whenever rendering or physics changes, so that cached videos of an older world are not mixed with new ones.
-RENDERER_VERSION = 6
+RENDERER_VERSION = 8
 
 
 @dataclass(frozen=True)
@@ -20,13 +22,16 @@ class WorldSettings:
 
     Attributes:
         seed: Root of all randomness; scene i of a split depends on (seed, split, i) only.
-        duration_s: Length of every video. A longer video of the same scene has the same event and more lead-in.
+        duration_s: Length of every video. From 4 s on, a longer video of the same scene has the same event and more
+            lead-in.
         event_anywhere: Place the event anywhere in the video instead of near its end (for long videos).
         fps: Frames per second of the videos, which a student's rate cannot exceed.
         width: Pixels of the picture, an even number.
         height: Pixels of the picture, an even number.
         scenarios: Hazards to draw from, in equal shares.
         conditions: Light and weather to draw from.
+        witnessed_every: One scene in so many comes with a collision of two others, filmed by the ego; 0: none does.
+        sensors: Clean sensors have noise only; rough ones are tilted, biased, on slopes, and their GPS is late.
     """
 
     seed: int
@@ -37,6 +42,8 @@ class WorldSettings:
     height: int
     scenarios: tuple[str, ...]
     conditions: tuple[str, ...]
+    sensors: SensorQuality
+    witnessed_every: int = 0
 
     def __post_init__(self) -> None:
         _check_names("scenarios", self.scenarios, SCENARIOS)

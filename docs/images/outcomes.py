@@ -18,11 +18,12 @@ from autodrive.labels import LabelSet
 from autodrive.schema import SourceVideo
 from autodrive.tasks.choice import LETTERS
 from autodrive.video.decoder import PyAVDecoder
-from autodrive.world.film import film_scene
+from autodrive.world.film import SPLIT_CODES, film_scene
+from autodrive.world.physics import FRONT
 from autodrive.world.settings import CLASSES, CONDITIONS, SCENARIOS, WorldSettings
+from autodrive.world.siblings import draw_family
 
 HERE = Path(__file__).resolve().parent
-SCENE = 4  # of the default world's training split: an oncoming truck drifts over the centre line
 HEIGHT, WIDTH = 224, 448  # four times the training size, so that people see what happens
 OFFSETS_S = (-1.5, -0.7, -0.35, 0.05, 0.4)  # from the contact, the same moments in every row
 DPI, COLOURS = 120, 256
@@ -39,11 +40,13 @@ def draw_outcomes(target: Path) -> None:
         height=HEIGHT,
         scenarios=SCENARIOS,
         conditions=CONDITIONS,
+        sensors="clean",
     )
+    scene = _clear_scene(settings)
     with tempfile.TemporaryDirectory() as folder:
         for part in ("videos", "sensors", "truth"):
             (Path(folder) / part).mkdir()
-        videos = {str(video.label): video for video in film_scene(settings, "train", SCENE, Path(folder))}
+        videos = {str(video.label): video for video in film_scene(settings, "train", scene, Path(folder))}
         contact_s = videos["collision"].event_time_s
         assert contact_s is not None
         times_s = contact_s + np.array(OFFSETS_S)
@@ -51,6 +54,18 @@ def draw_outcomes(target: Path) -> None:
     figure = _figure(rows, times_s)
     figure.savefig(target, dpi=DPI)
     Image.open(target).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
+
+
+def _clear_scene(settings: WorldSettings) -> int:
+    """The first training scene by clear day in which someone drifts over the centre line and meets the ego's front."""
+    for index in range(SCENARIOS.index("oncoming_drift"), 1000, len(SCENARIOS)):
+        family = draw_family(settings, SPLIT_CODES["train"], index)
+        (hit,) = (sibling for sibling in family.siblings if sibling.label == "collision")
+        by_clear_day = (family.scene.light, family.scene.weather) == ("day", "clear")
+        seconds_shown = hit.event_s + OFFSETS_S[0] - family.window.start_s, family.window.end_s - hit.event_s
+        if by_clear_day and hit.contact and hit.contact.side == FRONT and min(seconds_shown) > OFFSETS_S[-1]:
+            return index
+    raise RuntimeError("no such scene among the first thousand")
 
 
 def _frames(folder: Path, video: SourceVideo, times_s: np.ndarray) -> np.ndarray:
