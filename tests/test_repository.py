@@ -57,7 +57,7 @@ def imported_names(paths: list[Path]) -> set[str]:
 
 def distributions(names: set[str]) -> set[str]:
     """Packages on the index that provide these modules, in lower case; the standard library and our own left out."""
-    own = {"autodrive", "train", "eval", *(path.stem for path in (REPOSITORY / "tests").glob("*.py"))}
+    own = {"autodrive", "experiments", "train", "eval", *(path.stem for path in (REPOSITORY / "tests").glob("*.py"))}
     foreign = names - own - set(sys.stdlib_module_names)
     provided = importlib.metadata.packages_distributions()
     return {(provided.get(name) or [name])[0].lower().replace("_", "-") for name in foreign}
