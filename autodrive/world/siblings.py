@@ -152,7 +152,8 @@ def _sibling(cast: Cast, label: str, c: int, window: Window, rng: np.random.Gene
 def potholes(event_s: float, speed_mps: np.ndarray, window: Window, rng: np.random.Generator) -> list[Jolt]:
     """Road blows at the same rate and strength in every class; half of them fall near the event.
 
-    The rear axle follows the front one: two opposite blows, which a car at rest does not get.
+    The rear axle follows the front one: two opposite blows, which a car at rest does not get. `speed_mps` is the speed
+    without contact, so that a car that a contact has stopped may still get one.
     """
     jolts = []
     for near_event in (True, False):
