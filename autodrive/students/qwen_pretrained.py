@@ -4,13 +4,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
-from transformers import Qwen2VLImageProcessorPil
+import torch
+from transformers import (
+    PreTrainedTokenizerBase,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLImageProcessorPil,
+)
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
 
-from autodrive.students.qwen_checkpoint import read_checkpoint, unreadable
+from autodrive.errors import InputError
+from autodrive.released.configurations import configuration_of
+from autodrive.students.qwen_checkpoint import MODEL_TYPE, read_checkpoint, unreadable
 from autodrive.students.qwen_positions import PositionMode
 from autodrive.students.qwen_processor import QwenProcessor, VisionFormat
 from autodrive.students.qwen_student import QwenStudent
+from autodrive.students.qwen_tokenizer import byte_tokenizer
 from autodrive.students.resolution import Resolution
 from autodrive.students.student import DTYPES
 
@@ -46,6 +55,32 @@ class PretrainedQwen2_5_VL:  # noqa: N801
             pixels = Qwen2VLImageProcessorPil.from_pretrained(self.checkpoint)
         except (OSError, ValueError) as error:
             raise unreadable(self.checkpoint, error) from error
+        return self._wrapped(model, tokenizer, pixels, resolution)
+
+    def sketch(self, resolution: Resolution) -> QwenStudent:
+        """The student without weights; see `StudentSpec`.
+
+        Raises:
+            InputError: The sizes of the checkpoint are not known here, or it is no Qwen2.5-VL.
+        """
+        published = configuration_of(self.checkpoint).config
+        if published.get("model_type") != MODEL_TYPE:
+            found = f"student.checkpoint={self.checkpoint}: a {published.get('model_type')}, not a {MODEL_TYPE}"
+            raise InputError(f"{found}; choose the student that matches the checkpoint")
+        config = Qwen2_5_VLConfig.from_dict(dict(published))
+        with torch.device("meta"):
+            model = Qwen2_5_VLForConditionalGeneration(config)
+        model.tie_weights()
+        model = model.to(DTYPES[self.dtype])
+        return self._wrapped(model, byte_tokenizer(), Qwen2VLImageProcessorPil(), resolution)
+
+    def _wrapped(
+        self,
+        model: Qwen2_5_VLForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase,
+        pixels: Qwen2VLImageProcessorPil,
+        resolution: Resolution,
+    ) -> QwenStudent:
         vision_config = cast(Qwen2_5_VLVisionConfig, model.config.vision_config)
         vision = VisionFormat(
             tokens_per_second=vision_config.tokens_per_second,

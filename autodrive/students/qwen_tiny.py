@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Le
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from autodrive.bounds import Count, Layers, Width
 from autodrive.errors import InputError
@@ -21,6 +21,7 @@ from autodrive.students.qwen_tokenizer import (
     VIDEO_PAD,
     VISION_END,
     VISION_START,
+    byte_tokenizer,
     train_tokenizer,
 )
 from autodrive.students.resolution import Resolution
@@ -84,6 +85,23 @@ class TinyQwen2_5_VL:  # noqa: N801
         tokenizer = train_tokenizer(texts, self.vocab_size)
         model = Qwen2_5_VLForConditionalGeneration(self._config(tokenizer.get_vocab()))
         initialise_from_scratch(model, torch.Generator().manual_seed(seed))
+        return self._wrapped(model, tokenizer, resolution)
+
+    def sketch(self, resolution: Resolution) -> QwenStudent:
+        """The student without weights; its vocabulary is as large as it may become. See `StudentSpec`."""
+        tokenizer = byte_tokenizer()
+        config = self._config(tokenizer.get_vocab())
+        config.get_text_config().vocab_size = self.vocab_size
+        with torch.device("meta"):
+            model = Qwen2_5_VLForConditionalGeneration(config)
+        return self._wrapped(model, tokenizer, resolution)
+
+    def _wrapped(
+        self,
+        model: Qwen2_5_VLForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase,
+        resolution: Resolution,
+    ) -> QwenStudent:
         vision = VisionFormat(
             tokens_per_second=self.tokens_per_second,
             image_mean=(PIXEL_MEAN,) * 3,

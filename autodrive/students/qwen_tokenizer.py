@@ -57,3 +57,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         additional_special_tokens=[START_OF_TURN, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD],
         clean_up_tokenization_spaces=False,
     )
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer that knows bytes and Qwen's special tokens alone: for students whose text nobody reads."""
+    return train_tokenizer((), len(pre_tokenizers.ByteLevel.alphabet()) + len(SPECIAL_TOKENS))

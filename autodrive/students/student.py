@@ -222,3 +222,16 @@ class StudentSpec(Protocol):
             seed: Seed of the weights of a student from scratch; pretrained ones ignore it.
         """
         ...
+
+    def sketch(self, resolution: Resolution) -> Student:
+        """The student as `build` makes it, for counting: its weights have shapes and types and no values.
+
+        They are on torch's meta device, nothing is downloaded or read, and the tokenizer knows bytes only.
+
+        Args:
+            resolution: Bounds on the visual tokens of a group of frames.
+
+        Raises:
+            InputError: The student's sizes are not known before its files are there.
+        """
+        ...

@@ -1,0 +1,88 @@
+"""Published configurations as data, and students without weights that are built from them."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+from running import composed
+from student_samples import TEXTS, make_student
+
+from autodrive.entry_point import CONFIG_FOLDER
+from autodrive.errors import InputError
+from autodrive.released.configurations import configuration_of, released_configurations
+from autodrive.students.qwen_pretrained import PretrainedQwen2_5_VL
+from autodrive.students.qwen_tiny import TinyQwen2_5_VL
+from autodrive.students.resolution import Resolution
+
+RESOLUTION = Resolution(128, 32)
+PARAMETERS = {
+    "Qwen/Qwen2.5-VL-3B-Instruct": 3_754_622_976,
+    "Qwen/Qwen2.5-VL-7B-Instruct": 8_292_166_656,
+    "Qwen/Qwen2.5-VL-72B-Instruct": 73_410_777_344,
+    "nvidia/Cosmos-Reason1-7B": 8_292_166_656,
+}
+
+
+@pytest.mark.parametrize("checkpoint", PARAMETERS)
+def test_a_sketch_has_as_many_parameters_as_the_checkpoint(checkpoint: str):
+    student = PretrainedQwen2_5_VL("released", checkpoint).sketch(RESOLUTION)
+    assert sum(parameter.numel() for parameter in student.parameters()) == PARAMETERS[checkpoint]
+    assert all(parameter.is_meta for parameter in student.parameters())
+
+
+def test_every_configuration_says_where_it_comes_from():
+    assert set(released_configurations()) == set(PARAMETERS)
+    reconstructed = {
+        name for name, one in released_configurations().items() if one.source.startswith("reconstructed: ")
+    }
+    assert reconstructed == {"Qwen/Qwen2.5-VL-72B-Instruct", "nvidia/Cosmos-Reason1-7B"}
+    assert all(
+        "config.json of" in one.source for name, one in released_configurations().items() if name not in reconstructed
+    )
+
+
+def test_every_released_student_of_conf_is_known():
+    for path in (CONFIG_FOLDER / "student").glob("*.yaml"):
+        spec = instantiate(composed("train", [f"student={path.stem}"]).student)
+        if spec.full_size:
+            assert configuration_of(spec.checkpoint).config["model_type"] == "qwen2_5_vl"
+
+
+def test_a_sketch_of_a_folder_has_the_shapes_and_types_of_its_weights(tmp_path: Path):
+    student = make_student()
+    student.model.save_pretrained(tmp_path)
+    sketch = PretrainedQwen2_5_VL("folder", str(tmp_path), dtype="float32").sketch(RESOLUTION)
+    shapes = [{name: (p.shape, p.dtype) for name, p in one.model.named_parameters()} for one in (student, sketch)]
+    assert shapes[0] == shapes[1]
+
+
+def test_a_sketch_of_a_student_from_scratch_has_room_for_the_largest_vocabulary():
+    spec = TinyQwen2_5_VL("tiny", vocab_size=2000)
+    built = spec.build(TEXTS * 3, RESOLUTION, 0)
+    size = len(built.processor.tokenizer)
+    assert size < 2000
+    as_built, largest = (dataclasses.replace(spec, vocab_size=n).sketch(RESOLUTION) for n in (size, 2000))
+    count = {
+        name: sum(p.numel() for p in one.parameters())
+        for name, one in (("built", built), ("as built", as_built), ("largest", largest))
+    }
+    assert count["as built"] == count["built"] == count["largest"] - 2 * spec.text_width * (2000 - size)
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "said"),
+    [
+        ("nobody/nothing", None, "its sizes are not known before it is downloaded; give a local folder"),
+        ("folder", "{", "cannot be read"),
+        ("folder", '{"model_type": "qwen3_vl"}', "a qwen3_vl, not a qwen2_5_vl"),
+    ],
+)
+def test_a_checkpoint_without_known_sizes_is_named(name: str, written: str | None, said: str, tmp_path: Path):
+    checkpoint = name
+    if written is not None:
+        (tmp_path / "config.json").write_text(written)
+        checkpoint = str(tmp_path)
+    with pytest.raises(InputError, match=said) as caught:
+        PretrainedQwen2_5_VL("x", checkpoint).sketch(RESOLUTION)
+    assert checkpoint in str(caught.value)
