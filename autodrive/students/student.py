@@ -146,6 +146,8 @@ class Student(nn.Module, ABC):
         for part in parts:
             if isinstance(part, PreTrainedModel):
                 part.activation_checkpointing_enable({"use_reentrant": False})
+                # transformers lets inputs have gradients, for the other way to checkpoint: through a frozen tower, too.
+                part.disable_input_require_grads()
 
     def save(self, folder: Path) -> None:
         """Write the weights in the layout of the family's checkpoints, an adapter in peft's, and `student.json`.

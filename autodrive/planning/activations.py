@@ -1,0 +1,197 @@
+"""What a step keeps in memory between its forward and its backward pass: an estimate, taken from a small twin.
+
+The twin has the student's architecture, types, adapter and frozen towers, and widths that are a fraction of the
+student's. It reads a small clip tree as a training does, on the CPU, and every tensor that autograd keeps is counted.
+Bytes of a token and layer grow with the widths, so that (compare Korthikanti et al. 2022, section 4.1)
+
+    kept = tokens x layers x bytes of a layer and token + patches x blocks x bytes of a block and patch + the rest.
+
+With activations recomputed, every layer keeps its input, and one layer at a time all the rest. Copies of weights in
+another type are no part of it. Left out are buffers of kernels, fragments of the allocator and gradients on their way.
+"""
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from autodrive.benchmarks.workload import TreeSize, make_tree
+from autodrive.planning.workload import Visit
+from autodrive.students.qwen_processor import QwenVisual
+from autodrive.students.qwen_student import QwenStudent
+from autodrive.trees.packing import pack_trees
+
+HEAD_SIZE = 16  # of a twin's attention heads: the least that rotary positions of three axes take
+ROTARY_SECTIONS = [2, 3, 3]
+VISION_WIDTH = 64
+TWIN_LAYERS = 3  # the one in the middle stands for all; the last reads what is asked, and is counted by itself
+TWIN_TREE = TreeSize(prefix_tokens=215, annotations=3, prompt_tokens=17, target_tokens=6)
+# Of a supervised token and entry of the vocabulary: its logit, that in float32, and the logarithm of its softmax.
+LOGIT_BYTES = 2 + 4 + 4
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A narrow student that is like another one in all else.
+
+    Attributes:
+        student: The twin, with weights that say nothing.
+        text_scale: Its width as a share of the other's, in the language model.
+        vision_scale: The same of the vision tower.
+    """
+
+    student: QwenStudent
+    text_scale: float
+    vision_scale: float
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Bytes kept for the backward pass of what they grow with; 0 where nothing has a gradient.
+
+    Attributes:
+        layer: Of a layer of the language model, for a token.
+        layer_input: Its input alone.
+        last_layer: Of the last layer, for a token.
+        around_layers: Of what is before and behind the layers, for a token.
+        block: Of a vision block, for a patch.
+        block_input: Its input alone.
+        around_blocks: Of what is before and behind the blocks, for a patch.
+    """
+
+    layer: float
+    layer_input: float
+    last_layer: float
+    around_layers: float
+    block: float
+    block_input: float
+    around_blocks: float
+
+
+def twin_of(student: QwenStudent) -> Twin:
+    """A twin on the CPU with three layers a tower, of the type of the student's weights."""
+    config = deepcopy(student.model.config)
+    text, vision = config.get_text_config(), cast(Any, config.vision_config)
+    heads = text.num_attention_heads // text.num_key_value_heads
+    text_scale, vision_scale = heads * HEAD_SIZE / text.hidden_size, VISION_WIDTH / vision.hidden_size
+    text.hidden_size, text.num_attention_heads, text.num_key_value_heads = heads * HEAD_SIZE, heads, 1
+    text.intermediate_size = max(1, round(text.intermediate_size * text_scale))
+    text.num_hidden_layers, text.layer_types = TWIN_LAYERS, ["full_attention"] * TWIN_LAYERS
+    text.rope_parameters = {**text.rope_parameters, "mrope_section": ROTARY_SECTIONS}
+    vision.intermediate_size = max(1, round(vision.intermediate_size * vision_scale))
+    vision.hidden_size, vision.num_heads = VISION_WIDTH, VISION_WIDTH // HEAD_SIZE
+    vision.depth, vision.fullatt_block_indexes, vision.out_hidden_size = TWIN_LAYERS, [1], text.hidden_size
+    tokenizer = student.processor.tokenizer
+    text.vocab_size = len(tokenizer)
+    names = ("image", "video", "vision_start", "vision_end")
+    tokens = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+    for name, token in zip(names, tokens, strict=True):
+        setattr(config, f"{name}_token_id", tokenizer.convert_tokens_to_ids(token))
+    model = Qwen2_5_VLForConditionalGeneration(config).to(next(student.parameters()).dtype)
+    return Twin(QwenStudent(f"twin of {student.name}", model, student.processor), text_scale, vision_scale)
+
+
+def kept_by(twin: Twin, autocast: bool) -> Kept:
+    """Count on a twin that is ready to be trained what autograd keeps.
+
+    Args:
+        twin: The twin; nothing of it is recomputed.
+        autocast: Whether a forward pass computes in bfloat16 whatever the type of the weights.
+    """
+    student = twin.student
+    (row,) = pack_trees([make_tree(student, TWIN_TREE)], 10**9)
+    groups, inputs = Counter[str](), dict.fromkeys(("layer", "block"), 0.0)
+    pixels = cast(QwenVisual, row.visual).patches_PD
+    with _counting(student.model, pixels, groups, inputs), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        student.train().supervised_logits(row)
+    tokens, patches = row.num_tokens * twin.text_scale, len(pixels) * twin.vision_scale
+    return Kept(
+        layer=groups["layer"] / tokens,
+        layer_input=inputs["layer"] / tokens,
+        last_layer=groups["last layer"] / tokens,
+        around_layers=groups["around layers"] / tokens,
+        block=groups["block"] / patches,
+        block_input=inputs["block"] / patches if groups["block"] else 0.0,
+        around_blocks=groups["around blocks"] / patches,
+    )
+
+
+def activation_bytes(student: QwenStudent, kept: Kept, visit: Visit, visits: float, recompute: bool) -> float:
+    """Estimated bytes of one packed row: its pixels, and what is kept for the backward pass.
+
+    Args:
+        student: The student, whose weights are not needed.
+        kept: What its twin keeps.
+        visit: A visit of the row.
+        visits: How many of them the row has.
+        recompute: Whether activations are recomputed (`method.gradient_checkpointing`).
+    """
+    text, vision = student.model.config.get_text_config(), cast(Any, student.model.config.vision_config)
+    tokens, form = visits * visit.tokens, student.processor.vision
+    patches = visits * visit.video.tokens * form.merge_size**2
+    around = patches * 3 * form.temporal_patch_size * form.patch_size**2  # uint8 pixels of three channels
+    around += tokens * kept.around_layers + patches * kept.around_blocks
+    around += visits * visit.supervised_tokens * text.vocab_size * LOGIT_BYTES
+    if recompute:
+        inputs = tokens * text.num_hidden_layers * kept.layer_input + patches * vision.depth * kept.block_input
+        return around + inputs + max(tokens * kept.layer, patches * kept.block)
+    layers = (text.num_hidden_layers - 1) * kept.layer + kept.last_layer
+    return around + tokens * layers + patches * vision.depth * kept.block
+
+
+@contextlib.contextmanager
+def _counting(model: nn.Module, pixels: Tensor, groups: Counter[str], inputs: dict[str, float]) -> Iterator[None]:
+    """Add up the bytes that autograd keeps meanwhile by where they come from, and the bytes of a layer's input."""
+    # Weights are there anyway; their copies in another type do not grow with the tokens. Pixels not with the widths.
+    weights = {shape for p in model.parameters() for shape in (tuple(p.shape), tuple(p.shape[::-1]))}
+    known = {tensor.untyped_storage().data_ptr() for tensor in (pixels, *model.parameters())}
+    running: list[str] = []
+    kept: list[Tensor] = []  # alive, so that no storage is taken for another one
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known and tuple(tensor.shape) not in weights:
+            known.add(storage.data_ptr())
+            groups[_group_of(running)] += storage.nbytes()
+            kept.append(tensor)
+        return tensor
+
+    def enter(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, arguments: tuple, keywords: dict) -> None:
+            running.append(name)
+            place = _group_of(running) if name.endswith(".1") else ""
+            if place in inputs and arguments:
+                inputs[place] = float(arguments[0].nbytes)
+
+        return hook
+
+    def leave(*_: Any) -> None:
+        running.pop()
+
+    handles = [m.register_forward_pre_hook(enter(name), with_kwargs=True) for name, m in model.named_modules()]
+    handles += [module.register_forward_hook(leave) for module in model.modules()]
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _group_of(running: list[str]) -> str:
+    """Where a computation belongs, by the names of the modules that are at work."""
+    inmost = running[-1] if running else ""
+    if ".visual" in f".{inmost}":
+        return (
+            "around blocks" if ".blocks." not in inmost else "block" if ".blocks.1." in f"{inmost}." else "other block"
+        )
+    if ".layers." not in inmost:
+        return "around layers"
+    number = int(inmost.partition(".layers.")[2].partition(".")[0])
+    return {1: "layer", TWIN_LAYERS - 1: "last layer"}.get(number, "other layer")

@@ -1,0 +1,158 @@
+"""Floating-point operations of training steps: matrix products and attention, counted layer by layer.
+
+A matrix product of n tokens with a weight of m values takes 2nm operations forward, and as many again for each of two
+gradients backward: that of its input, if anything before it is trained, and that of its weight, if it is. Attention
+takes 4 operations a pair of tokens, layer and unit of width forward and twice that backward (Kaplan et al. 2020,
+section 2.1; Hoffmann et al. 2022, appendix F), here of the pairs that are looked at. Where activations are recomputed,
+layers run forward a second time. Norms, embeddings, the optimiser and DoRA's norms of weights are left out: a percent.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from torch import nn
+
+from autodrive.planning.workload import FrameGroups, Visit
+from autodrive.students.qwen_student import QwenStudent
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Floating-point operations of some work.
+
+    Attributes:
+        forward: Those of computing the loss.
+        backward: Those of its gradients.
+        recomputed: Those of layers that run forward again because their activations were not kept.
+    """
+
+    forward: float = 0.0
+    backward: float = 0.0
+    recomputed: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.forward + self.backward + self.recomputed
+
+    def __add__(self, other: "Operations") -> "Operations":
+        return Operations(
+            self.forward + other.forward, self.backward + other.backward, self.recomputed + other.recomputed
+        )
+
+    def __mul__(self, factor: float) -> "Operations":
+        return Operations(self.forward * factor, self.backward * factor, self.recomputed * factor)
+
+
+@dataclass(frozen=True)
+class Product:
+    """The matrix products of one kind of token, a token's share.
+
+    Attributes:
+        multiplied: Weight values that a token is multiplied with.
+        trained: How many of them are trained.
+        checkpointed: Whether they are computed again where activations are recomputed: they lie in a layer, and not at
+            its end, whose result nobody asks for again.
+        downstream: Whether something before them is trained, so that their inputs have gradients.
+    """
+
+    multiplied: int
+    trained: int
+    checkpointed: bool
+    downstream: bool
+
+    def of(self, tokens: float, recompute: bool) -> Operations:
+        """What they take for so many tokens."""
+        again = recompute and self.checkpointed and self.downstream
+        forward = 2.0 * tokens * self.multiplied
+        backward = forward * self.downstream + 2.0 * tokens * self.trained
+        return Operations(forward, backward, forward if again else 0.0)
+
+
+def visit_operations(student: QwenStudent, visit: Visit, recompute: bool) -> Operations:
+    """What one visit takes, as a clip tree.
+
+    Args:
+        student: The student, whose parameters that require gradients are trained; its weights are not needed.
+        visit: The visit.
+        recompute: Whether activations are recomputed (`method.gradient_checkpointing`).
+    """
+    merge = student.processor.vision.merge_size**2
+    text, vision = (student.model.config.get_text_config(), cast(Any, student.model.config.vision_config))
+    tokens = {
+        "patch": visit.video.tokens * merge,
+        "visual": visit.video.tokens,
+        "text": visit.tokens,
+        "asked": visit.supervised_tokens,
+    }
+    total = Operations()
+    for kind, product in _products(student):
+        total += product.of(tokens[kind], recompute)
+    width = text.num_attention_heads * getattr(text, "head_dim", text.hidden_size // text.num_attention_heads)
+    last = visit.supervised_pairs if student.asks_last_layer else visit.attended_pairs
+    pairs = (text.num_hidden_layers - 1) * visit.attended_pairs + last
+    total += _attention(pairs * width, _any_trained(student), recompute)
+    window = vision.window_size // vision.patch_size
+    num_full = len(vision.fullatt_block_indexes)
+    pairs = num_full * _full_pairs(visit.video, merge)
+    pairs += (vision.depth - num_full) * _window_pairs(visit.video, window, student.processor.vision.merge_size)
+    return total + _attention(pairs * vision.hidden_size, _any_trained(student.vision), recompute)
+
+
+def without_trees(student: QwenStudent, visit: Visit, recompute: bool) -> Operations:
+    """What the same visit takes where every annotation is a sequence with the video of its own."""
+    return visit_operations(student, replace(visit, annotations=1.0), recompute) * visit.annotations
+
+
+def _products(student: QwenStudent) -> Iterator[tuple[str, Product]]:
+    """Every weight that tokens are multiplied with, and the kind of token: patch, visual, text or asked."""
+    vision_trained = _any_trained(student.vision)
+    last_layer = f"model.language_model.layers.{student.model.config.get_text_config().num_hidden_layers - 1}."
+    for name, module in student.model.named_modules():
+        if not isinstance(module, nn.Linear | nn.Conv3d):
+            continue
+        # A quantised layer's weight is packed; its sizes are not.
+        values = module.in_features * module.out_features if isinstance(module, nn.Linear) else module.weight.numel()
+        trained = values if module.weight.requires_grad else 0
+        if name.startswith("model.visual."):
+            kind = "visual" if ".merger." in name else "patch"
+            first = "patch_embed" in name
+            product = Product(values, trained, _again(name, ".blocks."), vision_trained and not first)
+        else:
+            # Keys and values of all tokens are needed in the last layer too.
+            seen_by_all = "k_proj" in name or "v_proj" in name
+            asked = name.startswith("lm_head") or (
+                student.asks_last_layer and name.startswith(last_layer) and not seen_by_all
+            )
+            kind = "asked" if asked else "text"
+            product = Product(values, trained, _again(name, ".layers."), _any_trained(student))
+        yield kind, product
+
+
+def _again(name: str, layers: str) -> bool:
+    return layers in name and "down_proj" not in name
+
+
+def _attention(pairs_by_width: float, downstream: bool, recompute: bool) -> Operations:
+    forward = 4.0 * pairs_by_width
+    return Operations(forward, 2 * forward * downstream, forward * (downstream and recompute))
+
+
+def _full_pairs(video: FrameGroups, merge: int) -> float:
+    """Pairs of patches where each attends to all of its group of frames."""
+    return video.groups * (video.rows * video.columns * merge) ** 2
+
+
+def _window_pairs(video: FrameGroups, window: int, merge_size: int) -> float:
+    """Pairs of patches where each attends to its window of `window` x `window` patches, fewer at the frame's end."""
+
+    def lengths(side: int) -> list[int]:
+        return [min(window, side - start) for start in range(0, side, window)]
+
+    rows, columns = lengths(video.rows * merge_size), lengths(video.columns * merge_size)
+    return video.groups * sum((height * width) ** 2 for height in rows for width in columns)
+
+
+def _any_trained(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
