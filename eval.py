@@ -29,6 +29,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
         build_exam,
         build_loaders,
         build_student,
+        check_trees,
         load_run_data,
         saved_student,
         student_digest,
@@ -44,7 +45,9 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
         if done is not None:
             return done
         loaders = build_loaders(config, data, student)
-        metrics = evaluate_student(student, data, loaders, build_exam(config, config.split), run.files)
+        exam = build_exam(config, config.split)
+        check_trees(config, student, lambda: loaders.smallest_asked_clip(exam.split, exam.modes), autocast=False)
+        metrics = evaluate_student(student, data, loaders, exam, run.files)
         run.facts = data.facts() | {"ckpt": config.ckpt}
     show_run(run_dir, loaders.frames_of, config.evaluation.num_strips)
     return metrics

@@ -31,6 +31,7 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         build_student,
         build_training,
         check_training,
+        check_trees,
         load_run_data,
         student_digest,
     )
@@ -47,6 +48,7 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
             return done
         loaders = build_loaders(config, data, student)
         training = build_training(config, data, student, loaders, run)
+        check_trees(config, student, loaders.smallest_training_clip, config.trainer.precision == "bf16-mixed")
         training.fit()
         run.lap("fit_s")
         student.save(run.files.student)

@@ -39,10 +39,12 @@ from autodrive.runs.frame import Run
 from autodrive.runs.machine import device_of
 from autodrive.schema import Clip, Split
 from autodrive.students.resolution import Resolution, solve_resolution
+from autodrive.students.self_check import check_once
 from autodrive.students.student import Student, StudentSpec, load_student
 from autodrive.tasks.task_book import TaskBook
 from autodrive.training.callbacks import training_callbacks
 from autodrive.training.fitting import Training
+from autodrive.trees.clip_tree import ClipTree
 from autodrive.video.frame_grid import FrameGrid
 
 log = logging.getLogger(__name__)
@@ -252,6 +254,19 @@ def build_training(
         default_root_dir=str(files.folder),
     )
     return Training(method, loaders, trainer, callbacks, resume_from)
+
+
+def check_trees(config: DictConfig, student: Student, clip: Callable[[], ClipTree | None], autocast: bool) -> None:
+    """Move a student to its device and see, once a machine, that clip trees are exact there; see `check_once`.
+
+    Args:
+        config: Configuration of the run.
+        student: The student as it will work.
+        clip: Gives a clip to try it with.
+        autocast: Whether the forward pass computes in bfloat16 whatever the type of the weights.
+    """
+    student.to(device_of(config.trainer.accelerator))
+    check_once(student, clip, autocast, Path(config.paths.data_dir))
 
 
 def build_exam(config: DictConfig, split: Split) -> Exam:

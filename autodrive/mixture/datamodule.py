@@ -1,6 +1,7 @@
 """The loaders of a run, as Lightning asks for them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import cast
 
 import lightning as L
 import numpy as np
@@ -13,12 +14,14 @@ from autodrive.mixture.clip_batches import (
     Batching,
     BranchWriter,
     ClipReader,
+    QuestionTrees,
     ScheduleBatches,
     TrainingTrees,
     question_loader,
 )
 from autodrive.mixture.mixture import VisitSchedule
-from autodrive.schema import Mode, Split
+from autodrive.schema import Clip, Mode, Split
+from autodrive.trees.clip_tree import ClipTree
 
 
 class ClipTreeDataModule(L.LightningDataModule):
@@ -81,8 +84,30 @@ class ClipTreeDataModule(L.LightningDataModule):
         some = [clip for clip in asked if clip.questions]
         return question_loader(some, self.reader, self.writer, modes, self.batching)
 
+    def smallest_training_clip(self) -> ClipTree | None:
+        """The smallest clip of the first training batch that is taught something with options; None if none is."""
+        assert self.schedule is not None, "nothing to train"
+        visits = sorted(self.schedule.batch(0), key=lambda visit: self._size(visit.clip))
+        dataset = TrainingTrees(self.reader, self.writer)
+        return _first_with_options(dataset[visit] for visit in visits)
+
+    def smallest_asked_clip(self, split: Split, modes: Sequence[Mode]) -> ClipTree | None:
+        """The same of the first batch of questions about a split."""
+        dataset = cast(QuestionTrees, self.question_dataloader(split, modes).dataset)
+        first = range(min(self.batching.batch_size, len(dataset)))
+        order = sorted(first, key=lambda index: self._size(dataset.clips[index].clip))
+        return _first_with_options(dataset[index] for index in order)
+
+    def _size(self, clip: Clip) -> float:
+        height, width = self.reader.processor.frame_size(clip.road.width, clip.road.height)
+        return (clip.end_s - clip.start_s) * height * width
+
     def frames_of(self, clip_id: str) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """What the student sees of a clip, for people: RGB frames (T, H, W, 3) and their times in seconds."""
         clip = next(c.clip for members in self.clips.values() for c in members if c.clip.id == clip_id)
         decoded = self.reader.read(clip).frames
         return decoded.frames_TCHW.permute(0, 2, 3, 1).numpy(), decoded.timestamps_s.numpy()
+
+
+def _first_with_options(trees: Iterable[ClipTree]) -> ClipTree | None:
+    return next((tree for tree in trees if any(branch.option_ids for branch in tree.branches)), None)
