@@ -52,7 +52,7 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         training.fit()
         run.lap("fit_s")
         student.save(run.files.student)
-        metrics = evaluate(student, data, loaders, build_exam(config, "test"), run.files)
+        metrics = evaluate(student.as_read(), data, loaders, build_exam(config, "test"), run.files)
         training.log(metrics)
         run.facts = data.facts() | training.facts()
     show_run(run_dir, loaders.frames_of, config.evaluation.num_strips)

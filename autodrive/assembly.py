@@ -38,12 +38,16 @@ from autodrive.runs.foreign import TRAINING_ONLY
 from autodrive.runs.frame import Run
 from autodrive.runs.machine import device_of
 from autodrive.schema import Clip, Split
+from autodrive.students.bases import check_base_name, is_adapter_folder
 from autodrive.students.resolution import Resolution, solve_resolution
 from autodrive.students.self_check import check_once
 from autodrive.students.student import Student, StudentSpec, load_student
+from autodrive.students.towers import TOWERS, Tower
+from autodrive.students.tuning import LowRankAdapter, Tuning, make_trainable
 from autodrive.tasks.task_book import TaskBook
 from autodrive.training.callbacks import training_callbacks
-from autodrive.training.fitting import Training
+from autodrive.training.combinations import TrainingChoice
+from autodrive.training.fitting import Training, training_lines
 from autodrive.trees.clip_tree import ClipTree
 from autodrive.video.frame_grid import FrameGrid
 
@@ -133,25 +137,39 @@ def build_student(config: DictConfig, data: RunData) -> Student:
     Raises:
         InputError: The weights are not there, or as `student_spec` does.
     """
-    if config.student_from is not None:
-        return saved_student(config, Path(config.student_from))
+    source = config.student_from and Path(config.student_from)
+    if source and not is_adapter_folder(source):
+        # Full fine-tuning goes on from the float32 weights that an earlier one left, not from rounded ones.
+        return saved_student(config, source, torch.float32 if instantiate(config.adapter).kind == "full" else None)
     spec = student_spec(config)
+    if source:
+        check_base_name(source, spec.base())
     texts = training_texts(data.clips["train"], data.writer)
-    return spec.build(texts, resolution_of(config, spec.frames_per_group), config.seed)
+    student = spec.build(texts, resolution_of(config, spec.frames_per_group), config.seed)
+    if source:
+        student.add_adapter(source)
+    return student
 
 
 def student_digest(config: DictConfig, student: Student) -> str | None:
-    """Identifies the weights that came from another run's folder; None where the configuration has the recipe."""
-    return weights_digest(student) if config.get("ckpt") or config.student_from else None
+    """Identifies the weights that came from files; None where the configuration has them all."""
+    if config.get("ckpt") or config.student_from:
+        return weights_digest(student)
+    return None if student.base is None else student.base.digest()
 
 
 def check_training(config: DictConfig) -> None:
-    """Find a wrong student, resolution, optimiser, schedule, trainer or logger before anything is prepared.
+    """Find a wrong student, resolution, adapter, optimiser, schedule, trainer or logger before anything is prepared.
 
     Raises:
-        InputError: As `student_spec` and `resolution_of` do, or a value does not suit the optimiser or the schedule.
+        InputError: As `student_spec` and `resolution_of` do, settings contradict each other, an adapter does not suit
+            the student, or a value does not suit the optimiser or the schedule.
     """
-    resolution_of(config, student_spec(config).frames_per_group)
+    spec = student_spec(config)
+    resolution = resolution_of(config, spec.frames_per_group)
+    tuning = training_choice(config, spec)
+    if isinstance(tuning, LowRankAdapter) and config.student_from is None:
+        tuning.layers(spec.sketch(resolution).towers)
     if "wandb" in (config.logger or {}):
         wandb_mode()
     parameter = torch.nn.Parameter(torch.zeros(1))
@@ -169,6 +187,33 @@ def check_training(config: DictConfig) -> None:
             where = group if key is None else f"{group}.{key}={config[group][key]}"
             text = " ".join(str(error.__cause__ or error).split())
             raise InputError(f"{where}: {text}; fix the value, see --cfg job") from None
+
+
+def training_choice(config: DictConfig, spec: StudentSpec) -> Tuning:
+    """How the configured student is trained.
+
+    Raises:
+        InputError: Settings contradict each other.
+    """
+    tuning: Tuning = instantiate(config.adapter)
+    choice = TrainingChoice(
+        tuning=tuning,
+        rank=config.rank,
+        frozen=_frozen(config),
+        tower_lr=_tower_lr(config),
+        precision=config.trainer.precision,
+        from_scratch=spec.name if spec.base() is None and config.student_from is None else None,
+    )
+    choice.check()
+    return tuning
+
+
+def _frozen(config: DictConfig) -> tuple[Tower, ...]:
+    return tuple(tower for tower in TOWERS if config.freeze[tower])
+
+
+def _tower_lr(config: DictConfig) -> dict[Tower, float]:
+    return {tower: config.tower_lr[tower] for tower in TOWERS if config.tower_lr[tower] is not None}
 
 
 def _moving(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -190,9 +235,9 @@ def student_spec(config: DictConfig) -> StudentSpec:
     return spec
 
 
-def saved_student(config: DictConfig, run: Path) -> Student:
-    """The student that a run folder holds, set to this configuration's resolution."""
-    student = load_student(RunFiles(run).student)
+def saved_student(config: DictConfig, run: Path, dtype: torch.dtype | None = None) -> Student:
+    """The student that a run folder holds, set to this configuration's resolution; `dtype` as in `load_student`."""
+    student = load_student(RunFiles(run).student, dtype)
     resolution = resolution_of(config, student.processor.frames_per_group)
     student.processor = student.processor.with_resolution(resolution)
     return student
@@ -233,16 +278,24 @@ def build_training(
     """Method, trainer, loggers and callbacks, and the checkpoint that a resumed run continues from.
 
     Raises:
-        InputError: The run that is resumed saw other data, or its checkpoints are not its own.
+        InputError: The adapter does not suit the student, the run that is resumed saw other data, or its checkpoints
+            are not its own.
     """
     assert run.inputs is not None
+    tower_lr = _tower_lr(config)
+    make_trainable(student.towers, instantiate(config.adapter), _frozen(config), config.seed)
+    counts = student.towers.counts()
+    for line in (*student.adapter_lines(), *training_lines(counts, tower_lr, config.lr)):
+        log.info(line)
     method = instantiate(config.method)(
         student=student,
         optimizer=instantiate(config.optimizer),
         schedule=instantiate(config.schedule),
+        tower_lr=tower_lr,
+        seed=config.seed,
         answers=headline_answers(data.clips["val"], data.writer.book),
     )
-    resume_from = config.resume and checkpoint_to_continue(config.resume, run.inputs, method.state_dict())
+    resume_from = config.resume and checkpoint_to_continue(config.resume, run.inputs, method.trained_weights())
     files = run.files
     callbacks = training_callbacks(files, config.batch_size, choosing=bool(method.answers), resume=config.resume)
     trainer = instantiate(
@@ -253,7 +306,7 @@ def build_training(
         logger=[instantiate(logger, save_dir=str(files.folder)) for logger in (config.logger or {}).values()],
         default_root_dir=str(files.folder),
     )
-    return Training(method, loaders, trainer, callbacks, resume_from)
+    return Training(method, loaders, trainer, callbacks, resume_from, counts)
 
 
 def check_trees(config: DictConfig, student: Student, clip: Callable[[], ClipTree | None], autocast: bool) -> None:

@@ -10,7 +10,6 @@ import torch
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.labels import LabelSet
 from autodrive.schema import Annotation, Prediction, Question, Reply
-from autodrive.students import adapters
 from autodrive.students.student import Student
 from autodrive.tasks.task_book import TaskBook
 from autodrive.trees.clip_tree import TreeRow
@@ -22,7 +21,7 @@ class Respondent:
 
     Attributes:
         model: Name of the student's recipe.
-        adapter: Kind and rank of the adapter, if one is in place.
+        adapter: Kind, rank and digest of the adapter, if one is in place, such as `dora_r16@…`.
         weights_digest: Identifies the weights, see `weights_digest`.
     """
 
@@ -33,7 +32,7 @@ class Respondent:
 
 def respondent_of(student: Student) -> Respondent:
     """The student as it is now."""
-    return Respondent(student.name, adapters.kind(student.model), weights_digest(student))
+    return Respondent(student.name, student.adapter_name(), weights_digest(student))
 
 
 def weights_digest(student: torch.nn.Module) -> str:

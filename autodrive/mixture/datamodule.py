@@ -1,7 +1,6 @@
 """The loaders of a run, as Lightning asks for them."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import cast
 
 import lightning as L
 import numpy as np
@@ -74,15 +73,7 @@ class ClipTreeDataModule(L.LightningDataModule):
         self, split: Split, modes: Sequence[Mode], tasks: Collection[str] | None = None
     ) -> DataLoader:
         """The clips of a split, in order, with the questions of some tasks (None: all) in some inference modes."""
-        book = self.writer.book
-        names = {name for name, task in book.tasks.items() if set(task.modes) & set(modes)}
-        names &= names if tasks is None else set(tasks)
-        asked = [
-            AskedClip(c.clip, {id_: question for id_, question in c.questions() if question.task in names})
-            for c in self.clips[split]
-        ]
-        some = [clip for clip in asked if clip.questions]
-        return question_loader(some, self.reader, self.writer, modes, self.batching)
+        return question_loader(self._asked(split, modes, tasks), self.reader, self.writer, modes, self.batching)
 
     def smallest_training_clip(self) -> ClipTree | None:
         """The smallest clip of the first training batch that is taught something with options; None if none is."""
@@ -93,10 +84,20 @@ class ClipTreeDataModule(L.LightningDataModule):
 
     def smallest_asked_clip(self, split: Split, modes: Sequence[Mode]) -> ClipTree | None:
         """The same of the first batch of questions about a split."""
-        dataset = cast(QuestionTrees, self.question_dataloader(split, modes).dataset)
-        first = range(min(self.batching.batch_size, len(dataset)))
-        order = sorted(first, key=lambda index: self._size(dataset.clips[index].clip))
-        return _first_with_options(dataset[index] for index in order)
+        first = self._asked(split, modes)[: self.batching.batch_size]
+        first.sort(key=lambda asked: self._size(asked.clip))
+        dataset = QuestionTrees(first, self.reader, self.writer, modes)
+        return _first_with_options(dataset[index] for index in range(len(dataset)))
+
+    def _asked(self, split: Split, modes: Sequence[Mode], tasks: Collection[str] | None = None) -> list[AskedClip]:
+        book = self.writer.book
+        names = {name for name, task in book.tasks.items() if set(task.modes) & set(modes)}
+        names &= names if tasks is None else set(tasks)
+        asked = [
+            AskedClip(c.clip, {id_: question for id_, question in c.questions() if question.task in names})
+            for c in self.clips[split]
+        ]
+        return [clip for clip in asked if clip.questions]
 
     def _size(self, clip: Clip) -> float:
         height, width = self.reader.processor.frame_size(clip.road.width, clip.road.height)

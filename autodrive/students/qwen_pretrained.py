@@ -1,7 +1,8 @@
 """Released checkpoints as students: Qwen2.5-VL 3B and 7B, Cosmos-Reason1 7B."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar, Literal, cast
 
 import torch
@@ -13,9 +14,9 @@ from transformers import (
 )
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
 
-from autodrive.errors import InputError
-from autodrive.released.configurations import configuration_of
-from autodrive.students.qwen_checkpoint import MODEL_TYPE, read_checkpoint, unreadable
+from autodrive.released.configurations import released_configurations
+from autodrive.students.bases import Base
+from autodrive.students.qwen_checkpoint import read_checkpoint, read_config, unreadable
 from autodrive.students.qwen_positions import PositionMode
 from autodrive.students.qwen_processor import QwenProcessor, VisionFormat
 from autodrive.students.qwen_student import QwenStudent
@@ -31,7 +32,8 @@ class PretrainedQwen2_5_VL:  # noqa: N801
     Attributes:
         name: Name of the student, kept in records.
         checkpoint: Repository on the Hugging Face hub, or a local folder in the same layout.
-        dtype: Type of the weights in memory.
+        dtype: Type that the student computes in outside of training, and of weights that are not trained. Those that
+            are trained are float32.
         position_mode: How video frames get their temporal ids, see `qwen_positions`.
     """
 
@@ -42,6 +44,11 @@ class PretrainedQwen2_5_VL:  # noqa: N801
     checkpoint: str
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     position_mode: PositionMode = "reference"
+
+    def base(self) -> Base:
+        """The checkpoint, see `StudentSpec`; a folder by its whole path, so that it may be named from anywhere."""
+        folder = Path(self.checkpoint)
+        return Base(str(folder.absolute()) if folder.is_dir() else self.checkpoint)
 
     def build(self, texts: Iterable[str], resolution: Resolution, seed: int) -> QwenStudent:
         """Read the checkpoint; `texts` and `seed` are for students from scratch.
@@ -58,16 +65,13 @@ class PretrainedQwen2_5_VL:  # noqa: N801
         return self._wrapped(model, tokenizer, pixels, resolution)
 
     def sketch(self, resolution: Resolution) -> QwenStudent:
-        """The student without weights; see `StudentSpec`.
+        """The student without weights, see `StudentSpec`; of a checkpoint that is not known here config.json is read.
 
         Raises:
-            InputError: The sizes of the checkpoint are not known here, or it is no Qwen2.5-VL.
+            InputError: It cannot be read, or is no Qwen2.5-VL.
         """
-        published = configuration_of(self.checkpoint).config
-        if published.get("model_type") != MODEL_TYPE:
-            found = f"student.checkpoint={self.checkpoint}: a {published.get('model_type')}, not a {MODEL_TYPE}"
-            raise InputError(f"{found}; choose the student that matches the checkpoint")
-        config = Qwen2_5_VLConfig.from_dict(dict(published))
+        known = released_configurations().get(self.checkpoint)
+        config = read_config(self.checkpoint) if known is None else Qwen2_5_VLConfig.from_dict(dict(known.config))
         with torch.device("meta"):
             model = Qwen2_5_VLForConditionalGeneration(config)
         model.tie_weights()
@@ -91,4 +95,5 @@ class PretrainedQwen2_5_VL:  # noqa: N801
             merge_size=vision_config.spatial_merge_size,
         )
         processor = QwenProcessor(tokenizer, vision, resolution, self.position_mode)
-        return QwenStudent(self.name, model, processor)
+        base = replace(self.base(), revision=getattr(model.config, "_commit_hash", None))  # the one that was read
+        return QwenStudent(self.name, model, processor, base)

@@ -80,6 +80,9 @@ class TinyQwen2_5_VL:  # noqa: N801
                 f"student.text_kv_heads={self.text_kv_heads}: must divide student.text_heads={self.text_heads}"
             )
 
+    def base(self) -> None:
+        """No file holds its weights."""
+
     def build(self, texts: Iterable[str], resolution: Resolution, seed: int) -> QwenStudent:
         """Train the tokenizer, draw the weights, and wrap both; see `StudentSpec`."""
         tokenizer = train_tokenizer(texts, self.vocab_size)

@@ -126,7 +126,9 @@ def _own_attention(student: Student) -> Iterator[None]:
 
 
 def _dtype(student: Student, autocast: bool) -> torch.dtype:
-    return torch.bfloat16 if autocast else next(student.parameters()).dtype
+    """The coarsest type that is computed in; weights in 4 bits are computed with in bfloat16."""
+    exact = not autocast and all(parameter.dtype == torch.float32 for parameter in student.parameters())
+    return torch.float32 if exact else torch.bfloat16
 
 
 def _facts(student: Student, autocast: bool) -> dict[str, Any]:
@@ -143,6 +145,7 @@ def _facts(student: Student, autocast: bool) -> dict[str, Any]:
         "code": code.hexdigest()[:16],
         "student": student.name,
         "family": student.family,
+        "adapter": student.has_adapter,
         "attention": CLIP_TREES,
         "dtype": str(_dtype(student, autocast)).removeprefix("torch."),
     }

@@ -68,8 +68,9 @@ class Checkpoints(ModelCheckpoint):
         super().load_state_dict(state_dict | moved)
 
     def restore(self, module: L.LightningModule) -> None:
-        """Give a module the best checkpoint's weights."""
-        module.load_state_dict(read_checkpoint(self.files.best_checkpoint)["state_dict"])
+        """Give a module the best checkpoint's weights; what was not trained is not in it and stays."""
+        weights = read_checkpoint(self.files.best_checkpoint)["state_dict"]
+        module.load_state_dict(weights, strict=module.strict_loading)
 
 
 class Throughput(L.Callback):
