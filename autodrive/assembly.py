@@ -199,7 +199,7 @@ def training_choice(config: DictConfig, spec: StudentSpec) -> Tuning:
     choice = TrainingChoice(
         tuning=tuning,
         rank=config.rank,
-        frozen=_frozen(config),
+        frozen=frozen_towers(config),
         tower_lr=_tower_lr(config),
         precision=config.trainer.precision,
         from_scratch=spec.name if spec.base() is None and config.student_from is None else None,
@@ -208,7 +208,8 @@ def training_choice(config: DictConfig, spec: StudentSpec) -> Tuning:
     return tuning
 
 
-def _frozen(config: DictConfig) -> tuple[Tower, ...]:
+def frozen_towers(config: DictConfig) -> tuple[Tower, ...]:
+    """Towers of which nothing is to be trained."""
     return tuple(tower for tower in TOWERS if config.freeze[tower])
 
 
@@ -283,7 +284,7 @@ def build_training(
     """
     assert run.inputs is not None
     tower_lr = _tower_lr(config)
-    make_trainable(student.towers, instantiate(config.adapter), _frozen(config), config.seed)
+    make_trainable(student.towers, instantiate(config.adapter), frozen_towers(config), config.seed)
     counts = student.towers.counts()
     for line in (*student.adapter_lines(), *training_lines(counts, tower_lr, config.lr)):
         log.info(line)

@@ -135,6 +135,21 @@ class EvalConfig(TrainConfig):
 
 
 @dataclass
+class PlanConfig(TrainConfig):
+    """Keys of a plan; those of training say what is planned.
+
+    Attributes:
+        gpu_memory_gib: Memory of one device, in GiB.
+        workload: What is assumed of the data.
+        out: A JSON file; null: none.
+    """
+
+    gpu_memory_gib: PositiveNumber = MISSING
+    workload: Any = MISSING
+    out: PathText | None = None
+
+
+@dataclass
 class PredictConfig:
     """Keys of a prediction about one whole video.
 
@@ -347,6 +362,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
     store.store(name="train_keys", node=TrainConfig)
     store.store(name="eval_keys", node=EvalConfig)
+    store.store(name="plan_keys", node=PlanConfig)
     store.store(name="predict_keys", node=PredictConfig)
     store.store(name="prepare_keys", node=PrepareConfig)
     store.store(name="report_keys", node=ReportConfig)

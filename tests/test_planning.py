@@ -20,6 +20,7 @@ from autodrive.students.qwen_pretrained import PretrainedQwen2_5_VL
 from autodrive.students.qwen_student import QwenStudent
 from autodrive.students.qwen_tiny import TinyQwen2_5_VL
 from autodrive.students.resolution import Resolution
+from autodrive.students.tuning import FullTuning, LowRankAdapter, make_trainable
 from autodrive.trees.clip_tree import TreeRow
 from autodrive.trees.layout import TreeLayout, tree_mask
 from autodrive.trees.packing import pack_trees
@@ -43,11 +44,15 @@ VISIT = Visit(FrameGroups(4, 10, 10), 16, 4, 40, 12)
 
 
 def full(student: QwenStudent) -> None:
-    student.requires_grad_(True)
+    make_trainable(student.towers, FullTuning(), (), 0)
 
 
 def frozen_vision(student: QwenStudent) -> None:
-    student.vision.requires_grad_(False)
+    make_trainable(student.towers, FullTuning(), ("vision", "projector"), 0)
+
+
+def dora(student: QwenStudent) -> None:
+    make_trainable(student.towers, LowRankAdapter("dora", 8, "2r", 0.0, {"language": "all"}), (), 0)
 
 
 def ready(prepare: Any) -> tuple[QwenStudent, TreeRow]:
@@ -121,7 +126,7 @@ def kept_bytes(student: QwenStudent, row: TreeRow) -> Iterator[list[float]]:
     total.append(sum(count for count, _ in storages.values()))
 
 
-@pytest.mark.parametrize("prepare", [full, frozen_vision])
+@pytest.mark.parametrize("prepare", [full, frozen_vision, dora])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_the_activations_of_a_student_are_told_from_its_twin(prepare, autocast: bool):
     student, row = ready(prepare)

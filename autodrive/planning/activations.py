@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from autodrive.benchmarks.workload import TreeSize, make_tree
+from autodrive.benchmarks.workload import RESOLUTION, TreeSize, make_tree
 from autodrive.planning.workload import Visit
 from autodrive.students.qwen_processor import QwenVisual
 from autodrive.students.qwen_student import QwenStudent
@@ -94,7 +94,8 @@ def twin_of(student: QwenStudent) -> Twin:
     for name, token in zip(names, tokens, strict=True):
         setattr(config, f"{name}_token_id", tokenizer.convert_tokens_to_ids(token))
     model = Qwen2_5_VLForConditionalGeneration(config).to(next(student.parameters()).dtype)
-    return Twin(QwenStudent(f"twin of {student.name}", model, student.processor), text_scale, vision_scale)
+    processor = student.processor.with_resolution(RESOLUTION)
+    return Twin(QwenStudent(f"twin of {student.name}", model, processor), text_scale, vision_scale)
 
 
 def kept_by(twin: Twin, autocast: bool) -> Kept:

@@ -107,7 +107,7 @@ def without_trees(student: QwenStudent, visit: Visit, recompute: bool) -> Operat
 
 def _products(student: QwenStudent) -> Iterator[tuple[str, Product]]:
     """Every weight that tokens are multiplied with, and the kind of token: patch, visual, text or asked."""
-    vision_trained = _any_trained(student.vision)
+    vision_trained, anything_trained = _any_trained(student.vision), _any_trained(student)
     last_layer = f"model.language_model.layers.{student.model.config.get_text_config().num_hidden_layers - 1}."
     for name, module in student.model.named_modules():
         if not isinstance(module, nn.Linear | nn.Conv3d):
@@ -126,7 +126,7 @@ def _products(student: QwenStudent) -> Iterator[tuple[str, Product]]:
                 student.asks_last_layer and name.startswith(last_layer) and not seen_by_all
             )
             kind = "asked" if asked else "text"
-            product = Product(values, trained, _again(name, ".layers."), _any_trained(student))
+            product = Product(values, trained, _again(name, ".layers."), anything_trained)
         yield kind, product
 
 
