@@ -182,7 +182,7 @@ def check_training(config: DictConfig) -> None:
     for group, build in trials.items():
         try:
             build(config[group])
-        except (TypeError, ValueError, InstantiationException) as error:
+        except (TypeError, ValueError, KeyError, InstantiationException) as error:
             key = key_to_blame(config[group], build)
             where = group if key is None else f"{group}.{key}={config[group][key]}"
             text = " ".join(str(error.__cause__ or error).split())

@@ -1,12 +1,13 @@
 """Small clips, students and the plain one-sequence-at-a-time computation that student tests compare with."""
 
 import copy
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from patch_student import PatchStudent, build_patch_student
 from torch import Tensor, nn
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from autodrive.students.qwen_student import QwenStudent
 from autodrive.students.qwen_tiny import TinyQwen2_5_VL
@@ -87,6 +88,14 @@ def make_tied_student() -> QwenStudent:
     model.tie_weights()
     assert model.lm_head.weight is model.get_input_embeddings().weight
     return QwenStudent("tied", model, student.processor)
+
+
+def write_released(student: QwenStudent, folder: Path, dtype: torch.dtype = torch.float32) -> Path:
+    """A checkpoint in the layout of the released ones: config, safetensors, tokenizer, preprocessor."""
+    student.stock_model().to(dtype).save_pretrained(folder)
+    student.processor.tokenizer.save_pretrained(folder)
+    Qwen2VLImageProcessorPil().save_pretrained(folder)
+    return folder
 
 
 def make_patch_student(seed: int = 0) -> PatchStudent:

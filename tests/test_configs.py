@@ -27,6 +27,7 @@ GROUPS = (
     "questions",
     "prompts",
     "student",
+    "adapter",
     "decoder",
     "frame_cache",
     "trainer",

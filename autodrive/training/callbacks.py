@@ -52,6 +52,12 @@ class Checkpoints(ModelCheckpoint):
         )
         self.files, self.earlier = files, earlier
 
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write what is due; Lightning itself writes `last.ckpt` only where the best has changed."""
+        super().on_validation_end(trainer, pl_module)
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best checkpoint of the run that is resumed; Lightning would forget it with the folder.
 
