@@ -46,7 +46,8 @@ def at_its_scale(config: DictConfig, command_line: CommandLine) -> DictConfig:
         if config[key] is not None:
             raise InputError(f"{key}={config[key]}: a plan reads no run; leave it out, and give that run's values")
     chosen = set(command_line.overridden_keys())
-    if "scale" in chosen or get_object(config.student._target_).full_size:
+    scale = config.scale if "scale" in chosen or get_object(config.student._target_).full_size else "tiny"
+    if scale != "tiny":
         return config
     tiny = [f"{group}=tiny" for group in ("scale", "workload") if group not in chosen]
     return hydra.compose("plan", [*command_line.overrides, *tiny])
@@ -152,13 +153,15 @@ def job(config: DictConfig) -> dict[str, Any]:
     adapter = HydraConfig.get().runtime.choices["adapter"]
     name = f"student={config.student.name} adapter={adapter}" + ("" if config.rank is None else f" rank={config.rank}")
     console = Console()
-    show_plan(plan, f"{name} scale={config.scale}", console)
+    source = _source(config.student.get("checkpoint"))
+    show_plan(plan, f"{name} scale={config.scale}", source, console)
     changes: dict[str, Plan] = {}
     if not plan.fits:
         for change, other in changed_plans(config, plan):
             changes[change] = other
         show_changes(changes, console)
-    record = {"student": config.student.name, "adapter": adapter, "rank": config.rank} | plan.record()
+    record = {"student": config.student.name, "source": source, "adapter": adapter, "rank": config.rank}
+    record |= plan.record()
     record["would_fit"] = {change: other.needed_gib for change, other in changes.items()}
     record["config"] = OmegaConf.to_container(config, resolve=True)
     if config.out is not None:
@@ -172,6 +175,16 @@ def job(config: DictConfig) -> dict[str, Any]:
         fix = f"give {next(iter(changes))}" if changes else "give a smaller student, fps, duration_s or resolution"
         raise InputError(f"gpu_memory_gib={config.gpu_memory_gib:g}: {name} needs {needed} before activations; {fix}")
     return record
+
+
+def _source(checkpoint: str | None) -> str:
+    """Where the sizes of a student come from."""
+    from autodrive.released.configurations import released_configurations
+
+    if checkpoint is None:
+        return "of the recipe, with as large a vocabulary as it allows: upper bounds"
+    known = released_configurations().get(checkpoint)
+    return f"config.json of {checkpoint}" if known is None else known.source
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from autodrive.assembly import check_training
 from autodrive.config import (
     BenchConfig,
     EvalConfig,
+    PlanConfig,
     PredictConfig,
     PrepareConfig,
     ReportConfig,
@@ -58,6 +59,7 @@ class Command:
 COMMANDS = [
     Command("train", TrainConfig),
     Command("eval", EvalConfig, ("ckpt=null",)),
+    Command("plan", PlanConfig),
     Command("predict", PredictConfig, ("video=a.mp4", "ckpt=run")),
     Command("prepare", PrepareConfig),
     Command("report", ReportConfig),
@@ -108,7 +110,7 @@ def outcomes(command: Command) -> Iterator[tuple[str, str | None]]:
     config = command.config()
     option = command.given[0].split("=")[0] if command.verb == "train" and command.given else None
     for key in list(leaves(config)):
-        shared = command.verb == "eval" and key.split(".")[0] in fields_of(TrainConfig)
+        shared = command.verb in ("eval", "plan") and key.split(".")[0] in fields_of(TrainConfig)
         if shared or (option and key.split(".")[0] != option):
             continue  # tried with training, or without the option
         above, _, name = key.rpartition(".")

@@ -23,8 +23,15 @@ ONE_DEVICE = "note: train.py runs on one device so far; this is what sharing out
 UNITS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"))
 
 
-def show_plan(plan: Plan, title: str, console: Console) -> None:
-    """Print parameters, tokens, memory of a device and arithmetic."""
+def show_plan(plan: Plan, title: str, source: str, console: Console) -> None:
+    """Print parameters, tokens, memory of a device and arithmetic.
+
+    Args:
+        plan: The plan.
+        title: What is planned.
+        source: Where the student's sizes come from.
+        console: Where it is printed.
+    """
     table = Table(title=title, title_justify="left")
     for column in ("parameters", "trained", "frozen", "all"):
         table.add_column(column, justify="left" if column == "parameters" else "right")
@@ -33,6 +40,7 @@ def show_plan(plan: Plan, title: str, console: Console) -> None:
     trained, frozen = (sum(counts) for counts in zip(*plan.parameters.values(), strict=True))
     table.add_row("all", *(f"{count:,}" for count in (trained, frozen, trained + frozen)), style="bold")
     console.print(table)
+    console.print(f"sizes: {source}", highlight=False)
     _show_tokens(plan, console)
     console.print(_memory(plan))
     if plan.devices.number > 1:

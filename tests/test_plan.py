@@ -1,0 +1,126 @@
+"""`python -m autodrive.plan`: what it prints and writes, where its values come from, and what it refuses."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from running import composed, run
+
+from autodrive.entry_point import CommandLine
+from autodrive.plan import at_its_scale, build_plan
+from autodrive.students.resolution import solve_resolution
+
+WIDTH = 100
+
+
+def planned(out: Path, *arguments: str, code: int = 0) -> dict:
+    assert run("plan", *arguments, f"out={out / 'plan.json'}") == code
+    return json.loads((out / "plan.json").read_text())
+
+
+def test_a_7b_s_plan_takes_seconds_no_network_and_little_memory(repository: Path, tmp_path: Path):
+    out = tmp_path / "plan.json"
+    arguments = ["student=qwen2_5_vl_7b", "adapter=dora", "rank=32", "fps=30", "duration_s=6", "resolution=128x32"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty"), "COLUMNS": str(WIDTH)}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-m", "autodrive.plan", *arguments, f"out={out}"],
+        cwd=repository,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_maxrss < 1.5 * 2**20  # kilobytes, of the largest child so far
+    # Ten seconds on cores of its own; the other worker takes its part of what two cores share.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 20
+    assert done.stderr == ""
+    assert max(map(len, done.stdout.splitlines())) <= WIDTH
+    for figure in ("82,130,944", "8,292,166,656", "10,800", "11,520", "estimate"):
+        assert figure in done.stdout
+    plan = json.loads(out.read_text())
+    assert plan["parameters"]["language"] == {"trained": 82_130_944, "frozen": 7_615_616_512}
+    assert plan["tokens"]["visual_per_clip"] == 90 * 8 * 15
+    assert plan["settled_gib"] == pytest.approx(15.4 + 1.2, abs=0.1)
+    assert set(plan["estimated"]) == {"activations", "context"}
+    assert plan["fits"]
+    assert plan["source"].startswith("config.json of Qwen/Qwen2.5-VL-7B-Instruct")
+    assert plan["needed_gib"] == pytest.approx(sum(plan["device_gib"].values()))
+    step, epoch = plan["operations"]["step"], plan["operations"]["epoch"]
+    assert step["without_trees"] / step["trees"] == pytest.approx(4.94, abs=0.1)
+    assert epoch["trees"] == pytest.approx(step["trees"] / 8 * 68_000)
+
+
+def test_what_does_not_fit_ends_with_2_and_says_what_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    plan = planned(tmp_path, "student=qwen2_5_vl_7b", code=2)
+    assert plan["settled_gib"] == pytest.approx(123.6, abs=0.05)
+    assert not plan["fits"]
+    assert plan["would_fit"]["adapter=dora rank=16"] < 80
+    assert "trainer.devices=2" not in plan["would_fit"]  # 62 GiB of states, and as much as that again beside them
+    assert plan["would_fit"]["trainer.devices=4"] < 80
+    captured = capsys.readouterr()
+    assert "does not fit in 80 GiB" in captured.out
+    assert captured.err.startswith("error: gpu_memory_gib=80: student=qwen2_5_vl_7b adapter=full needs ")
+    assert captured.err.endswith("123.6 of them before activations; give adapter=dora rank=16\n")
+
+
+def test_what_would_fit_does(tmp_path: Path):
+    change = "trainer.devices=4"
+    found = planned(tmp_path, "student=qwen2_5_vl_7b", change)
+    assert found["fits"]
+    assert found["device_gib"]["optimizer"] == pytest.approx(123.6 / 8, abs=0.1)  # half of it is the optimiser's
+
+
+def test_a_student_from_scratch_takes_a_laptop_s_values_unless_they_are_given(tmp_path: Path):
+    tiny = planned(tmp_path, "student=tiny_qwen2_5_vl", "batch_size=6")
+    assert (tiny["config"]["scale"], tiny["config"]["fps"], tiny["config"]["batch_size"]) == ("tiny", 15, 6)
+    assert tiny["tokens"]["visual_per_clip"] == 60
+    assert tiny["operations"]["training"]["trees"] == tiny["operations"]["visit"]["trees"] * 6 * 1200
+    for overrides in (["student=tiny_qwen2_5_vl", "scale=paper"], ["student=qwen2_5_vl_3b"]):
+        config = at_its_scale(composed("plan", overrides), CommandLine(overrides, {}))
+        assert (config.scale, config.fps, config.workload.visits_per_epoch) == ("paper", 30, 68_000)
+
+
+def test_the_resolution_is_solved_as_training_solves_it():
+    overrides = ["student=qwen2_5_vl_3b", "resolution=auto", "tokens_per_clip=5000"]
+    plan = build_plan(composed("plan", overrides))
+    GlobalHydra.instance().clear()
+    resolution, most = solve_resolution(180, 5000, frames_per_group=2)
+    assert plan.most_visual_tokens == most <= 5000
+    assert plan.visit.video.rows * plan.visit.video.columns <= resolution.max_tokens
+    assert plan.visits_per_row == int(16_384 // plan.visit.tokens) > 1
+
+
+def test_weights_in_4_bits_are_counted_as_they_are_packed():
+    plan = build_plan(composed("plan", ["student=qwen2_5_vl_3b", "adapter=qdora", "rank=8"]))
+    trained = sum(count.trained for count in plan.parameters.values())
+    base = sum(count.frozen for count in plan.parameters.values())
+    assert (trained, base) == (15_998_976, 3_754_622_976)
+    packed = 36 * (2 * 2048 * 2048 + 2 * 2048 * 256 + 3 * 2048 * 11008)  # values of the language model's layers
+    # Half a byte a value, and a byte for 64 that scales them, and four for 256 of those.
+    expected = packed * (0.5 + 1 / 64 + 4 / 64 / 256) + (base - packed) * 2 + trained * 4
+    assert plan.fixed.weights == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rank=8"], "rank=8: adapter=full has no matrices of that rank"),
+        (["student_from=runs/a"], "student_from=runs/a: a plan reads no run"),
+        (["trainer.devices=auto"], "trainer.devices=auto: a plan is for devices that are elsewhere"),
+        (["student.checkpoint=nobody/nothing"], "student.checkpoint=nobody/nothing: cannot be read"),
+        (["student=qwen2_5_vl_3b", "scale=tiny"], "scale=tiny sets a laptop's frame rate"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+    assert run("plan", *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {said}") or said in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
