@@ -6,7 +6,7 @@ The only place that sees the whole configuration. Verbs call it; rooms receive w
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from autodrive.annotation.sources import AnnotationSource
 from autodrive.annotation.supply import AnnotatedClip, Supply, supply
-from autodrive.config_check import key_to_blame
+from autodrive.config_check import check_targets, key_to_blame
 from autodrive.datasets.manifest import load_clips
 from autodrive.datasets.preparing import PrepareSettings, prepare
 from autodrive.errors import InputError
@@ -141,13 +141,17 @@ def build_student(config: DictConfig, data: RunData) -> Student:
     if source and not is_adapter_folder(source):
         # Full fine-tuning goes on from the float32 weights that an earlier one left, not from rounded ones.
         return saved_student(config, source, torch.float32 if instantiate(config.adapter).kind == "full" else None)
+    return _fresh_student(config, training_texts(data.clips["train"], data.writer))
+
+
+def _fresh_student(config: DictConfig, texts: Iterable[str]) -> Student:
+    """What the recipe makes, with the adapter that `student_from` names in peft's layout, if it does."""
     spec = student_spec(config)
-    if source:
-        check_base_name(source, spec.base())
-    texts = training_texts(data.clips["train"], data.writer)
+    if config.student_from is not None:
+        check_base_name(Path(config.student_from), spec.base())
     student = spec.build(texts, resolution_of(config, spec.frames_per_group), config.seed)
-    if source:
-        student.add_adapter(source)
+    if config.student_from is not None:
+        student.add_adapter(Path(config.student_from))
     return student
 
 
@@ -331,6 +335,8 @@ def build_exam(config: DictConfig, split: Split) -> Exam:
 def build_watcher(config: DictConfig) -> Watcher:
     """The student of a run, ready to watch whole videos; `config` is that of `predict`.
 
+    Of an evaluation of a released student (`ckpt=null`), that one, with the adapter that was put on it.
+
     Raises:
         InputError: The run holds no student, or its questions do not ask for the class.
     """
@@ -339,7 +345,11 @@ def build_watcher(config: DictConfig) -> Watcher:
     run.fps = config.fps
     book: TaskBook = instantiate(run.prompts)
     question = class_question([instantiate(node) for node in run.questions.values()], book.headline, ckpt)
-    student = saved_student(run, ckpt)
+    if run.get("ckpt", "") is None:
+        check_targets(run, "student")  # of a run folder nothing is built unchecked
+        student = _fresh_student(run, ()) if instantiate(run.student).base() else saved_student(run, ckpt)
+    else:
+        student = saved_student(run, ckpt)
     return Watcher(
         student=student.to(device_of("auto")),
         reader=build_reader(config, student),

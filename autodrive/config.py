@@ -74,7 +74,8 @@ class TrainConfig:
         tokens_per_row: Most tokens of a packed row; a step packs its clip visits into as few rows as fit them.
         num_steps: Optimiser steps of the whole training.
         num_workers: Number of loader processes.
-        student_from: A run folder whose student a new training starts from, with its family, size and tokenizer.
+        student_from: A run folder whose student a new training starts from, with its family, size and tokenizer; or a
+            folder with an adapter in peft's layout, which is put on `student`.
         resume: A run folder to continue in a new one, with its configuration.
         table: Published table that a sweep is compared with; null finds it by the swept keys.
         scale: Name of the scale in force.
@@ -155,7 +156,7 @@ class PredictConfig:
 
     Attributes:
         video: The video file that the student watches.
-        ckpt: The run folder whose student watches it.
+        ckpt: The run folder whose student watches it: a training's, or that of an evaluation of a released student.
         out: Folder for `timeline.json` and `timeline.png`.
         fps: Frames per second that the student sees; null: those it was trained on.
         window_s: Length of a window in seconds; null: that of the clips it was trained on.

@@ -92,7 +92,7 @@ def make_tied_student() -> QwenStudent:
 
 def write_released(student: QwenStudent, folder: Path, dtype: torch.dtype = torch.float32) -> Path:
     """A checkpoint in the layout of the released ones: config, safetensors, tokenizer, preprocessor."""
-    student.stock_model().to(dtype).save_pretrained(folder)
+    cast(Any, student.stock_model()).to(dtype).save_pretrained(folder)
     student.processor.tokenizer.save_pretrained(folder)
     Qwen2VLImageProcessorPil().save_pretrained(folder)
     return folder

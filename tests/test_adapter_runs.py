@@ -184,12 +184,18 @@ def full_size(released: Path, adapter: Path, manifest: Path) -> list[str]:
     return [*command, "evaluation.modes=[direct]", "logger=csv", "num_workers=0", "trainer.precision=32-true"]
 
 
-def test_an_adapter_from_elsewhere_is_evaluated(elsewhere: tuple[Path, Path], manifest: Path, tmp_path: Path):
+def test_an_adapter_from_elsewhere_is_evaluated_and_watches_videos(
+    elsewhere: tuple[Path, Path], manifest: Path, tmp_path: Path
+):
     released, adapter = elsewhere
     command = full_size(released, adapter, manifest)
     assert run("eval", "ckpt=null", *command, f"hydra.run.dir={tmp_path / 'eval'}") == 0
     (name,) = {prediction.adapter for prediction in predictions(tmp_path / "eval")}
     assert str(name).startswith("dora_r4@")
+    video = write_video(tmp_path / "drive.mp4", num_frames=20, fps=10, size=(56, 112))
+    command = [f"video={video}", f"ckpt={tmp_path / 'eval'}", f"out={tmp_path / 'timeline'}", "window_s=2"]
+    assert run("predict", *command) == 0
+    assert (tmp_path / "timeline" / "timeline.json").is_file()
 
 
 def test_an_adapter_from_elsewhere_computes_what_peft_computes(elsewhere: tuple[Path, Path], smoke_run: Path):

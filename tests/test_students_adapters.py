@@ -78,7 +78,8 @@ def test_options_and_replies_are_those_of_plain_loops(adapted):
     student, stock = adapted
     sample = make_sample(branches=BRANCHES[:2])
     tree = student.processor.encode(sample)
-    student.eval(), stock.eval()
+    student.eval()
+    stock.eval()
     prefilled = student.prefill(pack_one(student, sample))
     with torch.no_grad():
         for branch, scores in zip(tree.branches, prefilled.score_options(), strict=True):
@@ -118,7 +119,8 @@ def test_what_is_saved_is_the_adapter_and_it_comes_back(variant, kind, tmp_path:
     assert not list((tmp_path / "student").glob("*.safetensors"))
     loaded = load_student(tmp_path / "student")
     row = pack_one(student, make_sample())
-    student.eval(), loaded.eval()
+    student.eval()
+    loaded.eval()
     assert torch.equal(loaded.supervised_logits(row), student.supervised_logits(row))
     assert loaded.prefill(row).generate([4] * 3) == student.prefill(row).generate([4] * 3)
     assert loaded.adapter_name() == student.adapter_name()

@@ -85,7 +85,7 @@ def test_base_and_adapter_are_what_transformers_and_peft_read(tmp_path):
     student.save(folder)
     base = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, folder / "adapter")
-    assert model.peft_config["default"].use_dora
+    assert model.peft_config["default"].to_dict()["use_dora"]
     tree = student.processor.encode(make_sample())
     branch = tree.branches[0]
     ours = student.supervised_logits(pack_one(student, make_sample()))[: len(branch.target_ids)]

@@ -6,10 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import bitsandbytes
 import lightning as L
 import pytest
 import torch
+from bitsandbytes.optim.adamw import PagedAdamW8bit
+from hydra.utils import instantiate
+from running import composed
 from student_samples import (
     ADAPTERS,
     FAMILIES,
@@ -27,7 +29,7 @@ from autodrive.students.qwen_pretrained import PretrainedQwen2_5_VL
 from autodrive.students.qwen_tiny import TinyQwen2_5_VL
 from autodrive.students.resolution import Resolution
 from autodrive.students.student import Student
-from autodrive.students.towers import Tower
+from autodrive.students.towers import TOWERS, Tower
 from autodrive.students.tuning import FullTuning, Tuning, make_trainable
 from autodrive.training.sft import SupervisedFineTuning
 
@@ -91,7 +93,7 @@ def test_a_frozen_tower_keeps_its_type_and_its_values(released: PretrainedQwen2_
         assert torch.equal(weight, before[name]) != language, name
 
 
-@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, bitsandbytes.optim.PagedAdamW8bit])
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, PagedAdamW8bit])
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_an_adapter_moves_and_its_base_does_not(kind, optimizer, released: PretrainedQwen2_5_VL, tmp_path: Path):
     student = released.build([], Resolution(16, 1), 0)
@@ -140,6 +142,26 @@ def test_dora_on_the_released_sizes_has_the_published_number_of_parameters(size:
     counts = towers.counts()
     assert [counts[tower].trained for tower in ("vision", "projector", "language")] == [0, 0, COUNTS[size, rank]]
     assert sum(count.frozen for count in counts.values()) == base
+
+
+LANGUAGE_7B = 7_615_616_512  # with its head
+MAGNITUDES_7B = 28 * (3 * 3584 + 2 * 512 + 2 * 18_944)  # rows of all adapted matrices
+PRESETS = {
+    "autodrive_full": 8_292_166_656,
+    "trinci_dora": COUNTS["7b", 32],
+    "trinci_dora_r16": COUNTS["7b", 16],
+    "sakajo_language": LANGUAGE_7B,
+    "ltvad_distillation": COUNTS["7b", 64] - MAGNITUDES_7B,
+}
+
+
+@pytest.mark.parametrize("experiment", PRESETS)
+def test_a_preset_trains_the_published_number_of_parameters(experiment: str):
+    config = composed("train", [f"experiment={experiment}"])
+    towers = instantiate(config.student).sketch(Resolution(16, 1)).towers
+    frozen = [tower for tower in TOWERS if config.freeze[tower]]
+    make_trainable(towers, instantiate(config.adapter), frozen, seed=0)
+    assert sum(count.trained for count in towers.counts().values()) == PRESETS[experiment]
 
 
 @pytest.mark.parametrize("kind", ADAPTERS)
@@ -191,17 +213,18 @@ def test_what_matches_nothing_is_refused(tuning: Tuning, frozen: Sequence[Tower]
 
 
 def test_a_tower_that_is_not_there_cannot_be_frozen_or_adapted():
-    for tuning, frozen, said in (
+    cases: list[tuple[Tuning, tuple[Tower, ...], str]] = [
         (FullTuning(), ("vision",), "freeze.vision=true: this student has no such tower"),
         (low_rank("lora", targets={"vision": "all"}), (), "adapter.targets.vision: this student has no linear layers"),
-    ):
+    ]
+    for tuning, frozen, said in cases:
         with pytest.raises(InputError, match=re.escape(said)):
             make_trainable(FAMILIES["patches"]().towers, tuning, frozen, seed=0)
 
 
 def test_a_row_of_zeros_has_no_magnitude():
     student = make_student()
-    student.model.get_submodule("model.language_model.layers.1.mlp.up_proj").weight.data[3] = 0
+    student.model.get_parameter("model.language_model.layers.1.mlp.up_proj.weight").data[3] = 0
     make_trainable(make_student().towers, low_rank("dora"), (), seed=0)
     with pytest.raises(InputError, match=r"layers\.1\.mlp\.up_proj has a row of zeros"):
         make_trainable(student.towers, low_rank("dora"), (), seed=0)

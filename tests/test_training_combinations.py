@@ -27,6 +27,7 @@ CASES = {
     "adapter=lora rank=2 trainer.precision=16-true": ("trainer.precision=16-true", "lr"),
     "trainer.precision=16-mixed": ("trainer.precision=16-mixed", "method.max_grad_norm"),
 }
+PRESETS = ("autodrive_full", "trinci_dora", "trinci_dora_r16", "sakajo_language", "ltvad_distillation")
 GOOD = (
     "adapter=dora rank=8 freeze.vision=true freeze.projector=true",
     "adapter=lora rank=8 adapter.alpha=16 adapter.dropout=0.1 adapter.targets.vision=[qkv] tower_lr.vision=1e-4",
@@ -62,6 +63,11 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def full_size(folder: Path, *arguments: str) -> list[str]:
     return ["student=qwen2_5_vl_3b", "scale=paper", f"student.checkpoint={folder}", "source=x", *arguments]
+
+
+@pytest.mark.parametrize("experiment", PRESETS)
+def test_a_preset_goes_together(experiment: str, released: Path):
+    checked([f"experiment={experiment}", f"student.checkpoint={released}", "source=x"])
 
 
 def test_targets_of_a_checkpoint_are_checked_without_its_weights(released: Path):

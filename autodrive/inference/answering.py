@@ -1,6 +1,5 @@
 """Asks a student questions and keeps its replies; beside their references these are predictions."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import torch
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.labels import LabelSet
 from autodrive.schema import Annotation, Prediction, Question, Reply
+from autodrive.students.digests import tensors_digest
 from autodrive.students.student import Student
 from autodrive.tasks.task_book import TaskBook
 from autodrive.trees.clip_tree import TreeRow
@@ -36,12 +36,8 @@ def respondent_of(student: Student) -> Respondent:
 
 
 def weights_digest(student: torch.nn.Module) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of all weights and their names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(student.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+    """The digest of all weights, an adapter's included."""
+    return tensors_digest(student.state_dict())
 
 
 def answer_questions(

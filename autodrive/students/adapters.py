@@ -4,7 +4,6 @@ Imported where there is an adapter: peft takes more than a second and imports bi
 """
 
 import copy
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 from autodrive.counted import counted
 from autodrive.errors import InputError
 from autodrive.students.bases import ADAPTER_CONFIG, Base
+from autodrive.students.digests import tensors_digest
 from autodrive.students.quantisation import dequantised
 
 PEFT_PREFIX = "base_model.model."  # of every name in peft's files
@@ -134,13 +134,9 @@ def description(model: nn.Module) -> str:
 
 
 def adapter_name(model: nn.Module) -> str:
-    """What adapter is in place and which: kind, rank and the first 16 digits of the SHA-256 of its tensors."""
+    """What adapter is in place and which: kind, rank and the digest of its tensors."""
     config = _config(model)
-    digest = hashlib.sha256()
-    for name, tensor in sorted(_tensors(model).items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return f"{_kind(config).lower()}_r{config.r}@{digest.hexdigest()[:16]}"
+    return f"{_kind(config).lower()}_r{config.r}@{tensors_digest(_tensors(model))}"
 
 
 @torch.no_grad()
@@ -160,8 +156,8 @@ def merge(model: nn.Module) -> None:
         if layer.lora_bias[name]:
             raise ValueError(f"{path}: an adapter with biases cannot be merged")
         base = cast(nn.Linear, layer.get_base_layer())
-        product = layer.lora_B[name].weight.float() @ layer.lora_A[name].weight.float()
-        weight = dequantised(base).float() + layer.scaling[name] * product
+        left, right = (cast(Tensor, part[name].weight).float() for part in (layer.lora_B, layer.lora_A))
+        weight = dequantised(base).float() + layer.scaling[name] * (left @ right)
         if name in layer.lora_magnitude_vector:
             magnitude = cast(Tensor, layer.lora_magnitude_vector[name].weight).float()
             weight = weight * (magnitude / weight.norm(dim=1))[:, None]
@@ -170,7 +166,7 @@ def merge(model: nn.Module) -> None:
         if base.bias is not None:
             merged.bias = nn.Parameter(base.bias.float())
         parent, _, attribute = path.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, merged.train(layer.training))
+        setattr(model.get_submodule(parent), attribute, merged.train(base.training))
     del model.peft_config
 
 

@@ -1,6 +1,6 @@
 """Linear layers in 4 bits (NF4, QLoRA section 3): a base that is read only, under adapters that are trained."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -13,13 +13,14 @@ def quantise(model: nn.Module, layers: dict[str, nn.Linear]) -> None:
         model: The model that holds the layers; it is changed in place.
         layers: Its linear layers by path. Layers on `meta` stay: a layer in 4 bits stands for as many parameters.
     """
-    import bitsandbytes  # imported here: it takes seconds, and most runs need none of it
+    # Imported here: they take seconds, and most runs need none of it.
+    from bitsandbytes.nn.modules import Linear4bit, Params4bit
 
     for path, layer in layers.items():
-        if layer.weight.is_meta or isinstance(layer, bitsandbytes.nn.Linear4bit):
+        if layer.weight.is_meta or isinstance(layer, Linear4bit):
             continue
         device, dtype, bias = layer.weight.device, layer.weight.dtype, layer.bias
-        packed = bitsandbytes.nn.Linear4bit(
+        packed = Linear4bit(
             layer.in_features,
             layer.out_features,
             bias=bias is not None,
@@ -27,7 +28,7 @@ def quantise(model: nn.Module, layers: dict[str, nn.Linear]) -> None:
             quant_type="nf4",
             device=torch.device("meta"),
         )
-        packed.weight = bitsandbytes.nn.Params4bit(layer.weight.data, quant_type="nf4", module=packed)
+        packed.weight = cast(Any, Params4bit)(layer.weight.data, quant_type="nf4", module=packed)
         if bias is not None:
             packed.bias = nn.Parameter(bias.data, requires_grad=False)
         # On some CPUs it would pack the weights anew in evaluation mode, and DoRA could not read them any more.

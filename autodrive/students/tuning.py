@@ -9,7 +9,7 @@ bfloat16 with both.
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import torch
 from annotated_types import Ge, Le, Lt
@@ -53,7 +53,10 @@ class Tuning(Protocol):
 class FullTuning:
     """Every weight is trained; `freeze` leaves towers out."""
 
-    kind: ClassVar[str] = "full"
+    @property
+    def kind(self) -> str:
+        """Name of its file."""
+        return "full"
 
     def reaches(self, tower: Tower) -> bool:
         """All towers."""
@@ -68,7 +71,10 @@ class FullTuning:
 class GivenAdapter:
     """The adapter with which the student of `student_from` comes is trained on; its base stays as it is."""
 
-    kind: ClassVar[str] = "given"
+    @property
+    def kind(self) -> str:
+        """Name of its file."""
+        return "given"
 
     def reaches(self, tower: Tower) -> bool:
         """Known once the adapter is there."""
