@@ -145,6 +145,7 @@ class PlanConfig(TrainConfig):
         out: A JSON file; null: none.
     """
 
+    rank: Width | None = MISSING  # not null, which would take the place of an experiment's
     gpu_memory_gib: PositiveNumber = MISSING
     workload: Any = MISSING
     out: PathText | None = None

@@ -62,6 +62,7 @@ def build_plan(config: DictConfig) -> "Plan":
     # Imported here: they take seconds, and a wrong value is refused before them.
     from autodrive.assembly import frozen_towers, resolution_of, student_spec, training_choice
     from autodrive.planning.estimate import Devices, Recipe, make_plan
+    from autodrive.planning.workload import assumed
     from autodrive.students.qwen_student import QwenStudent
     from autodrive.students.towers import TOWERS
     from autodrive.students.tuning import LowRankAdapter, make_trainable
@@ -95,7 +96,8 @@ def build_plan(config: DictConfig) -> "Plan":
         optimizer=instantiate(config.optimizer),
     )
     room = Devices(number * config.trainer.num_nodes, config.gpu_memory_gib)
-    return make_plan(sketch, prepare, recipe, instantiate(config.workload), room, packed)
+    workload = assumed(instantiate(config.workload), instantiate(config.mixture), config.annotations)
+    return make_plan(sketch, prepare, recipe, workload, room, packed)
 
 
 def changed_plans(config: DictConfig, plan: "Plan") -> Iterator[tuple[str, "Plan"]]:

@@ -26,6 +26,7 @@ def planned(out: Path, *arguments: str, code: int = 0) -> dict:
 def test_a_7b_s_plan_takes_seconds_no_network_and_little_memory(repository: Path, tmp_path: Path):
     out = tmp_path / "plan.json"
     arguments = ["student=qwen2_5_vl_7b", "adapter=dora", "rank=32", "fps=30", "duration_s=6", "resolution=128x32"]
+    arguments.append("workload.annotations_per_visit=5.1")
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty"), "COLUMNS": str(WIDTH)}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
@@ -81,7 +82,9 @@ def test_a_student_from_scratch_takes_a_laptop_s_values_unless_they_are_given(tm
     tiny = planned(tmp_path, "student=tiny_qwen2_5_vl", "batch_size=6")
     assert (tiny["config"]["scale"], tiny["config"]["fps"], tiny["config"]["batch_size"]) == ("tiny", 15, 6)
     assert tiny["tokens"]["visual_per_clip"] == 60
+    assert tiny["workload"]["annotations_per_visit"] == 2  # of conf/mixture/uniform.yaml
     assert tiny["operations"]["training"]["trees"] == tiny["operations"]["visit"]["trees"] * 6 * 1200
+    assert composed("plan", ["experiment=trinci_dora"]).rank == 32
     for overrides in (["student=tiny_qwen2_5_vl", "scale=paper"], ["student=qwen2_5_vl_3b"]):
         config = at_its_scale(composed("plan", overrides), CommandLine(overrides, {}))
         assert (config.scale, config.fps, config.workload.visits_per_epoch) == ("paper", 30, 68_000)

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -12,10 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import autodrive.planning.operations as operations
 from autodrive.benchmarks.workload import TreeSize, backward_packed, make_tree
+from autodrive.mixture.epoch import Part
+from autodrive.mixture.mixture import Mixture
 from autodrive.planning.activations import activation_bytes, kept_by, twin_of
 from autodrive.planning.memory import fixed_bytes
 from autodrive.planning.operations import visit_operations, without_trees
-from autodrive.planning.workload import FrameGroups, Visit
+from autodrive.planning.workload import PUBLISHED_ANNOTATIONS_PER_VISIT, FrameGroups, Visit, Workload, assumed
 from autodrive.students.qwen_pretrained import PretrainedQwen2_5_VL
 from autodrive.students.qwen_student import QwenStudent
 from autodrive.students.qwen_tiny import TinyQwen2_5_VL
@@ -96,7 +99,7 @@ def test_pairs_of_patches_are_those_of_the_vision_tower(rows: int, columns: int)
     video = FrameGroups(2, rows, columns)
     visual(torch.zeros(4 * video.tokens, 1176, dtype=torch.uint8), grid_thw=torch.tensor([[2, 2 * rows, 2 * columns]]))
     windows, whole = (int((each**2).sum()) for each in lengths)
-    assert operations._window_pairs(video, visual.window_size // visual.patch_size, 2) == windows
+    assert operations._window_pairs(video, visual.window_size // cast(int, visual.patch_size), 2) == windows
     assert operations._full_pairs(video, 4) == whole
 
 
@@ -170,3 +173,12 @@ def test_full_fine_tuning_of_a_7b_in_float32_takes_124_gib_before_activations():
     student = PretrainedQwen2_5_VL("7b", "Qwen/Qwen2.5-VL-7B-Instruct", dtype="float32").sketch(RESOLUTION)
     found = fixed_bytes(student.model, torch.optim.AdamW, autocast=True)
     assert found.settled / GIB == pytest.approx(123.6, abs=0.05)
+
+
+def test_a_visit_teaches_what_the_mixture_says_where_that_is_known():
+    workload = Workload(1280, 720, 100, None, 40, 68, 12)
+    mixture = Mixture(parts={"mcq": Part(per_visit=1), "closed_qa": Part(per_visit=2)})
+    assert assumed(workload, mixture, ["mcq", "closed_qa"]).annotations_per_visit == 3
+    assert assumed(workload, mixture, ["mcq", "file"]).annotations_per_visit == PUBLISHED_ANNOTATIONS_PER_VISIT
+    given = replace(workload, annotations_per_visit=7)
+    assert assumed(given, mixture, ["mcq"]) == given

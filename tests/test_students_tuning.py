@@ -159,7 +159,7 @@ PRESETS = {
 def test_a_preset_trains_the_published_number_of_parameters(experiment: str):
     config = composed("train", [f"experiment={experiment}"])
     towers = instantiate(config.student).sketch(Resolution(16, 1)).towers
-    frozen = [tower for tower in TOWERS if config.freeze[tower]]
+    frozen: list[Tower] = [tower for tower in TOWERS if config.freeze[tower]]
     make_trainable(towers, instantiate(config.adapter), frozen, seed=0)
     assert sum(count.trained for count in towers.counts().values()) == PRESETS[experiment]
 

@@ -107,7 +107,8 @@ def kept_by(twin: Twin, autocast: bool) -> Kept:
     """
     student = twin.student
     (row,) = pack_trees([make_tree(student, TWIN_TREE)], 10**9)
-    groups, inputs = Counter[str](), dict.fromkeys(("layer", "block"), 0.0)
+    groups: Counter[str] = Counter()
+    inputs: dict[str, float] = {"layer": 0.0, "block": 0.0}
     pixels = cast(QwenVisual, row.visual).patches_PD
     with _counting(student.model, pixels, groups, inputs), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         student.train().supervised_logits(row)

@@ -148,10 +148,11 @@ def make_plan(
         sketch: The student without weights, before it is made ready for training; that is done here.
         prepare: Makes a student ready; gets its width as a share of the sketch's, since ranks of adapters go with it.
         recipe: What the configuration says of the training.
-        workload: What is assumed of the data.
+        workload: What is assumed of the data, annotations of a visit included.
         devices: Where it is to run.
         in_4_bits: Weights of the sketch that will be packed.
     """
+    assert workload.annotations_per_visit is not None
     width, height = workload.source_width, workload.source_height
     visit = Visit(
         FrameGroups.of(sketch.processor, recipe.num_frames, width, height),

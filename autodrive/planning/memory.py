@@ -7,6 +7,7 @@ an optimiser or a 4-bit layer takes for a value is measured on a small one.
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -75,11 +76,12 @@ def four_bit_bytes() -> float:
     from autodrive.students.quantisation import quantise  # imported here: bitsandbytes takes seconds
 
     side = 512
-    model = nn.Sequential(nn.Linear(side, side, bias=False, dtype=torch.bfloat16))
-    quantise(model, {"0": model[0]})
-    state = model[0].weight.quant_state
-    nested = state.state2
-    tensors = [model[0].weight.data, state.absmax, *([] if nested is None else [nested.absmax])]
+    layer = nn.Linear(side, side, bias=False, dtype=torch.bfloat16)
+    model = nn.Sequential(layer)
+    quantise(model, {"0": layer})
+    weight = cast(Any, model[0]).weight
+    scales, scales_of_scales = weight.quant_state, weight.quant_state.state2
+    tensors = [weight.data, scales.absmax, *([] if scales_of_scales is None else [scales_of_scales.absmax])]
     return sum(tensor.nbytes for tensor in tensors) / side**2
 
 

@@ -69,8 +69,9 @@ def _show_tokens(plan: Plan, console: Console) -> None:
     grid = f"{video.groups} groups of {video.rows}x{video.columns}"
     console.print(
         f"a clip: {frames} → {grid} = {video.tokens:,} visual tokens (at most {plan.most_visual_tokens:,})\n"
-        f"a visit: {plan.visit.tokens:,.0f} tokens, assuming {work.annotations_per_visit:g} annotations of "
-        f"{plan.visit.branch_tokens} tokens; {plan.visits_per_row} of {plan.recipe.batch_size} visits in a packed row",
+        f"a visit: {plan.visit.tokens:,.0f} tokens with {work.annotations_per_visit:g} annotations of "
+        f"{plan.visit.branch_tokens} (assumed); {plan.visits_per_row} of {plan.recipe.batch_size} visits "
+        "in a packed row",
         highlight=False,
     )
 

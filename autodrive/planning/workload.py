@@ -1,10 +1,14 @@
 """What a training has to read: assumed, since a plan is made before there are data, and told as assumed."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from autodrive.bounds import Count, CountOrZero, PositiveNumber
+from autodrive.mixture.mixture import Mixture
 from autodrive.students.processor import Processor
+
+PUBLISHED_ANNOTATIONS_PER_VISIT = 5.1  # VLM-AutoDrive: 349k annotations over 68k visits after upsampling
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,7 @@ class Workload:
         source_width: Width of the source videos in pixels.
         source_height: Height of the source videos in pixels.
         visits_per_epoch: Clip visits in an epoch.
-        annotations_per_visit: Annotations taught in a visit, a mean.
+        annotations_per_visit: Annotations taught in a visit, a mean; None: what the mixture says (see `assumed`).
         text_tokens: Tokens of a clip's prefix beside its video: system prompt and headers.
         prompt_tokens: Tokens of an annotation's prompt, a mean.
         target_tokens: Tokens of an annotation's answer with its end, a mean.
@@ -24,10 +28,26 @@ class Workload:
     source_width: Count
     source_height: Count
     visits_per_epoch: Count
-    annotations_per_visit: PositiveNumber
+    annotations_per_visit: PositiveNumber | None
     text_tokens: CountOrZero
     prompt_tokens: Count
     target_tokens: Count
+
+
+def assumed(workload: Workload, mixture: Mixture, sources: Iterable[str]) -> Workload:
+    """The workload with as many annotations a visit as a mixture teaches.
+
+    Args:
+        workload: What is assumed; a number that it has stays.
+        mixture: How the sources are taught.
+        sources: Their names. One without `per_visit` teaches what its data have: then the published mean is taken.
+    """
+    if workload.annotations_per_visit is not None:
+        return workload
+    per_visit = [mixture.parts[name].per_visit if name in mixture.parts else None for name in sources]
+    known = [count for count in per_visit if count is not None]
+    mean = sum(known) if len(known) == len(per_visit) else PUBLISHED_ANNOTATIONS_PER_VISIT
+    return replace(workload, annotations_per_visit=mean)
 
 
 @dataclass(frozen=True)

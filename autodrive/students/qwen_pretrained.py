@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from transformers import (
@@ -75,7 +75,7 @@ class PretrainedQwen2_5_VL:  # noqa: N801
         with torch.device("meta"):
             model = Qwen2_5_VLForConditionalGeneration(config)
         model.tie_weights()
-        model = model.to(DTYPES[self.dtype])
+        model = cast(Any, model).to(DTYPES[self.dtype])
         return self._wrapped(model, byte_tokenizer(), Qwen2VLImageProcessorPil(), resolution)
 
     def _wrapped(
