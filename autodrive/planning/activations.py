@@ -93,7 +93,7 @@ def twin_of(student: QwenStudent) -> Twin:
     tokens = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
     for name, token in zip(names, tokens, strict=True):
         setattr(config, f"{name}_token_id", tokenizer.convert_tokens_to_ids(token))
-    model = Qwen2_5_VLForConditionalGeneration(config).to(next(student.parameters()).dtype)
+    model = cast(Any, Qwen2_5_VLForConditionalGeneration(config)).to(student.dtype)
     processor = student.processor.with_resolution(RESOLUTION)
     return Twin(QwenStudent(f"twin of {student.name}", model, processor), text_scale, vision_scale)
 

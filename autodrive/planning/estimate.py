@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from autodrive.planning.activations import activation_bytes, kept_by, twin_of
@@ -140,7 +140,7 @@ def make_plan(
     recipe: Recipe,
     workload: Workload,
     devices: Devices,
-    in_4_bits: Collection[nn.Parameter] = (),
+    in_4_bits: Collection[Tensor] = (),
 ) -> Plan:
     """Plan the training of a student.
 

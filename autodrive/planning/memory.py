@@ -43,7 +43,7 @@ def fixed_bytes(
     model: nn.Module,
     optimizer: Callable[[list[nn.Parameter]], Optimizer],
     autocast: bool,
-    in_4_bits: Collection[nn.Parameter] = (),
+    in_4_bits: Collection[Tensor] = (),
 ) -> FixedBytes:
     """What a model that is ready to be trained takes.
 
