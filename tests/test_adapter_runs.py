@@ -21,7 +21,7 @@ from autodrive.students.qwen_student import QwenStudent
 from autodrive.students.student import load_student
 
 GIVEN = "autodrive.students.tuning.GivenAdapter"
-NUM_STEPS = 6
+NUM_STEPS = 4
 
 
 def arguments(world_dir: Path, **changes: object) -> list[str]:

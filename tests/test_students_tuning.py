@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from bitsandbytes.optim.adamw import PagedAdamW8bit
+from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit
 from hydra.utils import instantiate
 from running import composed
 from student_samples import (
@@ -96,8 +96,9 @@ def test_a_frozen_tower_keeps_its_type_and_its_values(released: PretrainedQwen2_
         assert torch.equal(weight, before[name]) != language, name
 
 
-@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, PagedAdamW8bit])
-@pytest.mark.parametrize("kind", ADAPTERS)
+@pytest.mark.parametrize(
+    ("kind", "optimizer"), zip(ADAPTERS, [torch.optim.AdamW, AdamW8bit, torch.optim.AdamW, PagedAdamW8bit], strict=True)
+)
 def test_an_adapter_moves_and_its_base_does_not(kind, optimizer, released: PretrainedQwen2_5_VL, tmp_path: Path):
     student = released.build([], Resolution(16, 1), 0)
     make_trainable(student.towers, low_rank(kind, rank=32), (), seed=0)
@@ -130,7 +131,7 @@ SIZES = {
     "7b": ((3584, 18944, 28, 28, 4, 152_064, False), 8_292_166_656),
 }
 COUNTS = {
-    "3b": {8: 15_998_976, 16: 30_965_760, 32: 60_899_328},
+    "3b": {8: 15_998_976, 32: 60_899_328},
     "7b": {8: 21_575_680, 16: 41_760_768, 32: 82_130_944, 64: 162_871_296},
 }
 
@@ -151,7 +152,7 @@ def published(size: str) -> Qwen2_5_VLForConditionalGeneration:
         return Qwen2_5_VLForConditionalGeneration(config)
 
 
-@pytest.mark.parametrize(("size", "rank"), [("3b", 8), ("3b", 16), ("3b", 32), ("7b", 8), ("7b", 64)])
+@pytest.mark.parametrize(("size", "rank"), [("3b", 8), ("3b", 32), ("7b", 8), ("7b", 64)])
 def test_dora_on_the_released_sizes_has_the_known_number_of_parameters(size: str, rank: int):
     towers = qwen_towers(published(size))
     make_trainable(towers, low_rank("dora", rank), (), seed=0)
@@ -167,7 +168,7 @@ PRESETS = {
     "trinci_dora": COUNTS["7b"][32],
     "trinci_dora_r16": COUNTS["7b"][16],
     "sakajo_language": LANGUAGE_7B,
-    "ltvad_distillation": COUNTS["7b"][64] - MAGNITUDES_7B,
+    "ltvad_distillation": COUNTS["7b"][64] - MAGNITUDES_7B,  # LoRA
 }
 
 
