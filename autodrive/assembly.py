@@ -172,7 +172,8 @@ def check_training(config: DictConfig) -> None:
     spec = student_spec(config)
     resolution = resolution_of(config, spec.frames_per_group)
     tuning = training_choice(config, spec)
-    if isinstance(tuning, LowRankAdapter) and config.student_from is None:
+    # Of another run's released student nothing need be at hand but that run: it is checked once it is read.
+    if isinstance(tuning, LowRankAdapter) and (config.student_from is None or spec.base() is None):
         tuning.layers(spec.sketch(resolution).towers)
     if "wandb" in (config.logger or {}):
         wandb_mode()

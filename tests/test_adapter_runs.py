@@ -21,7 +21,7 @@ from autodrive.students.qwen_student import QwenStudent
 from autodrive.students.student import load_student
 
 GIVEN = "autodrive.students.tuning.GivenAdapter"
-NUM_STEPS = 6
+NUM_STEPS = 4
 
 
 def arguments(world_dir: Path, **changes: object) -> list[str]:
@@ -74,7 +74,7 @@ def test_the_run_says_what_it_trained(adapted: Path):
     assert trained["language"] == sum(tensor.numel() for tensor in weights.values())
     assert facts["num_parameters"] == sum(sum(count.values()) for count in facts["parameters"].values())
     log = (adapted / "run.log").read_text()
-    assert "DoRA adapter of rank 32, alpha 64, dropout 0.1 on 14 linear layers" in log
+    assert "DoRA adapter of rank 32, alpha 64, dropout 0.1 on 14 linear layers in 4 bits" in log
     assert f"language: {trained['language']:,} parameters are trained at lr=1e-05" in log
     assert "parameters, none is trained" in log
 
@@ -130,7 +130,18 @@ def test_a_new_training_goes_on_with_the_adapter(adapted: Path, base: Path, worl
     assert names[0] != names[1]
 
 
-@pytest.mark.parametrize("key", ["adapter=lora", "rank=8", "adapter=full"])
+@pytest.mark.parametrize(
+    ("ckpt", "said"), [("run", "adapter: comes with ckpt="), ("null", "ckpt=null evaluates a student")]
+)
+def test_evaluation_trains_nothing(
+    ckpt: str, said: str, adapted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    place = adapted if ckpt == "run" else "null"
+    assert run("eval", f"ckpt={place}", "adapter=lora", "rank=2", f"hydra.run.dir={tmp_path}") == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["rank=8", "adapter=full"])
 def test_another_adapter_on_top_is_refused(key: str, adapted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert run("train", f"student_from={adapted}", key, f"hydra.run.dir={tmp_path}") == 2
     line = capsys.readouterr().err
@@ -210,6 +221,36 @@ def test_an_adapter_from_elsewhere_computes_what_peft_computes(elsewhere: tuple[
     tree = student.processor.encode(make_sample())
     theirs = torch.cat([plain_target_logits(model, student, tree, branch) for branch in tree.branches])
     assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_weights_of_a_released_student_are_saved_as_trained_and_read_in_its_own_type(
+    elsewhere: tuple[Path, Path], manifest: Path, tmp_path: Path
+):
+    released, adapter = elsewhere
+    command = [
+        part
+        for part in full_size(released, adapter, manifest)
+        if not part.startswith(("student_from", "student.dtype"))
+    ]
+    command += [
+        "num_steps=2",
+        "batch_size=2",
+        "annotations=rules_one_order",
+        "freeze.vision=true",
+        "tower_lr.projector=1e-3",
+    ]
+    assert run("train", *command, "trainer.precision=bf16-mixed", f"hydra.run.dir={tmp_path / 'run'}") == 0
+    saved = load_file(RunFiles(tmp_path / "run").student / "model.safetensors")
+    assert {(".visual.blocks." in f".{name}", tensor.dtype) for name, tensor in saved.items()} >= {
+        (True, torch.bfloat16),
+        (False, torch.float32),
+    }
+    assert {p.dtype for p in load_student(RunFiles(tmp_path / "run").student).parameters()} == {torch.bfloat16}
+    assert run("eval", f"ckpt={tmp_path / 'run'}", "logger=csv", f"hydra.run.dir={tmp_path / 'eval'}") == 0
+    ours, theirs = (
+        [p.model_copy(update={"latency_s": None}) for p in predictions(tmp_path / name)] for name in ("eval", "run")
+    )
+    assert ours == theirs
 
 
 def test_it_is_trained_on(elsewhere: tuple[Path, Path], manifest: Path, tmp_path: Path):

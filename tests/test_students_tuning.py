@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from bitsandbytes.optim.adamw import PagedAdamW8bit
+from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit
 from hydra.utils import instantiate
 from running import composed
 from student_samples import (
@@ -25,6 +25,7 @@ from student_samples import (
 
 from autodrive.errors import InputError
 from autodrive.students.noise import EmbeddingNoise
+from autodrive.students.quantisation import dequantised
 from autodrive.students.qwen_pretrained import PretrainedQwen2_5_VL
 from autodrive.students.qwen_tiny import TinyQwen2_5_VL
 from autodrive.students.resolution import Resolution
@@ -93,8 +94,9 @@ def test_a_frozen_tower_keeps_its_type_and_its_values(released: PretrainedQwen2_
         assert torch.equal(weight, before[name]) != language, name
 
 
-@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, PagedAdamW8bit])
-@pytest.mark.parametrize("kind", ADAPTERS)
+@pytest.mark.parametrize(
+    ("kind", "optimizer"), zip(ADAPTERS, [torch.optim.AdamW, AdamW8bit, torch.optim.AdamW, PagedAdamW8bit], strict=True)
+)
 def test_an_adapter_moves_and_its_base_does_not(kind, optimizer, released: PretrainedQwen2_5_VL, tmp_path: Path):
     student = released.build([], Resolution(16, 1), 0)
     make_trainable(student.towers, low_rank(kind, rank=32), (), seed=0)
@@ -124,23 +126,18 @@ def test_the_same_seed_draws_the_same_adapter():
 
 RELEASED = {"3b": "Qwen/Qwen2.5-VL-3B-Instruct", "7b": "Qwen/Qwen2.5-VL-7B-Instruct"}
 COUNTS = {
-    ("3b", 8): 15_998_976,
-    ("3b", 16): 30_965_760,
-    ("3b", 32): 60_899_328,
-    ("7b", 8): 21_575_680,
-    ("7b", 16): 41_760_768,
-    ("7b", 32): 82_130_944,
-    ("7b", 64): 162_871_296,
+    "3b": {8: 15_998_976, 32: 60_899_328},
+    "7b": {8: 21_575_680, 16: 41_760_768, 32: 82_130_944, 64: 162_871_296},
 }
 
 
-@pytest.mark.parametrize(("size", "rank"), COUNTS)
-def test_dora_on_the_released_sizes_has_the_published_number_of_parameters(size: str, rank: int):
+@pytest.mark.parametrize(("size", "rank"), [("3b", 8), ("3b", 32), ("7b", 8), ("7b", 64)])
+def test_dora_on_the_released_sizes_has_the_known_number_of_parameters(size: str, rank: int):
     towers = PretrainedQwen2_5_VL(size, RELEASED[size]).sketch(Resolution(16, 1)).towers
     base = sum(count.trained for count in towers.counts().values())
     make_trainable(towers, low_rank("dora", rank), (), seed=0)
     counts = towers.counts()
-    assert [counts[tower].trained for tower in ("vision", "projector", "language")] == [0, 0, COUNTS[size, rank]]
+    assert [counts[tower].trained for tower in TOWERS] == [0, 0, COUNTS[size][rank]]
     assert sum(count.frozen for count in counts.values()) == base
 
 
@@ -148,10 +145,10 @@ LANGUAGE_7B = 7_615_616_512  # with its head
 MAGNITUDES_7B = 28 * (3 * 3584 + 2 * 512 + 2 * 18_944)  # rows of all adapted matrices
 PRESETS = {
     "autodrive_full": 8_292_166_656,
-    "trinci_dora": COUNTS["7b", 32],
-    "trinci_dora_r16": COUNTS["7b", 16],
+    "trinci_dora": COUNTS["7b"][32],
+    "trinci_dora_r16": COUNTS["7b"][16],
     "sakajo_language": LANGUAGE_7B,
-    "ltvad_distillation": COUNTS["7b", 64] - MAGNITUDES_7B,
+    "ltvad_distillation": COUNTS["7b"][64] - MAGNITUDES_7B,  # LoRA
 }
 
 
@@ -170,6 +167,16 @@ def test_a_base_in_4_bits_counts_as_before(kind: str):
     whole = student.towers.counts()["language"].trained
     make_trainable(student.towers, low_rank(kind), (), seed=0)
     assert student.towers.counts()["language"].frozen == whole
+
+
+def test_4_bits_lie_where_weights_do():
+    """NF4 spends its 16 values on a normal distribution: 9 % off, where 4-bit floats are 12 % off."""
+    student = make_student()
+    before = student.base_weights()["model.language_model.layers.0.mlp.up_proj.weight"].clone()
+    make_trainable(student.towers, low_rank("qlora"), (), seed=0)
+    layer = student.model.get_submodule("model.language_model.layers.0.mlp.up_proj.base_layer")
+    assert isinstance(layer, torch.nn.Linear)
+    assert 0.05 < float((dequantised(layer) - before).norm() / before.norm()) < 0.105
 
 
 def test_targets_of_every_tower_are_found_by_name():

@@ -35,7 +35,7 @@ TRAIN_MORE = ("modules_to_save", "trainable_token_indices", "target_parameters",
 
 
 def inject(model: nn.Module, settings: Mapping[str, Any]) -> None:
-    """Put a LoRA or DoRA adapter on a model in place, in float32 whatever the type of its weights.
+    """Put a LoRA or DoRA adapter on a model in place, in the type of its weights.
 
     Args:
         model: The model. On `meta` only shapes are made.
@@ -48,7 +48,6 @@ def inject(model: nn.Module, settings: Mapping[str, Any]) -> None:
     with torch.device(device):
         inject_adapter_in_model(LoraConfig(**settings), model)
     for path, module in _layers(model):
-        _in_float32(module)
         for magnitude in getattr(module, "lora_magnitude_vector", {}).values():
             weight = magnitude.weight
             if not weight.is_meta and not bool((weight.isfinite() & (weight > 0)).all()):
@@ -130,7 +129,9 @@ def description(model: nn.Module) -> str:
     names = Counter(path.rpartition(".")[2] for path, _ in _layers(model))
     layers = ", ".join(f"{number} {name}" for name, number in sorted(names.items()))
     scale = f"rank {config.r}, alpha {config.lora_alpha:g}, dropout {config.lora_dropout:g}"
-    return f"{_kind(config)} adapter of {scale} on {counted(sum(names.values()), 'linear layer')}: {layers}"
+    packed = any(hasattr(module.get_base_layer().weight, "quant_state") for _, module in _layers(model))
+    where = f"{counted(sum(names.values()), 'linear layer')}{' in 4 bits' if packed else ''}"
+    return f"{_kind(config)} adapter of {scale} on {where}: {layers}"
 
 
 def adapter_name(model: nn.Module) -> str:
