@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 from running import composed, run
 
 from autodrive.entry_point import CommandLine
@@ -64,18 +63,11 @@ def test_what_does_not_fit_ends_with_2_and_says_what_would(tmp_path: Path, capsy
     assert not plan["fits"]
     assert plan["would_fit"]["adapter=dora rank=16"] < 80
     assert "trainer.devices=2" not in plan["would_fit"]  # 62 GiB of states, and as much as that again beside them
-    assert plan["would_fit"]["trainer.devices=4"] < 80
+    assert plan["would_fit"]["trainer.devices=4"] == pytest.approx((123.6 + 14.4) / 4 + 12.4, abs=1)
     captured = capsys.readouterr()
     assert "does not fit in 80 GiB" in captured.out
     assert captured.err.startswith("error: gpu_memory_gib=80: student=qwen2_5_vl_7b adapter=full needs ")
     assert captured.err.endswith("123.6 of them before activations; give adapter=dora rank=16\n")
-
-
-def test_what_would_fit_does(tmp_path: Path):
-    change = "trainer.devices=4"
-    found = planned(tmp_path, "student=qwen2_5_vl_7b", change)
-    assert found["fits"]
-    assert found["device_gib"]["optimizer"] == pytest.approx(123.6 / 8, abs=0.1)  # half of it is the optimiser's
 
 
 def test_a_student_from_scratch_takes_a_laptop_s_values_unless_they_are_given(tmp_path: Path):
@@ -90,23 +82,18 @@ def test_a_student_from_scratch_takes_a_laptop_s_values_unless_they_are_given(tm
         assert (config.scale, config.fps, config.workload.visits_per_epoch) == ("paper", 30, 68_000)
 
 
-def test_the_resolution_is_solved_as_training_solves_it():
-    overrides = ["student=qwen2_5_vl_3b", "resolution=auto", "tokens_per_clip=5000"]
+def test_resolution_and_weights_in_4_bits_are_those_of_training():
+    overrides = ["student=qwen2_5_vl_3b", "resolution=auto", "tokens_per_clip=5000", "adapter=qdora", "rank=16"]
     plan = build_plan(composed("plan", overrides))
-    GlobalHydra.instance().clear()
     resolution, most = solve_resolution(180, 5000, frames_per_group=2)
     assert plan.most_visual_tokens == most <= 5000
     assert plan.visit.video.rows * plan.visit.video.columns <= resolution.max_tokens
     assert plan.visits_per_row == int(16_384 // plan.visit.tokens) > 1
-
-
-def test_weights_in_4_bits_are_counted_as_they_are_packed():
-    plan = build_plan(composed("plan", ["student=qwen2_5_vl_3b", "adapter=qdora", "rank=8"]))
     trained = sum(count.trained for count in plan.parameters.values())
     base = sum(count.frozen for count in plan.parameters.values())
-    assert (trained, base) == (15_998_976, 3_754_622_976)
+    assert (trained, base) == (30_965_760, 3_754_622_976)
     packed = 36 * (2 * 2048 * 2048 + 2 * 2048 * 256 + 3 * 2048 * 11008)  # values of the language model's layers
-    # Half a byte a value, and a byte for 64 that scales them, and four for 256 of those.
+    # Half a byte a value, a byte for 64 of them that scales them, and four for 256 of those.
     expected = packed * (0.5 + 1 / 64 + 4 / 64 / 256) + (base - packed) * 2 + trained * 4
     assert plan.fixed.weights == pytest.approx(expected, rel=1e-6)
 
@@ -114,7 +101,6 @@ def test_weights_in_4_bits_are_counted_as_they_are_packed():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["rank=8"], "rank=8: adapter=full has no matrices of that rank"),
         (["student_from=runs/a"], "student_from=runs/a: a plan reads no run"),
         (["trainer.devices=auto"], "trainer.devices=auto: a plan is for devices that are elsewhere"),
         (["student.checkpoint=nobody/nothing"], "student.checkpoint=nobody/nothing: cannot be read"),

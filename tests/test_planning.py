@@ -129,8 +129,7 @@ def kept_bytes(student: QwenStudent, row: TreeRow) -> Iterator[list[float]]:
     total.append(sum(count for count, _ in storages.values()))
 
 
-@pytest.mark.parametrize("prepare", [full, frozen_vision, dora])
-@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(("prepare", "autocast"), [(full, False), (full, True), (frozen_vision, True), (dora, True)])
 def test_the_activations_of_a_student_are_told_from_its_twin(prepare, autocast: bool):
     student, row = ready(prepare)
     with kept_bytes(student, row) as measured, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
