@@ -17,7 +17,8 @@ from autodrive.students.towers import Tower, TowerCount
 GIB = 2**30
 CONTEXT_BYTES = GIB  # of the driver's context and the workspaces of its libraries: a usual figure, not measured here
 ESTIMATED = {
-    "activations": "what autograd keeps of a small twin, scaled up (autodrive/planning/activations.py)",
+    "activations": "tokens x layers x bytes of a layer and token + patches x blocks x bytes of a block and patch + the "
+    "rest (the form: Korthikanti et al. 2022); the bytes are what autograd keeps of a small twin, scaled up",
     "context": "a usual figure",
 }
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from autodrive.planning.estimate import GIB, Plan
+from autodrive.planning.estimate import ESTIMATED, GIB, Plan
 
 WHAT_IS_HELD = {
     "weights": "weights",
@@ -79,12 +79,14 @@ def _show_tokens(plan: Plan, console: Console) -> None:
 def _memory(plan: Plan) -> Table:
     devices = plan.devices
     shared = f", one of {devices.number} that share weights, gradients and optimiser" if devices.number > 1 else ""
-    table = Table(title=f"memory of a device{shared}", title_justify="left")
+    table = Table(title=f"memory of a device{shared}", title_justify="left", caption_justify="left")
+    table.caption = f"activations: {ESTIMATED['activations']}"
     table.add_column("what")
     table.add_column("GiB", justify="right")
     table.add_column("how it is known")
     for name, count in plan.device_bytes.items():
-        table.add_row(WHAT_IS_HELD[name], f"{count / GIB:.1f}", HOW_IT_IS_KNOWN.get(name, "exact"))
+        gib = f"{count / GIB:.1f}" if count > GIB / 10 else f"{count / GIB:.4f}"
+        table.add_row(WHAT_IS_HELD[name], gib, HOW_IT_IS_KNOWN.get(name, "exact"))
     verdict = f"fits in {devices.memory_gib:g} GiB" if plan.fits else f"does not fit in {devices.memory_gib:g} GiB"
     table.add_row("all", f"{plan.needed_gib:.1f}", verdict, style="bold" if plan.fits else "bold red")
     return table
