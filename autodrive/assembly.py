@@ -6,7 +6,7 @@ The only place that sees the whole configuration. Verbs call it; rooms receive w
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,7 +37,7 @@ from autodrive.runs.folder import RunFiles, run_config
 from autodrive.runs.foreign import TRAINING_ONLY
 from autodrive.runs.frame import Run
 from autodrive.runs.machine import device_of
-from autodrive.schema import Clip, Split
+from autodrive.schema import Clip, Mode, Split
 from autodrive.students.bases import check_base_name, is_adapter_folder
 from autodrive.students.resolution import Resolution, solve_resolution
 from autodrive.students.self_check import check_once
@@ -360,6 +360,30 @@ def build_watcher(config: DictConfig) -> Watcher:
         num_orders=config.num_orders,
         seed=run.seed,
     )
+
+
+def build_examination(config: DictConfig) -> tuple[DictConfig, Student, list[ClipTree], dict[str, Mapping[Mode, int]]]:
+    """What an export is verified with; `config` is that of `export`.
+
+    Returns:
+        The run's configuration, its student with its base in float32, a few clips with the run's questions, and the
+        most tokens of each reply by question and mode.
+
+    Raises:
+        InputError: The run holds no student, or its clips are not there and `clips` is not given.
+    """
+    ckpt = Path(config.ckpt)
+    run = run_config(ckpt, unbuilt=TRAINING_ONLY)
+    if config.clips is not None:
+        run.clips = config.clips
+    run.paths.data_dir = config.paths.data_dir
+    student = saved_student(run, ckpt, torch.float32)
+    data = load_run_data(run, needed=(config.split,), asked=("val", "test", config.split))
+    loaders, book = build_loaders(run, data, student), data.writer.book
+    trees = loaders.some_asked_clips(config.split, tuple(run.evaluation.modes), config.num_clips)
+    questions = {id_: question for clip in data.clips[config.split] for id_, question in clip.questions()}
+    limits = {id_: book[question.task].max_new_tokens for id_, question in questions.items()}
+    return run, student.to(device_of(config.accelerator)), trees, limits
 
 
 def headline_answers(clips: Sequence[AnnotatedClip], book: TaskBook) -> dict[str, int]:

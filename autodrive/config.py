@@ -182,6 +182,32 @@ class PredictConfig:
 
 
 @dataclass
+class ExportConfig:
+    """Keys of an export.
+
+    Attributes:
+        ckpt: The run folder whose student is exported.
+        out: Folder for the files; it must not hold any yet.
+        form: `merged`, a whole checkpoint, or `adapter`, the adapter alone in peft's layout.
+        dtype: Type of a whole checkpoint's weights, `float32` or `bfloat16`; null: that of the student.
+        clips: A manifest with clips to verify on; null: the run's own.
+        split: The split of which clips are taken.
+        num_clips: Clips that are asked about.
+        accelerator: Where it is computed; as the trainer's.
+    """
+
+    ckpt: PathText = MISSING
+    out: PathText = MISSING
+    form: Annotated[str, one_of("merged", "adapter")] = MISSING
+    dtype: Annotated[str, one_of("float32", "bfloat16")] | None = None
+    clips: PathText | None = None
+    split: Annotated[str, one_of(*SPLITS)] = "test"
+    num_clips: Annotated[Count, Le(1000)] = MISSING
+    accelerator: Annotated[str, one_of("auto", "cpu", "gpu", "cuda")] = MISSING
+    paths: Any = MISSING
+
+
+@dataclass
 class PrepareConfig:
     """Keys of preparing a data set; those that are not explained here are in `PrepareSettings`.
 
@@ -367,6 +393,7 @@ def register() -> None:
     store.store(name="eval_keys", node=EvalConfig)
     store.store(name="plan_keys", node=PlanConfig)
     store.store(name="predict_keys", node=PredictConfig)
+    store.store(name="export_keys", node=ExportConfig)
     store.store(name="prepare_keys", node=PrepareConfig)
     store.store(name="report_keys", node=ReportConfig)
     store.store(name="bench_keys", node=BenchConfig)

@@ -54,7 +54,7 @@ def test_every_option_names_a_class_with_these_keys(group: str, option: str):
     check_config(composed("train", [f"{group}={option}"]), TrainConfig)
 
 
-@pytest.mark.parametrize("verb", ["train", "eval", "plan", "predict", "prepare", "report"])
+@pytest.mark.parametrize("verb", ["train", "eval", "export", "plan", "predict", "prepare", "report"])
 def test_every_verb_s_file_composes(verb: str):
     config = composed(verb)
     check_targets(config)

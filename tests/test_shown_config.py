@@ -58,7 +58,7 @@ def test_a_part_is_shown_under_its_name(earlier: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == "# @package fps\n7.0\n"
 
 
-@pytest.mark.parametrize("verb", ["train", "eval", "plan", "predict", "prepare", "report", "bench"])
+@pytest.mark.parametrize("verb", ["train", "eval", "export", "plan", "predict", "prepare", "report", "bench"])
 def test_every_verb_shows_its_keys(verb: str, capsys: pytest.CaptureFixture[str]):
     assert shown(capsys, verb, "--cfg", "job") == yaml.safe_load(OmegaConf.to_yaml(composed(verb)))
 

@@ -14,6 +14,7 @@ from autodrive.assembly import check_training
 from autodrive.config import (
     BenchConfig,
     EvalConfig,
+    ExportConfig,
     PlanConfig,
     PredictConfig,
     PrepareConfig,
@@ -61,6 +62,7 @@ COMMANDS = [
     Command("eval", EvalConfig, ("ckpt=null",)),
     Command("plan", PlanConfig),
     Command("predict", PredictConfig, ("video=a.mp4", "ckpt=run")),
+    Command("export", ExportConfig, ("ckpt=run", "out=exported")),
     Command("prepare", PrepareConfig),
     Command("report", ReportConfig),
     Command("bench", BenchConfig, ("name=tree",)),

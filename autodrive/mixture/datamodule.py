@@ -89,6 +89,13 @@ class ClipTreeDataModule(L.LightningDataModule):
         dataset = QuestionTrees(first, self.reader, self.writer, modes)
         return _first_with_options(dataset[index] for index in range(len(dataset)))
 
+    def some_asked_clips(self, split: Split, modes: Sequence[Mode], num: int) -> list[ClipTree]:
+        """A few clips of a split, from its first to its last, with all that is asked about them."""
+        asked = self._asked(split, modes)
+        chosen = sorted({round(place) for place in np.linspace(0, len(asked) - 1, min(num, len(asked)))})
+        dataset = QuestionTrees([asked[place] for place in chosen], self.reader, self.writer, modes)
+        return [dataset[index] for index in range(len(dataset))]
+
     def _asked(self, split: Split, modes: Sequence[Mode], tasks: Collection[str] | None = None) -> list[AskedClip]:
         book = self.writer.book
         names = {name for name, task in book.tasks.items() if set(task.modes) & set(modes)}

@@ -1,7 +1,7 @@
 """Configurations of released checkpoints, one JSON file each, and where every one of them comes from.
 
-A file holds the checkpoint's name on the hub, its `config.json` as it is published, and the `source` of that: a copy of
-the published file, or `reconstructed` with what it was put together from.
+A file holds the checkpoint's name on the hub, its licence, its `config.json` as it is published, and the `source` of
+that: a copy of the published file, or `reconstructed` with what it was put together from.
 """
 
 import json
@@ -20,11 +20,13 @@ class ReleasedConfiguration:
 
     Attributes:
         checkpoint: Repository on the Hugging Face hub.
+        licence: Identifier of the weights' licence, as their publisher's page states it.
         source: Where `config` comes from, in words; begins with "reconstructed" where it is not the published file.
         config: The checkpoint's `config.json`.
     """
 
     checkpoint: str
+    licence: str
     source: str
     config: Mapping[str, Any]
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from autodrive.errors import InputError
 from autodrive.students.bases import Base
@@ -97,9 +97,18 @@ class QwenStudent(Student):
         return {name: value.to(parameter.device) for name, value in inputs.items()}
 
     def write(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
-        """Write a checkpoint in Hugging Face layout."""
+        """Write a checkpoint in Hugging Face layout, as the released ones are: what they are read with reads it."""
         self.model.save_pretrained(folder, state_dict=dict(weights))
         self.processor.tokenizer.save_pretrained(folder)
+        vision = self.processor.vision
+        pixels = Qwen2VLImageProcessorPil(
+            patch_size=vision.patch_size,
+            temporal_patch_size=vision.temporal_patch_size,
+            merge_size=vision.merge_size,
+            image_mean=list(vision.image_mean),
+            image_std=list(vision.image_std),
+        )
+        pixels.save_pretrained(folder)
 
     @classmethod
     def read(cls, folder: Path, name: str, processor: Mapping[str, Any], dtype: torch.dtype) -> Self:
