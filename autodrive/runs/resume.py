@@ -90,4 +90,5 @@ def evaluated_config(config: DictConfig, command_line: CommandLine) -> DictConfi
     for key in config:
         if key not in merged:
             merged[key] = config[key]
+    merged.logger = config.logger  # what the training was logged with may be the user's own code, and is not asked for
     return merged

@@ -1,6 +1,6 @@
 """A training, put together: what is needed to fit a student, and what fitting leaves behind."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +9,7 @@ import lightning as L
 from annotated_types import Ge, Le
 
 from autodrive.bounds import Count
+from autodrive.tracking.tracker import UnfailingLogger
 from autodrive.training.callbacks import TrainingCallbacks
 from autodrive.training.schedules import validation_interval
 
@@ -75,6 +76,11 @@ class Training:
     callbacks: TrainingCallbacks
     resume_from: Path | None
 
+    @property
+    def loggers(self) -> Sequence[UnfailingLogger]:
+        """What the trainer logs to."""
+        return [logger for logger in self.trainer.loggers if isinstance(logger, UnfailingLogger)]
+
     def fit(self) -> None:
         """Train to the last step, and give the student the weights of its best validation.
 
@@ -90,16 +96,11 @@ class Training:
             raise KeyboardInterrupt from None  # which Lightning turns into an exit with code 1
         self.callbacks.checkpoints.restore(self.method)
 
-    def log(self, metrics: Mapping[str, float]) -> None:
-        """Give the loggers the scores of the finished student, as the last thing they get."""
-        for logger in self.trainer.loggers:
-            logger.log_metrics(dict(metrics), step=self.trainer.global_step)
-            logger.finalize("success")
-
     def facts(self) -> dict[str, Any]:
         """What `provenance.json` says of the training."""
         return {
             "num_parameters": sum(parameter.numel() for parameter in self.method.parameters()),
+            "num_trained": sum(p.numel() for p in self.method.parameters() if p.requires_grad),
             "num_steps": self.trainer.max_steps,
             "throughput": self.callbacks.throughput.summary(),
         }
