@@ -44,6 +44,7 @@ class RunFiles:
         best_checkpoint: The state of training with the best validation score.
         student: Folder of the finished student, in Hugging Face's layout.
         log: What the run logged.
+        wandb: Which run of Weights & Biases this one is.
         lock: Held by the process that is at work here.
     """
 
@@ -65,6 +66,7 @@ class RunFiles:
         self.best_checkpoint = self.checkpoints / "best.ckpt"
         self.student = self.checkpoints / "student"
         self.log = folder / "run.log"
+        self.wandb = folder / "wandb.json"
         self.lock = folder / ".lock"
 
 

@@ -14,6 +14,7 @@ from autodrive.reporting.run_page import FramesOf
 
 Media = Literal["none", "strips", "video"]
 MOST_BYTES = 10_000_000  # of one run's pictures; the default's 198 strips take a fifth of it
+MOST_CLIPS = 200  # decoding thousands of large videos once more would cost more than it shows
 STRIP_FRAMES = 6
 FRAME_WIDTH_PIXELS = 160
 JPEG_QUALITY = 80
@@ -21,7 +22,7 @@ VIDEO_WIDTH_PIXELS = 320
 
 
 def drawn(clips: Sequence[str], frames_of: FramesOf, media: Media, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Write one picture or film per clip into a folder, in this order, until `MOST_BYTES` are used up.
+    """Write one picture or film per clip into a folder, in this order, up to `MOST_CLIPS` of at most `MOST_BYTES`.
 
     Args:
         clips: Ids of clips, the most interesting first.
@@ -33,7 +34,7 @@ def drawn(clips: Sequence[str], frames_of: FramesOf, media: Media, folder: Path)
         A clip's id and its file.
     """
     used = 0
-    for number, clip_id in enumerate(clips if media != "none" else ()):
+    for number, clip_id in enumerate(clips[:MOST_CLIPS] if media != "none" else ()):
         frames = frames_of(clip_id)
         if frames is None:
             continue

@@ -12,7 +12,14 @@ from pydantic import Field
 
 from autodrive.config import MACHINE_KEYS, PLACES_OF_DATA
 from autodrive.config_check import HYDRA_KEYS
-from autodrive.runs.folder import RunFolder, Value, group_choices, load_configuration, parse_overrides, read_json
+from autodrive.runs.folder import (
+    RunFolder,
+    Value,
+    group_choices,
+    load_configuration,
+    parse_overrides,
+    read_json,
+)
 from autodrive.schema import Record
 from autodrive.whole_files import whole
 
@@ -160,11 +167,13 @@ def flat(facts: Mapping[str, Any]) -> dict[str, Scalar]:
             continue
         if isinstance(value, list | tuple) and all(isinstance(item, Scalar) for item in value):
             value = ",".join(map(str, value))
-        text = str(value)
-        told = isinstance(value, Scalar) and text not in ("", "???") and len(text) <= LONGEST_VALUE
-        if told and not MACHINE_PATH.search(text):
+        if isinstance(value, Scalar) and _is_told(str(value)):
             found[key] = value
     return found
+
+
+def _is_told(text: str) -> bool:
+    return text not in ("", "???") and len(text) <= LONGEST_VALUE and not MACHINE_PATH.search(text)
 
 
 def without_places(text: str) -> str:

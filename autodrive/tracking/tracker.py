@@ -4,7 +4,7 @@ import importlib.util
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -101,12 +101,12 @@ class UnfailingLogger(Logger):
 
     def begin(self, record: RunRecord) -> None:
         """Say what run this is; raises InputError if the logger's account is wrong."""
-        if isinstance(self.inner, WandbRunLogger):
-            self.inner.record = record
-            self._do(lambda: self.inner.experiment)
+        inner = self.inner
+        if isinstance(inner, WandbRunLogger):
+            self._do(lambda: inner.begin(record))
         else:
-            self._do(lambda: self.inner.log_hyperparams(dict(record.config)))
-            self._do(self.inner.save)
+            self._do(lambda: inner.log_hyperparams(dict(record.config)))
+            self._do(inner.save)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log values at a step."""
@@ -130,7 +130,10 @@ class UnfailingLogger(Logger):
             self._do(lambda: inner.show(exhibits))
 
     def end(self, status: str) -> None:
-        """The run is over: `success` or `failed`."""
+        """The run is over: `success` or `failed`; a logger that fell silent is closed all the same."""
+        if self._silent:
+            with suppress(Exception):
+                self.inner.finalize("failed")
         self._do(lambda: self.inner.finalize(status))
 
 

@@ -143,17 +143,36 @@ class WandbRunLogger(WandbLogger):
         """
         if self._experiment is None:
             assert self.record is not None
-            self._experiment = self._begin(self.record)
+            self._experiment = self._connect(self.record)
         return self._experiment
 
-    def _begin(self, record: RunRecord) -> WandbRun:
+    def begin(self, record: RunRecord) -> None:
+        """Begin the run in W&B.
+
+        Args:
+            record: What it is.
+
+        Raises:
+            InputError: The key is not valid.
+        """
+        self.record = record
+        run = self.experiment
+        if record.job_type == "train":
+            run.define_metric(STEP)
+            run.define_metric("*", step_metric=STEP)
+            for key, summary in CURVES.items():
+                run.define_metric(key, step_metric=STEP, summary=summary)
+        if not run.disabled:
+            Identity(project=run.project, id=run.id, name=record.name, group=record.group).save(self.folder)
+
+    def _connect(self, record: RunRecord) -> WandbRun:
         wandb.setup(settings=wandb.Settings(silent=True))
         self._data_folder_before = os.environ.get(DATA_FOLDER)
         # Files of tables wait there for their upload, by default in the user's home. Here they travel with the run.
         os.environ.setdefault(DATA_FOLDER, str(self.folder.resolve() / "wandb" / "upload"))
         mode = wandb_mode()
         try:
-            run = self._start(record, mode)
+            return self._start(record, mode)
         except AuthenticationError:
             raise InputError(REFUSED) from None
         except WandbError as error:
@@ -161,15 +180,7 @@ class WandbRunLogger(WandbLogger):
                 raise
             reason = " ".join(str(error).split())[:200]
             log.warning("W&B cannot be reached (%s): this run is logged offline; `wandb sync` sends it later", reason)
-            run = self._start(record, "offline")
-        if record.job_type == "train":
-            run.define_metric(STEP)
-            run.define_metric("*", step_metric=STEP)
-            for key, summary in CURVES.items():
-                run.define_metric(key, step_metric=STEP, summary=summary)
-        if not run.disabled:
-            Identity(project=self.project, id=run.id, name=record.name, group=record.group).save(self.folder)
-        return run
+            return self._start(record, "offline")
 
     def _start(self, record: RunRecord, mode: str) -> WandbRun:
         return wandb.init(
