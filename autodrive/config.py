@@ -141,7 +141,7 @@ class PredictConfig:
         num_orders: Option orders asked of every window and averaged.
         batch_size: Windows in a batch.
         num_workers: Number of loader processes.
-        logger: What the timeline is logged to; null: nothing.
+        logger: What the timeline is logged to.
     """
 
     video: PathText = MISSING

@@ -70,7 +70,11 @@ def timeline_exhibits(timeline: Timeline, class_names: Sequence[str], figure: Fi
     ]
     student = student_material(ckpt)
     return Exhibits(
-        scores={},
+        scores={
+            "windows": len(windows),
+            "best_window/start_s": windows[timeline.best][0],
+            "best_window/end_s": windows[timeline.best][1],
+        },
         tables={"timeline": Rows(("start_s", "end_s", *(f"P({short})" for short in class_names)), rows)},
         charts={
             "timeline_curves": Chart.lines(
@@ -79,11 +83,6 @@ def timeline_exhibits(timeline: Timeline, class_names: Sequence[str], figure: Fi
         },
         figures={"timeline_picture": lambda: figure},
         used=[student] if student else [],
-        summary={
-            "windows": len(windows),
-            "best_window/start_s": windows[timeline.best][0],
-            "best_window/end_s": windows[timeline.best][1],
-        },
     )
 
 

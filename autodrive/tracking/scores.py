@@ -24,9 +24,10 @@ def headline(metrics: Mapping[str, float], classes: Sequence[str], tasks: Sequen
 
 
 def goals(keys: Iterable[str]) -> dict[str, str]:
-    """Whether each metric is to be maximised or minimised, in the words of W&B's sweeps; counts are neither."""
-    names = {key: key.rpartition("/")[2] for key in keys}
-    return {key: "minimize" if name in LOWER_IS_BETTER else "maximize" for key, name in names.items() if name != "n"}
+    """Whether each score is to be maximised or minimised, in the words of W&B's sweeps; other values are left out."""
+    judged = (*SCORES, *CLASS_SCORES, *TASK_SCORES, *LOWER_IS_BETTER)
+    scores = [key for key in keys if key.endswith(judged)]
+    return {key: "minimize" if key.rpartition("/")[2] in LOWER_IS_BETTER else "maximize" for key in scores}
 
 
 def score_rows(metrics: Mapping[str, float]) -> Rows:
