@@ -54,7 +54,7 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
             training.fit()
             run.lap("fit_s")
             student.save(run.files.student)
-            metrics = evaluate(student, data, loaders, build_exam(config, "test"), run.files)
+            metrics = evaluate(student.as_read(), data, loaders, build_exam(config, "test"), run.files)
             shown = partial(run_exhibits, run.files, data, loaders.frames_of)
             tracker.finish(shown, training.trainer.global_step)
         run.facts = data.facts() | training.facts() | tracker.facts()

@@ -6,7 +6,7 @@ The only place that sees the whole configuration. Verbs call it; rooms receive w
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from autodrive.annotation.sources import AnnotationSource
 from autodrive.annotation.supply import AnnotatedClip, Supply, supply
 from autodrive.config import config_hash
-from autodrive.config_check import key_to_blame
+from autodrive.config_check import check_targets, key_to_blame
 from autodrive.datasets.manifest import load_clips
 from autodrive.datasets.preparing import PrepareSettings, prepare
 from autodrive.errors import InputError
@@ -41,13 +41,17 @@ from autodrive.runs.frame import Run
 from autodrive.runs.machine import device_of
 from autodrive.runs.provenance import git_commit
 from autodrive.schema import Clip, Split
+from autodrive.students.bases import check_base_name, is_adapter_folder
 from autodrive.students.resolution import Resolution, solve_resolution
 from autodrive.students.student import Student, StudentSpec, load_student
+from autodrive.students.towers import TOWERS, Tower
+from autodrive.students.tuning import LowRankAdapter, Tuning, make_trainable
 from autodrive.tasks.task_book import TaskBook
 from autodrive.tracking.record import JobType, run_record
 from autodrive.tracking.tracker import Tracker, UnfailingLogger, check_loggers
 from autodrive.training.callbacks import training_callbacks
-from autodrive.training.fitting import Training
+from autodrive.training.combinations import TrainingChoice
+from autodrive.training.fitting import Training, training_lines
 from autodrive.video.frame_grid import FrameGrid
 
 log = logging.getLogger(__name__)
@@ -136,25 +140,44 @@ def build_student(config: DictConfig, data: RunData) -> Student:
     Raises:
         InputError: The weights are not there, or as `student_spec` does.
     """
-    if config.student_from is not None:
-        return saved_student(config, Path(config.student_from))
+    source = config.student_from and Path(config.student_from)
+    if source and not is_adapter_folder(source):
+        # Full fine-tuning goes on from the float32 weights that an earlier one left, not from rounded ones.
+        return saved_student(config, source, torch.float32 if instantiate(config.adapter).kind == "full" else None)
+    return _fresh_student(config, training_texts(data.clips["train"], data.writer))
+
+
+def _fresh_student(config: DictConfig, texts: Iterable[str]) -> Student:
+    """What the recipe makes, with the adapter that `student_from` names in peft's layout, if it does."""
     spec = student_spec(config)
-    texts = training_texts(data.clips["train"], data.writer)
-    return spec.build(texts, resolution_of(config, spec.frames_per_group), config.seed)
+    if config.student_from is not None:
+        check_base_name(Path(config.student_from), spec.base())
+    student = spec.build(texts, resolution_of(config, spec.frames_per_group), config.seed)
+    if config.student_from is not None:
+        student.add_adapter(Path(config.student_from))
+    return student
 
 
 def student_digest(config: DictConfig, student: Student) -> str | None:
-    """Identifies the weights that came from another run's folder; None where the configuration has the recipe."""
-    return weights_digest(student) if config.get("ckpt") or config.student_from else None
+    """Identifies the weights that came from files; None where the configuration has them all."""
+    if config.get("ckpt") or config.student_from:
+        return weights_digest(student)
+    return None if student.base is None else student.base.digest()
 
 
 def check_training(config: DictConfig) -> None:
-    """Find a wrong student, resolution, optimiser, schedule, trainer or logger before anything is prepared.
+    """Find a wrong student, resolution, adapter, optimiser, schedule, trainer or logger before anything is prepared.
 
     Raises:
-        InputError: As `student_spec` and `resolution_of` do, or a value does not suit the optimiser or the schedule.
+        InputError: As `student_spec` and `resolution_of` do, settings contradict each other, an adapter does not suit
+            the student, or a value does not suit the optimiser or the schedule.
     """
-    resolution_of(config, student_spec(config).frames_per_group)
+    spec = student_spec(config)
+    resolution_of(config, spec.frames_per_group)
+    tuning = training_choice(config, spec)
+    # Of another run's released student nothing need be at hand but that run: it is checked once it is read.
+    if isinstance(tuning, LowRankAdapter) and (config.student_from is None or spec.base() is None):
+        tuning.layers(spec.outline())
     check_loggers(config)
     parameter = torch.nn.Parameter(torch.zeros(1))
     # Classes of other libraries check much of what they are given only when they are built.
@@ -166,11 +189,38 @@ def check_training(config: DictConfig) -> None:
     for group, build in trials.items():
         try:
             build(config[group])
-        except (TypeError, ValueError, InstantiationException) as error:
+        except (TypeError, ValueError, KeyError, InstantiationException) as error:
             key = key_to_blame(config[group], build)
             where = group if key is None else f"{group}.{key}={config[group][key]}"
             text = " ".join(str(error.__cause__ or error).split())
             raise InputError(f"{where}: {text}; fix the value, see --cfg job") from None
+
+
+def training_choice(config: DictConfig, spec: StudentSpec) -> Tuning:
+    """How the configured student is trained.
+
+    Raises:
+        InputError: Settings contradict each other.
+    """
+    tuning: Tuning = instantiate(config.adapter)
+    choice = TrainingChoice(
+        tuning=tuning,
+        rank=config.rank,
+        frozen=_frozen(config),
+        tower_lr=_tower_lr(config),
+        precision=config.trainer.precision,
+        from_scratch=spec.name if spec.base() is None and config.student_from is None else None,
+    )
+    choice.check()
+    return tuning
+
+
+def _frozen(config: DictConfig) -> tuple[Tower, ...]:
+    return tuple(tower for tower in TOWERS if config.freeze[tower])
+
+
+def _tower_lr(config: DictConfig) -> dict[Tower, float]:
+    return {tower: config.tower_lr[tower] for tower in TOWERS if config.tower_lr[tower] is not None}
 
 
 def _moving(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -192,9 +242,9 @@ def student_spec(config: DictConfig) -> StudentSpec:
     return spec
 
 
-def saved_student(config: DictConfig, run: Path) -> Student:
-    """The student that a run folder holds, set to this configuration's resolution."""
-    student = load_student(RunFiles(run).student)
+def saved_student(config: DictConfig, run: Path, dtype: torch.dtype | None = None) -> Student:
+    """The student that a run folder holds, set to this configuration's resolution; `dtype` as in `load_student`."""
+    student = load_student(RunFiles(run).student, dtype)
     resolution = resolution_of(config, student.processor.frames_per_group)
     student.processor = student.processor.with_resolution(resolution)
     return student
@@ -235,16 +285,24 @@ def build_training(
     """Method, trainer, loggers and callbacks, and the checkpoint that a resumed run continues from.
 
     Raises:
-        InputError: The run that is resumed saw other data, or its checkpoints are not its own.
+        InputError: The adapter does not suit the student, the run that is resumed saw other data, or its checkpoints
+            are not its own.
     """
     assert run.inputs is not None
+    tower_lr = _tower_lr(config)
+    make_trainable(student.towers, instantiate(config.adapter), _frozen(config), config.seed)
+    counts = student.towers.counts()
+    for line in (*student.adapter_lines(), *training_lines(counts, tower_lr, config.lr)):
+        log.info(line)
     method = instantiate(config.method)(
         student=student,
         optimizer=instantiate(config.optimizer),
         schedule=instantiate(config.schedule),
+        tower_lr=tower_lr,
+        seed=config.seed,
         answers=headline_answers(data.clips["val"], data.writer.book),
     )
-    resume_from = config.resume and checkpoint_to_continue(config.resume, run.inputs, method.state_dict())
+    resume_from = config.resume and checkpoint_to_continue(config.resume, run.inputs, method.trained_weights())
     files = run.files
     callbacks = training_callbacks(files, config.batch_size, choosing=bool(method.answers), resume=config.resume)
     trainer = instantiate(
@@ -255,7 +313,7 @@ def build_training(
         logger=build_loggers(config, files.folder),
         default_root_dir=str(files.folder),
     )
-    return Training(method, loaders, trainer, callbacks, resume_from)
+    return Training(method, loaders, trainer, callbacks, resume_from, counts)
 
 
 def build_loggers(config: DictConfig, folder: Path) -> list[UnfailingLogger]:
@@ -284,6 +342,8 @@ def build_exam(config: DictConfig, split: Split) -> Exam:
 def build_watcher(config: DictConfig) -> Watcher:
     """The student of a run, ready to watch whole videos; `config` is that of `predict`.
 
+    Of an evaluation of a released student (`ckpt=null`), that one, with the adapter that was put on it.
+
     Raises:
         InputError: The run holds no student, or its questions do not ask for the class.
     """
@@ -292,7 +352,11 @@ def build_watcher(config: DictConfig) -> Watcher:
     run.fps = config.fps
     book: TaskBook = instantiate(run.prompts)
     question = class_question([instantiate(node) for node in run.questions.values()], book.headline, ckpt)
-    student = saved_student(run, ckpt)
+    if run.get("ckpt", "") is None:
+        check_targets(run, "student")  # of a run folder nothing is built unchecked
+        student = _fresh_student(run, ()) if instantiate(run.student).base() else saved_student(run, ckpt)
+    else:
+        student = saved_student(run, ckpt)
     return Watcher(
         student=student.to(device_of("auto")),
         reader=build_reader(config, student),

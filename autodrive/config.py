@@ -22,6 +22,7 @@ from autodrive.bounds import (
     Processes,
     Seconds,
     Seed,
+    Width,
     one_of,
 )
 from autodrive.config_check import check_root, check_targets
@@ -65,12 +66,16 @@ class TrainConfig:
         duration_s: Length of a window in seconds, when `dataset` is prepared.
         resolution: `AxB` visual tokens per temporal patch (at most A, at least B), or `auto`.
         tokens_per_clip: Budget of visual tokens that `resolution=auto` solves for.
+        rank: Rank of an adapter's matrices; null where there is no adapter.
+        freeze: Towers of which nothing is trained.
+        tower_lr: Peak learning rates of towers that have one of their own.
         lr: Learning rate at the peak of the schedule.
         batch_size: Clip visits per optimiser step, and clips per batch of an evaluation.
         tokens_per_row: Most tokens of a packed row; a step packs its clip visits into as few rows as fit them.
         num_steps: Optimiser steps of the whole training.
         num_workers: Number of loader processes.
-        student_from: A run folder whose student a new training starts from, with its family, size and tokenizer.
+        student_from: A run folder whose student a new training starts from, with its family, size and tokenizer; or a
+            folder with an adapter in peft's layout, which is put on `student`.
         resume: A run folder to continue in a new one, with its configuration.
         table: Published table that a sweep is compared with; null finds it by the swept keys.
         scale: Name of the scale in force.
@@ -84,6 +89,9 @@ class TrainConfig:
     duration_s: Seconds = MISSING
     resolution: Annotated[str, AfterValidator(_resolution)] = MISSING
     tokens_per_clip: Count = MISSING
+    rank: Width | None = None
+    freeze: Any = MISSING
+    tower_lr: Any = MISSING
     lr: PositiveNumber = MISSING
     batch_size: BatchSize = MISSING
     tokens_per_row: Count = MISSING
@@ -103,6 +111,7 @@ class TrainConfig:
     student: Any = MISSING
     decoder: Any = MISSING
     frame_cache: Any = MISSING
+    adapter: Any = MISSING
     method: Any = MISSING
     optimizer: Any = MISSING
     schedule: Any = MISSING
@@ -133,7 +142,7 @@ class PredictConfig:
 
     Attributes:
         video: The video file that the student watches.
-        ckpt: The run folder whose student watches it.
+        ckpt: The run folder whose student watches it: a training's, or that of an evaluation of a released student.
         out: Folder for `timeline.json` and `timeline.png`.
         fps: Frames per second that the student sees; null: those it was trained on.
         window_s: Length of a window in seconds; null: that of the clips it was trained on.
@@ -237,6 +246,22 @@ class PathKeys(Record):
     data_dir: PathText
 
 
+class FreezeKeys(Record):
+    """The node `freeze`: for each tower, whether nothing of it is trained."""
+
+    vision: bool
+    projector: bool
+    language: bool
+
+
+class TowerRateKeys(Record):
+    """The node `tower_lr`: for each tower its own peak learning rate; null where it is `lr`."""
+
+    vision: PositiveNumber | None
+    projector: PositiveNumber | None
+    language: PositiveNumber | None
+
+
 class PrepareKeys(Record):
     """The node `prepare`; see `PrepareSettings`."""
 
@@ -250,8 +275,10 @@ class PrepareKeys(Record):
 NODES: Mapping[str, Any] = {
     "axes": Mapping[str, Mapping[str, str | int | float]],
     "evaluation": EvaluationKeys,
+    "freeze": FreezeKeys,
     "paths": PathKeys,
     "prepare": PrepareKeys,
+    "tower_lr": TowerRateKeys,
     "split_fractions": Mapping[Split, Fraction],
     "runs": Annotated[Any, AfterValidator(_paths)],
     "prefix_tokens": Choices[Annotated[Count, Le(1_000_000)]],

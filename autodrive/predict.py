@@ -54,7 +54,8 @@ def job(config: DictConfig) -> dict[str, Any]:
     clips = window_clips(video, info, config.window_s, config.stride_s)
     timeline = watcher.watch(clips)
     facts = {"content_hash": info.content_hash, "duration_s": info.duration_s, "native_fps": info.native_fps}
-    record = {"video": str(video), "ckpt": config.ckpt} | facts | {"fps": config.fps} | timeline.record()
+    record = {"video": str(video), "ckpt": config.ckpt, "adapter": watcher.student.adapter_name()}
+    record |= facts | {"fps": config.fps} | timeline.record()
     (out / "timeline.json").write_text(json.dumps(record, indent=2) + "\n")
     frames = watcher.frames_to_show(clips[timeline.best])
     class_names = [watcher.writer.labels[name].short for name in timeline.classes]

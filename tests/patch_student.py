@@ -20,7 +20,6 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from autodrive.students.adapters import base_weights
 from autodrive.students.preprocessing import patchify
 from autodrive.students.processor import Processor, options_told_apart
 from autodrive.students.qwen_tokenizer import END_OF_TURN, START_OF_TURN, VIDEO_PAD, train_tokenizer
@@ -154,7 +153,7 @@ class PatchStudent(Student):
         config = Qwen2Config(**self.model.language_model.config.to_dict())
         config._attn_implementation = "sdpa"
         model = PatchModel(config, self.model.video_id)
-        model.load_state_dict(base_weights(self.model))
+        model.load_state_dict(self.base_weights())
         return model.eval()
 
     def stock_inputs(self, tree: ClipTree, ids: list[int]) -> dict[str, Tensor]:

@@ -1,17 +1,20 @@
 """Small clips, students and the plain one-sequence-at-a-time computation that student tests compare with."""
 
 import copy
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from patch_student import PatchStudent, build_patch_student
 from torch import Tensor, nn
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from autodrive.students.qwen_student import QwenStudent
 from autodrive.students.qwen_tiny import TinyQwen2_5_VL
 from autodrive.students.resolution import Resolution
 from autodrive.students.student import Student
+from autodrive.students.towers import Towers
+from autodrive.students.tuning import LowRankAdapter, make_trainable
 from autodrive.trees.clip_tree import ClipTree, TokenBranch, TreeRow
 from autodrive.trees.packing import pack_trees
 from autodrive.trees.sample import Branch, ClipSample, Text, Turn, Video
@@ -87,12 +90,48 @@ def make_tied_student() -> QwenStudent:
     return QwenStudent("tied", model, student.processor)
 
 
+def write_released(student: QwenStudent, folder: Path, dtype: torch.dtype = torch.float32) -> Path:
+    """A checkpoint in the layout of the released ones: config, safetensors, tokenizer, preprocessor."""
+    cast(Any, student.stock_model()).to(dtype).save_pretrained(folder)
+    student.processor.tokenizer.save_pretrained(folder)
+    Qwen2VLImageProcessorPil().save_pretrained(folder)
+    return folder
+
+
 def make_patch_student(seed: int = 0) -> PatchStudent:
     """The second family; time is not in its tokens."""
     return build_patch_student(TEXTS * 3, seed)
 
 
 FAMILIES = {"qwen2_5_vl": make_student, "patches": make_patch_student}
+
+
+ADAPTERS = ("lora", "dora", "qlora", "qdora")
+
+
+def low_rank(kind: str, rank: int | None = 4, **changes: Any) -> LowRankAdapter:
+    """An adapter on all linear layers of the language model, as `conf/adapter` has it."""
+    settings: dict[str, Any] = {"alpha": "2r", "dropout": 0.0, "targets": {"language": "all"}}
+    return LowRankAdapter(kind, rank, **(settings | changes))  # pyright: ignore[reportArgumentType]
+
+
+def put_adapter(towers: Towers, kind: str, **changes: Any) -> None:
+    """An adapter in place, every tensor of which is random: peft begins with a zero matrix, whose partner would have no
+    gradient, and with magnitudes that change nothing."""
+    make_trainable(towers, low_rank(kind, **changes), (), seed=0)
+    generator = torch.Generator().manual_seed(5)
+    for name, parameter in towers.model.named_parameters():
+        if "lora_magnitude" in name:
+            parameter.data *= 1 + 0.1 * torch.rand(parameter.shape, generator=generator)
+        elif "lora_" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+
+
+def stock_towers(student: Student, model: nn.Module) -> Towers:
+    """The towers of what `stock_model` gave."""
+    paths = {id(module): path for path, module in student.model.named_modules()}
+    parts = (student.vision, student.projector, student.head)
+    return Towers(model, *(model.get_submodule(paths[id(part)]) for part in parts))
 
 
 def make_trees(student: Student, case: dict) -> list[ClipTree]:

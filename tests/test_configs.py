@@ -27,6 +27,7 @@ GROUPS = (
     "questions",
     "prompts",
     "student",
+    "adapter",
     "decoder",
     "frame_cache",
     "trainer",
@@ -70,7 +71,7 @@ def test_axes_of_a_scale_hold_the_defaults_and_can_be_used(scale: str):
     for value in config.axes.resolution.values():
         Resolution.parse(value)
     both = [composed("train", [f"scale={name}"]).axes for name in ("tiny", "paper")]
-    assert [set(axes) for axes in both] == [{"fps", "lr", "resolution", "duration_s", "mixture"}] * 2
+    assert [set(axes) for axes in both] == [{"fps", "lr", "resolution", "duration_s", "rank", "mixture"}] * 2
     for key in both[0]:
         assert list(both[0][key]) == list(both[1][key]), key
 

@@ -109,6 +109,8 @@ def test_the_saved_student_is_the_one_of_the_best_validation(unbroken: Path):
     accuracies = logged(unbroken, "val/accuracy")
     best_step = max(accuracies, key=lambda step: (accuracies[step], -step))  # the first of equals
     assert best["global_step"] == best_step + 1 < NUM_STEPS
+    last = torch.load(unbroken / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == NUM_STEPS, "it moves on whether or not the best does"
     saved = load_student(unbroken / "checkpoints" / "student").state_dict()
     assert {f"student.{name}" for name in saved} == set(best["state_dict"])
     for name, weights in saved.items():

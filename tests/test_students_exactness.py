@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, inject_adapter_in_model
 from student_samples import (
     AFTER,
     BEFORE,
@@ -187,22 +186,7 @@ def checkpoint_activations(model) -> None:
             part.activation_checkpointing_enable()
 
 
-def add_lora(model, **how) -> None:
-    """Random adapters in place (peft begins with a zero matrix, whose partner would have no gradient)."""
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "up_proj"], **how)
-    inject_adapter_in_model(config, model)
-    generator = torch.Generator().manual_seed(5)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora" in name)
-        if "lora_A" in name or "lora_B" in name:
-            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
-
-
-def add_dora(model) -> None:
-    add_lora(model, use_dora=True)
-
-
-@pytest.mark.parametrize("prepare", [freeze_vision, checkpoint_activations, add_lora, add_dora])
+@pytest.mark.parametrize("prepare", [freeze_vision, checkpoint_activations])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_exact_with(family, prepare: Callable):
     student = FAMILIES[family]()

@@ -8,8 +8,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
-from student_samples import TEXTS, make_sample, make_student, pack_one, plain_target_logits
-from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+from student_samples import TEXTS, make_sample, make_student, pack_one, plain_target_logits, write_released
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from autodrive.errors import InputError
 from autodrive.students.preprocessing import normalise
@@ -125,13 +125,7 @@ def test_half_of_the_patch_filters_answer_to_motion_alone():
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
-    """A random checkpoint in the layout of the released ones: config, safetensors, tokenizer, preprocessor."""
-    folder = tmp_path_factory.mktemp("checkpoints") / "released"
-    student = make_student(tokens_per_second=2)
-    student.stock_model().save_pretrained(folder)
-    student.processor.tokenizer.save_pretrained(folder)
-    Qwen2VLImageProcessorPil().save_pretrained(folder)
-    return folder
+    return write_released(make_student(tokens_per_second=2), tmp_path_factory.mktemp("checkpoints") / "released")
 
 
 def test_a_released_layout_loads_and_gives_transformers_own_logits(released):

@@ -39,6 +39,7 @@ WRONG: dict[str, Any] = {
     "mapping": {"abc": 1},
 }
 OPTIONS = ["mixture=balanced", "mixture=unbalanced", "dataset=nexar", "dataset=video_folder", "decoder=torchcodec"]
+OPTIONS += ["adapter=dora rank=4", "optimizer=adamw_8bit"]
 OPTIONS += ["frame_cache=jpeg", "student=qwen2_5_vl_7b scale=paper", "questions=[rules,file] questions.file.path=a"]
 
 
@@ -63,7 +64,19 @@ COMMANDS = [
     Command("bench", BenchConfig, ("name=tree",)),
     *(Command("train", TrainConfig, tuple(option.split())) for option in OPTIONS),
 ]
-BUILT_FOR_TRAINING = ("optimizer", "schedule", "trainer", "student", "resolution", "tokens_per_clip", "num_steps")
+BUILT_FOR_TRAINING = (
+    "adapter",
+    "rank",
+    "freeze",
+    "tower_lr",
+    "optimizer",
+    "schedule",
+    "trainer",
+    "student",
+    "resolution",
+    "tokens_per_clip",
+    "num_steps",
+)
 
 
 def fields_of(keys: type) -> set[str]:

@@ -1,6 +1,5 @@
 """Asks a student questions and keeps its replies; beside their references these are predictions."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ import torch
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.labels import LabelSet
 from autodrive.schema import Annotation, Prediction, Question, Reply
-from autodrive.students import adapters
+from autodrive.students.digests import tensors_digest
 from autodrive.students.student import Student
 from autodrive.tasks.task_book import TaskBook
 from autodrive.trees.clip_tree import TreeRow
@@ -22,7 +21,7 @@ class Respondent:
 
     Attributes:
         model: Name of the student's recipe.
-        adapter: Kind and rank of the adapter, if one is in place.
+        adapter: Kind, rank and digest of the adapter, if one is in place, such as `dora_r16@…`.
         weights_digest: Identifies the weights, see `weights_digest`.
     """
 
@@ -33,16 +32,12 @@ class Respondent:
 
 def respondent_of(student: Student) -> Respondent:
     """The student as it is now."""
-    return Respondent(student.name, adapters.kind(student.model), weights_digest(student))
+    return Respondent(student.name, student.adapter_name(), weights_digest(student))
 
 
 def weights_digest(student: torch.nn.Module) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of all weights and their names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(student.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+    """The digest of all weights, an adapter's included."""
+    return tensors_digest(student.state_dict())
 
 
 def answer_questions(

@@ -43,6 +43,7 @@ class RunFiles:
         last_checkpoint: The newest state of training, to resume from.
         best_checkpoint: The state of training with the best validation score.
         student: Folder of the finished student, in Hugging Face's layout.
+        student_settings: What is said of it there beside its weights.
         log: What the run logged.
         wandb: Which run of Weights & Biases this one is.
         lock: Held by the process that is at work here.
@@ -65,6 +66,7 @@ class RunFiles:
         self.last_checkpoint = self.checkpoints / "last.ckpt"
         self.best_checkpoint = self.checkpoints / "best.ckpt"
         self.student = self.checkpoints / "student"
+        self.student_settings = self.student / "student.json"
         self.log = folder / "run.log"
         self.wandb = folder / "wandb.json"
         self.lock = folder / ".lock"

@@ -21,8 +21,8 @@ class RunInputs:
     Attributes:
         config_hash: Identifies the configuration, without what only says where and how fast.
         data_fingerprint: Identifies the clips with the content of their files, the classes, splits and annotations.
-        student_digest: Identifies the weights of the student of another run that this one begins with; None where the
-            configuration has the recipe.
+        student_digest: Identifies the weights that this run begins with, where they come from files: another run's
+            student, or a released checkpoint; None where the configuration has all that they are drawn from.
     """
 
     config_hash: str

@@ -61,7 +61,8 @@ def device_of(accelerator: str) -> torch.device:
 def quiet_libraries() -> None:
     """Show warnings only; no advertisements, device listings, retries or bars for a file of a few megabytes."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    for name in ("huggingface_hub", "bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     transformers_logging.disable_progress_bar()
     for message in IRRELEVANT_WARNINGS:
         warnings.filterwarnings("ignore", message=message)

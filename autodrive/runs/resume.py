@@ -7,13 +7,17 @@ from omegaconf import DictConfig, OmegaConf
 from autodrive.config import MACHINE_KEYS, PLACES_OF_DATA, lossy_codec
 from autodrive.entry_point import CommandLine
 from autodrive.errors import InputError
-from autodrive.runs.folder import RunFiles, group_choices, run_config
+from autodrive.runs.folder import RunFiles, group_choices, read_json, run_config
 from autodrive.runs.foreign import TRAINING_ONLY
+from autodrive.students.bases import is_adapter_folder
 
+FULL_TUNING = "autodrive.students.tuning.FullTuning"
+GIVEN_ADAPTER = "autodrive.students.tuning.GivenAdapter"
+TRAINED_BY = ("adapter", "rank", "freeze", "tower_lr")  # what says what is trained
 # Groups without a node of their own in the configuration: they are compared by the option chosen.
 SPREAD_GROUPS = ("experiment", "scale")
 # What a saved student settles, so that saying it again could only contradict it.
-SETTLED_BY_CKPT = ("student", "student_from", "resume", "seed", *SPREAD_GROUPS)  # the seed: its order of the options
+SETTLED_BY_CKPT = ("student", "student_from", "resume", "seed", *TRAINED_BY, *SPREAD_GROUPS)  # the seed: option order
 
 
 def resumed_config(config: DictConfig, command_line: CommandLine) -> DictConfig:
@@ -44,22 +48,41 @@ def resumed_config(config: DictConfig, command_line: CommandLine) -> DictConfig:
 
 
 def _with_student_of(config: DictConfig, command_line: CommandLine) -> DictConfig:
-    """With `student_from=<run>`: the configuration with that run's student in the place of the default one.
+    """With `student_from=<folder>`: the configuration with that student in the place of the default one.
+
+    The folder is a run's, or holds an adapter in peft's layout for the configured student. Where an adapter comes with
+    the student, that is what is trained.
 
     Raises:
-        InputError: The run has no student, or the command line asks for another one.
+        InputError: The folder has no student, or something else is asked for.
     """
     if config.student_from is None:
+        if config.adapter._target_ == GIVEN_ADAPTER:
+            raise InputError("adapter=given: needs the folder of an adapter; add student_from=<folder>")
         return config
-    run = Path(config.student_from)
-    if not RunFiles(run).student.is_dir():
-        raise InputError(f"student_from={run}: no checkpoints/student there; give the folder of a finished training")
-    keys = command_line.overridden_keys()
-    student = run_config(run, typed=keys, unbuilt=[str(key) for key in config if key != "student"]).student
-    given = [key for key in keys if key.split(".")[0] == "student"]
-    if given and config.student != student:
-        raise InputError(f"{given[0]}: differs from the student of student_from={run}; leave it out")
-    OmegaConf.update(config, "student", student, merge=False)
+    source, keys = Path(config.student_from), command_line.overridden_keys()
+    brings = is_adapter_folder(source)
+    if not brings:
+        files = RunFiles(source)
+        if not files.student.is_dir():
+            raise InputError(
+                f"student_from={source}: no checkpoints/student there; give the folder of a finished training"
+            )
+        student = run_config(source, typed=keys, unbuilt=[str(key) for key in config if key != "student"]).student
+        given = [key for key in keys if key.split(".")[0] == "student"]
+        if given and config.student != student:
+            raise InputError(f"{given[0]}: differs from the student of student_from={source}; leave it out")
+        OmegaConf.update(config, "student", student, merge=False)
+        brings = bool(read_json(files.student_settings).get("adapter"))
+    if not brings and config.adapter._target_ == GIVEN_ADAPTER:
+        raise InputError(f"adapter=given: student_from={source} has no adapter; choose adapter=lora or dora, or full")
+    if brings and config.adapter._target_ != GIVEN_ADAPTER:
+        chosen = [key for key in keys if key.split(".")[0] in ("adapter", "rank")]
+        if chosen or config.adapter._target_ != FULL_TUNING or config.rank is not None:
+            key = chosen[0] if chosen else "adapter"
+            message = f"{key}: student_from={source} brings an adapter of its own, which is what would be trained"
+            raise InputError(f"{message}; leave {key} out")
+        OmegaConf.update(config, "adapter", {"_target_": GIVEN_ADAPTER}, merge=False)
     return config
 
 
@@ -68,14 +91,20 @@ def evaluated_config(config: DictConfig, command_line: CommandLine) -> DictConfi
 
     Raises:
         InputError: `ckpt` is no run folder, or the command line also sets what comes with it; or with `ckpt=null`
-            another run's student is asked for, in questions that it may not know.
+            another run's student is asked for, in questions that it may not know, or what only training knows.
     """
-    if config.ckpt is None:
-        if config.student_from is not None:
-            run = config.student_from
-            raise InputError(f"student_from={run}: only train.py starts from it; evaluate its student with ckpt={run}")
-        return config
     keys = command_line.overridden_keys()
+    if config.ckpt is None:
+        source = config.student_from
+        if source is not None and not is_adapter_folder(Path(source)):
+            message = f"student_from={source}: only train.py starts from it"
+            raise InputError(f"{message}; evaluate its student with ckpt={source}")
+        trained_by = [key for key in keys if key.split(".")[0] in TRAINED_BY]
+        if trained_by:
+            raise InputError(
+                f"{trained_by[0]}: ckpt=null evaluates a student as it is; leave it out, or train it first"
+            )
+        return config
     # The run's labels are checked whether or not others are typed: they stay in use, as what the student was taught.
     typed = [key for key in keys if key.split(".")[0] != "labels"]
     merged = run_config(Path(config.ckpt), typed=typed, unbuilt=TRAINING_ONLY)

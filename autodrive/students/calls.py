@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers import DynamicCache
 
+from autodrive.students.noise import EmbeddingNoise
 from autodrive.trees.clip_tree import TreeRow
 
 
@@ -16,11 +17,13 @@ class ReadRow:
         row: The packed row that is read.
         places: (L,) places in the row whose next token's logits are wanted.
         cache: Takes the row's keys and values, if given.
+        noise: Laid over the row's embeddings, if given.
     """
 
     row: TreeRow
     places: Tensor
     cache: DynamicCache | None = None
+    noise: EmbeddingNoise | None = None
 
 
 @dataclass(frozen=True)

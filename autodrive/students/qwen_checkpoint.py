@@ -5,11 +5,44 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 from autodrive.errors import InputError
 
 MODEL_TYPE = "qwen2_5_vl"
+
+
+def read_config(checkpoint: str) -> Qwen2_5_VLConfig:
+    """Read the configuration of a checkpoint.
+
+    Args:
+        checkpoint: Folder, or repository on the Hugging Face hub.
+
+    Raises:
+        InputError: It cannot be reached, is not a Qwen2.5-VL, or is quantised.
+    """
+    try:
+        config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise unreadable(checkpoint, error) from error
+    if not isinstance(config, Qwen2_5_VLConfig):
+        raise InputError(
+            f"student.checkpoint={checkpoint}: a {config.model_type}, not a {MODEL_TYPE}; "
+            "choose the student that matches the checkpoint"
+        )
+    if quantisation := getattr(config, "quantization_config", None):
+        method = dict(quantisation).get("quant_method", "unknown")
+        message = (
+            f"student.checkpoint={checkpoint}: its weights are quantised ({method}), so adapter=full cannot train them"
+        )
+        raise InputError(f"{message}; give the checkpoint it was made from, adapter=qlora quantises that")
+    return config
 
 
 def read_checkpoint(
@@ -25,15 +58,10 @@ def read_checkpoint(
         The model on the CPU in evaluation mode, and its tokenizer.
 
     Raises:
-        InputError: It cannot be reached, is not a Qwen2.5-VL, or lacks weights.
+        InputError: As `read_config`, or it lacks weights.
     """
+    read_config(checkpoint)
     try:
-        config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
-        if config.model_type != MODEL_TYPE:
-            raise InputError(
-                f"student.checkpoint={checkpoint}: a {config.model_type}, not a {MODEL_TYPE}; "
-                "choose the student that matches the checkpoint"
-            )
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         loaded: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             checkpoint,

@@ -10,14 +10,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration
 
 from autodrive.errors import InputError
-from autodrive.students.adapters import base_weights
+from autodrive.students.bases import Base
 from autodrive.students.preprocessing import normalise
 from autodrive.students.qwen_checkpoint import read_checkpoint
 from autodrive.students.qwen_last_layer import ask_last_layer
 from autodrive.students.qwen_processor import QwenProcessor, QwenVisual
 from autodrive.students.qwen_vision import use_fast_vision
 from autodrive.students.student import Student
+from autodrive.students.towers import Towers
 from autodrive.trees.clip_tree import ClipTree, TreeRow
+
+
+def qwen_towers(model: Qwen2_5_VLForConditionalGeneration) -> Towers:
+    """A model by its towers; its weights may be on `meta`."""
+    return Towers(model, model.model.visual, model.model.visual.merger, model.lm_head)
 
 
 class QwenStudent(Student):
@@ -28,9 +34,15 @@ class QwenStudent(Student):
     model: Qwen2_5_VLForConditionalGeneration
     processor: QwenProcessor
 
-    def __init__(self, name: str, model: Qwen2_5_VLForConditionalGeneration, processor: QwenProcessor) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: Qwen2_5_VLForConditionalGeneration,
+        processor: QwenProcessor,
+        base: Base | None = None,
+    ) -> None:
         """Wrap a model, whose vision tower and last layer then compute the same faster."""
-        super().__init__(name, model, processor)
+        super().__init__(name, model, processor, base)
         ask_last_layer(self.text_model)
         use_fast_vision(model, processor.vision.image_mean, processor.vision.image_std)
 
@@ -49,6 +61,11 @@ class QwenStudent(Student):
         """The vision tower with its merger."""
         return self.model.model.visual
 
+    @property
+    def projector(self) -> nn.Module:
+        """The merger at the vision tower's end."""
+        return self.model.model.visual.merger
+
     def embed(self, row: TreeRow) -> Tensor:
         """Embeddings of a row's tokens, the video's in the places of its placeholders."""
         visual = cast(QwenVisual, row.visual)
@@ -66,7 +83,7 @@ class QwenStudent(Student):
         parameter = next(self.model.parameters())
         model = Qwen2_5_VLForConditionalGeneration(copy.deepcopy(self.model.config))
         model.set_attn_implementation("sdpa")
-        model.load_state_dict(base_weights(self.model))
+        model.load_state_dict(self.base_weights())
         return cast(Any, model).to(parameter.device, parameter.dtype)
 
     def stock_inputs(self, tree: ClipTree, ids: list[int]) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from autodrive.errors import InputError
 from autodrive.students.qwen_initialisation import initialise_from_scratch
 from autodrive.students.qwen_positions import PositionMode
 from autodrive.students.qwen_processor import QwenProcessor, VisionFormat
-from autodrive.students.qwen_student import QwenStudent
+from autodrive.students.qwen_student import QwenStudent, qwen_towers
 from autodrive.students.qwen_tokenizer import (
     END_OF_TEXT,
     END_OF_TURN,
@@ -24,6 +24,7 @@ from autodrive.students.qwen_tokenizer import (
     train_tokenizer,
 )
 from autodrive.students.resolution import Resolution
+from autodrive.students.towers import Towers
 
 SMALLEST_VOCABULARY = 263  # every byte, and Qwen's seven special tokens
 PIXEL_MEAN = 120 / 255
@@ -78,6 +79,17 @@ class TinyQwen2_5_VL:  # noqa: N801
             raise InputError(
                 f"student.text_kv_heads={self.text_kv_heads}: must divide student.text_heads={self.text_heads}"
             )
+
+    def base(self) -> None:
+        """No file holds its weights."""
+
+    def outline(self) -> Towers:
+        """The model on `meta` with as large a vocabulary as the tokenizer may get, see `StudentSpec`."""
+        special = (END_OF_TEXT, END_OF_TURN, IMAGE_PAD, VIDEO_PAD, VISION_START, VISION_END)
+        names = [*special, *map(str, range(self.vocab_size - len(special)))]
+        with torch.device("meta"):
+            config = self._config({name: number for number, name in enumerate(names)})
+            return qwen_towers(Qwen2_5_VLForConditionalGeneration(config))
 
     def build(self, texts: Iterable[str], resolution: Resolution, seed: int) -> QwenStudent:
         """Train the tokenizer, draw the weights, and wrap both; see `StudentSpec`."""

@@ -9,18 +9,23 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from autodrive.errors import InputError
-from autodrive.students import adapters
+from autodrive.schema import Record
+from autodrive.students.bases import Base, BaseRecord, recorded_base
 from autodrive.students.calls import ReadOn, ReadRow
+from autodrive.students.noise import EmbeddingNoise
 from autodrive.students.prefill import PrefilledRow, without_gradients
 from autodrive.students.processor import Processor
+from autodrive.students.quantisation import is_quantised, quantise
 from autodrive.students.resolution import Resolution
+from autodrive.students.towers import TOWERS, Tower, Towers
 from autodrive.students.tree_attention import check_tree_attention, use_tree_attention
 from autodrive.trees.clip_tree import ClipTree, TreeRow
 from autodrive.trees.layout import TreeLayout
@@ -28,6 +33,7 @@ from autodrive.whole_files import whole
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # by the names that configurations use
 SETTINGS_FILE = "student.json"
+ADAPTER_FOLDER = "adapter"  # not the student's own: transformers would take the two for one checkpoint
 # A closed list: a file that comes from elsewhere may choose among these classes and name no other.
 FAMILIES = {"qwen2_5_vl": "autodrive.students.qwen_student.QwenStudent"}
 
@@ -41,12 +47,15 @@ class Student(nn.Module, ABC):
         name: Name of the recipe, kept in records.
         model: The weights in the layout of the family's checkpoints; adapters are injected into it in place.
         processor: Turns clips into its tokens and pixels, and its tokens into text; holds no weights.
+        dtype: Type that it computes in outside of training: that of the weights it was made from.
+        base: The checkpoint that its weights were read from; None if no file holds them. It is what an adapter that is
+            put on them names.
     """
 
     family: ClassVar[str]
     asks_last_layer: ClassVar[bool] = False
 
-    def __init__(self, name: str, model: nn.Module, processor: Processor) -> None:
+    def __init__(self, name: str, model: nn.Module, processor: Processor, base: Base | None = None) -> None:
         """Wrap a model, whose language model then attends within clip trees.
 
         Raises:
@@ -56,6 +65,8 @@ class Student(nn.Module, ABC):
         self.name = name
         self.model = model
         self.processor = processor
+        self.base = base
+        self.dtype = next(model.parameters()).dtype
         use_tree_attention(self.text_model)
 
     @property
@@ -72,6 +83,21 @@ class Student(nn.Module, ABC):
     @abstractmethod
     def vision(self) -> nn.Module:
         """All that lies between pixels and the language model."""
+
+    @property
+    def projector(self) -> nn.Module:
+        """The part of `vision` that ends in embeddings of the language model; all of it where there is no tower."""
+        return self.vision
+
+    @property
+    def towers(self) -> Towers:
+        """The model by its towers."""
+        return Towers(self.model, self.vision, self.projector, self.head)
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether an adapter is in place."""
+        return bool(getattr(self.model, "peft_config", None))
 
     @abstractmethod
     def embed(self, row: TreeRow) -> Tensor:
@@ -107,10 +133,13 @@ class Student(nn.Module, ABC):
         if isinstance(call, ReadRow):
             row = call.row
             check_tree_attention(self.text_model)  # whoever holds the model can set another implementation
+            embeddings_NC = self.embed(row)
+            if call.noise is not None:
+                embeddings_NC = call.noise.added_to(embeddings_NC, row.trees)
             # transformers' decoders take (batch, N) positions, or (axes, batch, N) where the family has several.
             positions = row.position_ids if len(row.position_ids) == 1 else row.position_ids[:, None]
             hidden_NC = self.text_model(
-                inputs_embeds=self.embed(row)[None],
+                inputs_embeds=embeddings_NC[None],
                 position_ids=positions,
                 cache=call.cache,
                 use_cache=call.cache is not None,
@@ -127,9 +156,9 @@ class Student(nn.Module, ABC):
         ).last_hidden_state
         return self.head(hidden_TQC[call.places])
 
-    def supervised_logits(self, row: TreeRow) -> Tensor:
+    def supervised_logits(self, row: TreeRow, noise: EmbeddingNoise | None = None) -> Tensor:
         """Logits (S, vocabulary) of the tokens that follow the row's `source_positions`."""
-        return self(ReadRow(row, row.source_positions))
+        return self(ReadRow(row, row.source_positions, noise=noise))
 
     @without_gradients
     def prefill(self, row: TreeRow) -> PrefilledRow:
@@ -147,56 +176,136 @@ class Student(nn.Module, ABC):
             if isinstance(part, PreTrainedModel):
                 part.activation_checkpointing_enable({"use_reentrant": False})
 
-    def save(self, folder: Path) -> None:
-        """Write the weights in the layout of the family's checkpoints, an adapter in peft's, and `student.json`.
+    def base_weights(self) -> dict[str, Tensor]:
+        """The model's weights by the names they have without an adapter, and without the adapter's own."""
+        if not self.has_adapter:
+            return dict(self.model.state_dict())
+        from autodrive.students.adapters import base_weights  # imported here: peft takes seconds
 
-        The folder takes the place of whatever has its name, once it is whole.
+        return base_weights(self.model)
+
+    def adapter_name(self) -> str | None:
+        """Kind, rank and digest of the adapter in place, such as `dora_r16@…`; None if there is none."""
+        if not self.has_adapter:
+            return None
+        from autodrive.students.adapters import adapter_name  # imported here: peft takes seconds
+
+        return adapter_name(self.model)
+
+    def adapter_lines(self) -> list[str]:
+        """What adapter is in place and on which layers, in words; empty if there is none."""
+        if not self.has_adapter:
+            return []
+        from autodrive.students.adapters import description  # imported here: peft takes seconds
+
+        return [description(self.model)]
+
+    def add_adapter(self, folder: Path) -> None:
+        """Put an adapter in peft's layout in place, which may have been trained elsewhere.
+
+        Raises:
+            InputError: It cannot be read, or does not fit this model.
+        """
+        from autodrive.students.adapters import read_adapter  # imported here: peft takes seconds
+
+        read_adapter(self.model, folder)
+
+    def as_read(self) -> Self:
+        """Weights that were trained in float32 rounded to `dtype`, as `load_student` reads them; adapters stay."""
+        kept: set[int] = set()
+        if self.has_adapter:
+            from autodrive.students.adapters import adapter_parameters  # imported here: peft takes seconds
+
+            kept = {id(parameter) for parameter in adapter_parameters(self.model)}
+        for parameter in self.model.parameters():
+            if id(parameter) not in kept and parameter.is_floating_point():
+                parameter.data = parameter.data.to(self.dtype)
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Write what was trained: all weights in the layout of the family's checkpoints, or an adapter in peft's.
+
+        An adapter's folder has its base's weights only where no other place has them. The folder takes the place of
+        whatever has its name, once it is whole.
         """
         with whole(folder) as partial:
             partial.mkdir()
-            self.write(partial, adapters.base_weights(self.model))
+            base = self.base if self.has_adapter else None
+            quantised = [tower for tower in TOWERS if is_quantised(self.towers.linear_layers(tower))]
+            if quantised and base is None:
+                raise ValueError("weights in 4 bits are not written; a quantised student needs a base that has them")
+            if base is None:
+                self.write(partial, self.base_weights())
+            if self.has_adapter:
+                from autodrive.students.adapters import write_adapter  # imported here: peft takes seconds
+
+                write_adapter(self.model, partial / ADAPTER_FOLDER, base)
             settings = {
                 "family": self.family,
                 "name": self.name,
+                "dtype": next(name for name, dtype in DTYPES.items() if dtype == self.dtype),
                 "processor": self.processor.settings(),
-                "adapter": adapters.write_adapter(self.model, partial),
+                "adapter": self.has_adapter,
+                "quantised": quantised,
+                "base": None if base is None else base.record(),
             }
             (partial / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def load_student(folder: Path, dtype: torch.dtype = torch.float32) -> Student:
+def load_student(folder: Path, dtype: torch.dtype | None = None) -> Student:
     """Read what `Student.save` wrote, of whatever family.
 
     Args:
         folder: A folder that `Student.save` wrote: `checkpoints/student` of a run.
-        dtype: Type of the base weights in memory; an adapter keeps its own.
+        dtype: Type of the base weights in memory, to train them; None is the type that the student computes in. An
+            adapter is float32 in either.
 
     Raises:
-        InputError: The folder does not hold a student of a family that is known here.
+        InputError: The folder does not hold a student of a family that is known here, or an adapter's base has changed.
     """
     path = folder / SETTINGS_FILE
     if not path.is_file():
         raise InputError(f"{folder}: no {SETTINGS_FILE}, so this is not a saved student; give a run's checkpoint")
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        family, name, processor, adapter = (settings[key] for key in ("family", "name", "processor", "adapter"))
-    except (ValueError, KeyError, TypeError) as error:
+        settings = _Settings.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
         raise InputError(
-            f"{path}: cannot be read ({error!r}), so it may be an older version's; train the student again"
+            f"{path}: cannot be read ({reason}), so it may be an older version's; train the student again"
         ) from None
-    if family not in FAMILIES:
-        raise InputError(f"{path}: family {family!r} is not known; choose a student of {', '.join(FAMILIES)}")
-    module, _, class_name = FAMILIES[family].rpartition(".")
+    if settings.family not in FAMILIES:
+        raise InputError(f"{path}: family {settings.family!r} is not known; choose a student of {', '.join(FAMILIES)}")
+    module, _, class_name = FAMILIES[settings.family].rpartition(".")
+    own = DTYPES[settings.dtype]
+    base = None if settings.base is None else recorded_base(settings.base, path)  # before weights are read
     try:
-        student: Student = getattr(importlib.import_module(module), class_name).read(folder, name, processor, dtype)
+        family: type[Student] = getattr(importlib.import_module(module), class_name)
+        weights = folder if base is None else base.folder()
+        student = family.read(weights, settings.name, settings.processor, dtype or own)
     except InputError as error:
         raise InputError(f"{folder}: {error}") from None
     except Exception as error:  # whatever a file that is cut off or another student's makes a library raise
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise InputError(f"{folder}: cannot be read ({reason}); restore the student's folder") from None
-    if adapter is not None:
-        adapters.read_adapter(student.model, folder, adapter)
+    student.dtype, student.base = own, base or Base(str(folder.absolute()))
+    for tower in settings.quantised:
+        quantise(student.model, student.towers.linear_layers(tower))
+    if settings.adapter:
+        student.add_adapter(folder / ADAPTER_FOLDER)
     return student
+
+
+class _Settings(Record):
+    """`student.json`: see `Student.save`."""
+
+    family: str
+    name: str
+    dtype: Literal["float32", "bfloat16"]
+    processor: dict[str, Any]
+    adapter: bool
+    quantised: tuple[Tower, ...]
+    base: BaseRecord | None
 
 
 class StudentSpec(Protocol):
@@ -212,6 +321,18 @@ class StudentSpec(Protocol):
     name: str
     full_size: ClassVar[bool]
     frames_per_group: ClassVar[int]
+
+    def base(self) -> Base | None:
+        """The checkpoint that its weights are read from; None for a student from scratch."""
+        ...
+
+    def outline(self) -> Towers:
+        """The student's model on `meta`: its shapes and names, without a weight.
+
+        Raises:
+            InputError: What it is made from is not there.
+        """
+        ...
 
     def build(self, texts: Iterable[str], resolution: Resolution, seed: int) -> Student:
         """Make or read the weights and the tokenizer.

@@ -53,6 +53,12 @@ class Checkpoints(ModelCheckpoint):
         )
         self.files, self.earlier = files, earlier
 
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write what is due; Lightning itself writes `last.ckpt` only where the best has changed."""
+        super().on_validation_end(trainer, pl_module)
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best checkpoint of the run that is resumed; Lightning would forget it with the folder.
 
@@ -69,8 +75,9 @@ class Checkpoints(ModelCheckpoint):
         super().load_state_dict(state_dict | moved)
 
     def restore(self, module: L.LightningModule) -> None:
-        """Give a module the best checkpoint's weights."""
-        module.load_state_dict(read_checkpoint(self.files.best_checkpoint)["state_dict"])
+        """Give a module the best checkpoint's weights; what was not trained is not in it and stays."""
+        weights = read_checkpoint(self.files.best_checkpoint)["state_dict"]
+        module.load_state_dict(weights, strict=module.strict_loading)
 
 
 class Throughput(L.Callback):

@@ -1,6 +1,6 @@
 """A training, put together: what is needed to fit a student, and what fitting leaves behind."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +9,7 @@ import lightning as L
 from annotated_types import Ge, Le
 
 from autodrive.bounds import Count
+from autodrive.students.towers import Tower, TowerCount
 from autodrive.tracking.tracker import UnfailingLogger
 from autodrive.training.callbacks import TrainingCallbacks
 from autodrive.training.schedules import validation_interval
@@ -58,6 +59,22 @@ def make_trainer(
     )
 
 
+def training_lines(counts: Mapping[Tower, TowerCount], tower_lr: Mapping[Tower, float], lr: float) -> Iterator[str]:
+    """What is trained of each tower, in words.
+
+    Args:
+        counts: How many parameters of each tower are trained, and how many are not.
+        tower_lr: Peak learning rates of towers that have one of their own.
+        lr: The peak learning rate of the others.
+    """
+    for tower, (trained, frozen) in counts.items():
+        if trained:
+            rest = f", {frozen:,} stay as they are" if frozen else ""
+            yield f"{tower}: {trained:,} parameters are trained at lr={tower_lr.get(tower, lr):g}{rest}"
+        else:
+            yield f"{tower}: {frozen:,} parameters, none is trained"
+
+
 @dataclass(frozen=True)
 class Training:
     """Everything that fitting a student needs.
@@ -68,6 +85,7 @@ class Training:
         trainer: Lightning's trainer, which runs the steps.
         callbacks: The callbacks that the trainer calls.
         resume_from: The checkpoint to continue from, if any.
+        parameters: How many parameters of each tower are trained, and how many are not.
     """
 
     method: L.LightningModule
@@ -75,6 +93,7 @@ class Training:
     trainer: L.Trainer
     callbacks: TrainingCallbacks
     resume_from: Path | None
+    parameters: Mapping[Tower, TowerCount]
 
     @property
     def loggers(self) -> Sequence[UnfailingLogger]:
@@ -98,9 +117,10 @@ class Training:
 
     def facts(self) -> dict[str, Any]:
         """What `provenance.json` says of the training."""
+        counts = {tower: count._asdict() for tower, count in self.parameters.items()}
         return {
-            "num_parameters": sum(parameter.numel() for parameter in self.method.parameters()),
-            "num_trained": sum(p.numel() for p in self.method.parameters() if p.requires_grad),
+            "num_parameters": sum(sum(count.values()) for count in counts.values()),
+            "parameters": counts,
             "num_steps": self.trainer.max_steps,
             "throughput": self.callbacks.throughput.summary(),
         }
