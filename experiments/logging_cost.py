@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from autodrive.entry_point import exit_with_line
+from autodrive.errors import InputError
 from autodrive.runs.folder import RunFiles, read_json
 
 
@@ -27,6 +29,8 @@ class Cost(NamedTuple):
 def cost(run: Path) -> Cost:
     """Read what a finished run says of its logging, and measure its files."""
     facts = read_json(RunFiles(run).provenance)
+    if "logging_s" not in facts:
+        raise InputError(f"{run}: no finished run of this version; give the folder that train.py or eval.py wrote")
     seconds = sum(facts["logging_s"].values())
     files = [file for file in (run / "wandb").rglob("*") if file.is_file() and not file.is_symlink()]
     return Cost(seconds, seconds / facts["time"]["total_s"], sum(file.stat().st_size for file in files) / 1e6)
@@ -35,7 +39,10 @@ def cost(run: Path) -> Cost:
 def main() -> None:
     """Print one line per run folder of the command line."""
     for argument in sys.argv[1:]:
-        found = cost(Path(argument))
+        try:
+            found = cost(Path(argument))
+        except InputError as error:
+            exit_with_line(str(error))
         print(f"{argument}: {found.seconds:.1f} s, {100 * found.share:.2f} % of the run, {found.megabytes:.1f} MB")
 
 

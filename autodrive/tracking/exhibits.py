@@ -100,6 +100,7 @@ def student_material(run: Path | None) -> Material | None:
     first = next(iterate_jsonl(files.predictions, Prediction), None) if files.predictions.is_file() else None
     if first is None or not files.student.is_dir():
         return None
-    members = {file.name: file for file in files.student.iterdir() if file.is_file()}
+    inside = [file for file in files.student.rglob("*") if file.is_file()]
+    members = {file.relative_to(files.student).as_posix(): file for file in inside}
     facts = {"adapter": first.adapter, "bytes": {name: file.stat().st_size for name, file in members.items()}}
     return Material(first.model, "model", first.weights_digest, members, facts)

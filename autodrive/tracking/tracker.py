@@ -38,19 +38,19 @@ def check_loggers(config: DictConfig) -> None:
 
 
 @contextmanager
-def never_ending(what: str, and_then: Callable[[], None] = lambda: None) -> Iterator[None]:
+def never_ending(
+    what: str, and_then: Callable[[], None] = lambda: None, passing: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
     """Turn whatever a logger raises into one warning: a lost connection or a full disk is no reason to stop training.
 
     Args:
         what: Which logger, for the warning.
         and_then: Done after a failure.
-
-    Raises:
-        InputError: The logger was set up wrongly, which is found when it begins.
+        passing: What is raised all the same, while a wrong setting can still end the run before its work.
     """
     try:
         yield
-    except InputError:
+    except passing:
         raise
     except Exception as error:  # whatever a service, its client or a disk raises
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -74,10 +74,10 @@ class UnfailingLogger(Logger):
         self.seconds = 0.0
         self._silent = False
 
-    def _do(self, action: Callable[[], Any]) -> None:
+    def _do(self, action: Callable[[], Any], passing: tuple[type[Exception], ...] = ()) -> None:
         began = time.monotonic()
         if not self._silent:
-            with never_ending(type(self.inner).__name__, self._fall_silent):
+            with never_ending(type(self.inner).__name__, self._fall_silent, passing):
                 action()
         self.seconds += time.monotonic() - began
 
@@ -103,7 +103,7 @@ class UnfailingLogger(Logger):
         """Say what run this is; raises InputError if the logger's account is wrong."""
         inner = self.inner
         if isinstance(inner, WandbRunLogger):
-            self._do(lambda: inner.begin(record))
+            self._do(lambda: inner.begin(record), passing=(InputError,))
         else:
             self._do(lambda: inner.log_hyperparams(dict(record.config)))
             self._do(inner.save)
