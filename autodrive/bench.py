@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from autodrive.benchmarks.adapters import adapter_benchmark
 from autodrive.benchmarks.mixture import evaluation_benchmark, mixture_benchmark
 from autodrive.benchmarks.trees import tree_benchmark
 from autodrive.benchmarks.video import decode_benchmark, loader_benchmark, patchify_benchmark
@@ -45,6 +46,9 @@ def bench(config: DictConfig) -> dict[str, Any]:
             tokens_per_row=config.tokens_per_row,
             padded_batch_size=config.padded_batch_size,
             **model,
+        ),
+        "adapters": lambda: adapter_benchmark(
+            rank=config.rank, prefix_tokens=prefixes[-1], tokens_per_row=config.tokens_per_row, **model
         ),
         "evaluate": lambda: evaluation_benchmark(prefix_tokens=prefixes[-1], **model),
         "decode": lambda: decode_benchmark(video, config.repeats),

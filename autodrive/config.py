@@ -211,7 +211,7 @@ class ReportConfig:
 class BenchConfig:
     """Keys of a benchmark; conf/bench.yaml explains them."""
 
-    name: Annotated[str, one_of("tree", "train", "evaluate", "decode", "loader", "patchify")] = MISSING
+    name: Annotated[str, one_of("tree", "train", "adapters", "evaluate", "decode", "loader", "patchify")] = MISSING
     out: PathText | None = None
     repeats: Annotated[Count, Le(1000)] = MISSING
     accelerator: Annotated[str, one_of("auto", "cpu", "gpu", "cuda")] = MISSING
@@ -221,6 +221,7 @@ class BenchConfig:
     branches: Any = MISSING
     tokens_per_row: Count = MISSING
     padded_batch_size: BatchSize = MISSING
+    rank: Width = MISSING
     student: Any = MISSING
 
 

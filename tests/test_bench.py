@@ -46,6 +46,18 @@ def test_a_step_over_a_mixture_and_an_evaluation(tmp_path: Path):
     assert evaluate["evaluate_all_speedup"] > 3
 
 
+def test_every_adapter_is_timed_against_full_fine_tuning_and_merged_weights(tmp_path: Path):
+    found = bench(tmp_path, "name=adapters", "prefix_tokens=[110]", "rank=4")
+    kinds = ("lora", "dora", "qlora", "qdora")
+    assert set(ratios(found)) == {
+        *(f"{kind}_train_vs_full_speedup" for kind in kinds),
+        *(f"{kind}_replies_merged_vs_in_place_speedup" for kind in kinds),
+    }
+    sizes = found["parameters"]
+    assert sizes["lora"]["trained"] < sizes["dora"]["trained"] < 0.2 * sizes["full"]["trained"]
+    assert sizes["qlora"]["weight_bytes"] < sizes["lora"]["weight_bytes"]
+
+
 def test_variants_that_differ_are_no_benchmark():
     with pytest.raises(RuntimeError, match="disagree"):
         time_alternately({"one": lambda: 1.0, "other": lambda: 1.1}, 1, CPU)
@@ -65,7 +77,7 @@ def test_the_median_is_of_every_step_in_turn():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["name=trees"], "name=trees: choose one of tree, train, evaluate, decode, loader, patchify"),
+        (["name=trees"], "name=trees: choose one of tree, train, adapters, evaluate, decode, loader, patchify"),
         (["name=tree", "dtype=float8"], "dtype=float8: choose one of float32, bfloat16"),
         (["name=tree", "repeats=0"], "repeats=0: must be greater than or equal to 1"),
         (["name=loader", "video=/nowhere.mp4"], "video=/nowhere.mp4: no such file"),

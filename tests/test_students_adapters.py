@@ -25,7 +25,6 @@ from student_samples import (
 from test_students_exactness import CASES, ONE_ROW, gradients, in_order, packed_run, worst_difference
 
 from autodrive.students import student as students
-from autodrive.students.adapters import merge
 from autodrive.students.student import Student, load_student
 from autodrive.students.tuning import GivenAdapter, make_trainable
 from autodrive.trees.packing import pack_trees
@@ -104,9 +103,10 @@ def test_merged_weights_compute_the_same_without_an_adapter(adapted):
     row = pack_one(student, make_sample())
     with torch.no_grad():
         expected = student.supervised_logits(row)
-        merge(student.model)
+        student.merge()
         assert (student.supervised_logits(row) - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert not student.has_adapter
+    assert student.base is None
     assert not [name for name in student.model.state_dict() if "lora" in name or "base_layer" in name]
     assert {parameter.dtype for parameter in student.model.parameters()} == {torch.float32}
 

@@ -210,6 +210,15 @@ class Student(nn.Module, ABC):
 
         read_adapter(self.model, folder)
 
+    def merge(self) -> Self:
+        """Turn the adapter in place, if there is one, into plain float32 weights, which no file holds yet."""
+        if self.has_adapter:
+            from autodrive.students.adapters import merge  # imported here: peft takes seconds
+
+            merge(self.model)
+            self.base = None
+        return self
+
     def as_read(self) -> Self:
         """Weights that were trained in float32 rounded to `dtype`, as `load_student` reads them; adapters stay."""
         kept: set[int] = set()
