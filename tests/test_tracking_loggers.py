@@ -31,9 +31,9 @@ from autodrive.errors import InputError
 from autodrive.tracking import pictures, wandb_logger
 from autodrive.tracking.record import RunRecord
 from autodrive.tracking.scores import goals, headline
-from autodrive.tracking.tables import by_interest, clip_rows
+from autodrive.tracking.tables import Rows, by_interest, clip_rows
 from autodrive.tracking.tracker import Tracker, UnfailingLogger
-from autodrive.tracking.wandb_logger import Exhibits, WandbRunLogger
+from autodrive.tracking.wandb_logger import Exhibits, Material, WandbRunLogger
 
 RECORD = RunRecord("a run", "train", None, ("dataset:synthetic",), {"fps": 15, "dataset/num_train_scenes": 4})
 SHOWN = Exhibits(scores={"test/accuracy": 0.75}, tables={}, charts={}, figures={})
@@ -90,6 +90,34 @@ def test_films_of_clips_can_be_played_and_pictures_stop_at_a_limit(tmp_path: Pat
     size = one[1].stat().st_size
     monkeypatch.setattr(pictures, "MOST_BYTES", int(2.5 * size))
     assert len(list(pictures.drawn(["a"] * 9, frames_of, "strips", tmp_path))) == 2
+
+
+def test_films_and_weights_are_sent_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"weights")
+    exhibits = Exhibits(
+        scores={},
+        tables={},
+        charts={},
+        figures={},
+        clips=Rows(("clip", "right"), [["a", False], ["gone", True]]),
+        frames_of=frames_of,
+        used=[Material("clips", "dataset", "f1", {"clips.jsonl": weights}, {})],
+        made=[Material("student", "model", "d1", {"model.safetensors": weights}, {"adapter": None})],
+    )
+    logger = UnfailingLogger(WandbRunLogger("p", "video", upload_student=True, save_dir=str(tmp_path / "run")))
+    with Tracker([logger], RECORD) as tracker:
+        tracker.finish(lambda: exhibits)
+    logged = read_offline(tmp_path / "run")
+    rows = logged.table("clips")
+    assert [(row["clip"], row["video"] is None) for row in rows] == [("a", False), ("gone", True)]
+    (table,) = [a for a in logged.artifacts.values() if a.name.endswith("-clips")]
+    with av.open(str(logged.files(table)[rows[0]["video"]["path"]])) as container:
+        assert container.streams.video[0].frames == 30
+    sent = logged.files(logged.artifacts["student"])
+    assert {name: file.read_bytes() for name, file in sent.items()} == {"model.safetensors": b"weights"}
+    assert logged.references("clips") == {"clips.jsonl": "autodrive://f1/clips.jsonl"}  # clips never are
 
 
 @pytest.mark.parametrize("option", ["csv", "tensorboard", "mlflow"])
