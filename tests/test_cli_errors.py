@@ -45,7 +45,7 @@ def the_one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["trainer.accelerator=gpu"], ["trainer: ", "gpu"]),
         (["dataset.num_trian_scenes=3"], ["dataset.num_trian_scenes", "check the spelling"]),
         (["+fsp=15"], ["+fsp", "check the spelling"]),
-        (["mixture=balancd"], ["mixture/balancd", "balanced unbalanced uniform"]),
+        (["mixture=balancd"], ["mixture/balancd", "balanced once unbalanced uniform"]),
         (["student=qwen"], ["student/qwen", "tiny_qwen2_5_vl"]),
         (["fps=abc"], ["fps=abc", "could not be converted to Float"]),
         (["num_steps=1.5"], ["num_steps=1.5", "Integer"]),

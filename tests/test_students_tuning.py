@@ -176,7 +176,7 @@ PRESETS = {
 def test_a_preset_trains_the_published_number_of_parameters(experiment: str):
     config = composed("train", [f"experiment={experiment}"])
     towers = qwen_towers(published("7b"))
-    frozen = [tower for tower in TOWERS if config.freeze[tower]]
+    frozen: list[Tower] = [tower for tower in TOWERS if config.freeze[tower]]
     make_trainable(towers, instantiate(config.adapter), frozen, seed=0)
     assert sum(count.trained for count in towers.counts().values()) == PRESETS[experiment]
 
