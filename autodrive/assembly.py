@@ -45,7 +45,7 @@ from autodrive.students.resolution import Resolution, solve_resolution
 from autodrive.students.student import Student, StudentSpec, load_student
 from autodrive.tasks.task_book import TaskBook
 from autodrive.tracking.record import JobType, run_record
-from autodrive.tracking.tracker import Tracker, UnfailingLogger, check_loggers
+from autodrive.tracking.tracker import Tracker, UnfailingLogger
 from autodrive.training.callbacks import training_callbacks
 from autodrive.training.fitting import Training
 from autodrive.video.frame_grid import FrameGrid
@@ -149,13 +149,12 @@ def student_digest(config: DictConfig, student: Student) -> str | None:
 
 
 def check_training(config: DictConfig) -> None:
-    """Find a wrong student, resolution, optimiser, schedule, trainer or logger before anything is prepared.
+    """Find a wrong student, resolution, optimiser, schedule or trainer before anything is prepared.
 
     Raises:
         InputError: As `student_spec` and `resolution_of` do, or a value does not suit the optimiser or the schedule.
     """
     resolution_of(config, student_spec(config).frames_per_group)
-    check_loggers(config)
     parameter = torch.nn.Parameter(torch.zeros(1))
     # Classes of other libraries check much of what they are given only when they are built.
     trials: dict[str, Callable[[DictConfig], Any]] = {
