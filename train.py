@@ -40,9 +40,11 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
     from autodrive.reporting.show import show_run
     from autodrive.runs.frame import open_run
     from autodrive.tracking.exhibits import run_exhibits
+    from autodrive.tracking.tracker import check_loggers
 
     with open_run(config, run_dir) as run:
         check_training(config)  # before anything is rendered or prepared
+        check_loggers(config)
         data = load_run_data(config, needed=("train", "val", "test"))
         student = build_student(config, data)
         done = run.begin(data.selection.fingerprint, student_digest(config, student))

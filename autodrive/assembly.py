@@ -48,7 +48,7 @@ from autodrive.students.towers import TOWERS, Tower
 from autodrive.students.tuning import LowRankAdapter, Tuning, make_trainable
 from autodrive.tasks.task_book import TaskBook
 from autodrive.tracking.record import JobType, run_record
-from autodrive.tracking.tracker import Tracker, UnfailingLogger, check_loggers
+from autodrive.tracking.tracker import Tracker, UnfailingLogger
 from autodrive.training.callbacks import training_callbacks
 from autodrive.training.combinations import TrainingChoice
 from autodrive.training.fitting import Training, training_lines
@@ -166,7 +166,7 @@ def student_digest(config: DictConfig, student: Student) -> str | None:
 
 
 def check_training(config: DictConfig) -> None:
-    """Find a wrong student, resolution, adapter, optimiser, schedule, trainer or logger before anything is prepared.
+    """Find a wrong student, resolution, adapter, optimiser, schedule or trainer before anything is prepared.
 
     Raises:
         InputError: As `student_spec` and `resolution_of` do, settings contradict each other, an adapter does not suit
@@ -178,7 +178,6 @@ def check_training(config: DictConfig) -> None:
     # Of another run's released student nothing need be at hand but that run: it is checked once it is read.
     if isinstance(tuning, LowRankAdapter) and (config.student_from is None or spec.base() is None):
         tuning.layers(spec.outline())
-    check_loggers(config)
     parameter = torch.nn.Parameter(torch.zeros(1))
     # Classes of other libraries check much of what they are given only when they are built.
     trials: dict[str, Callable[[DictConfig], Any]] = {

@@ -14,9 +14,9 @@ from running import composed, run
 from wandb_files import everything_sent, offline_runs, read_offline
 
 from autodrive.ablation.wandb_table import ABLATIONS
-from autodrive.assembly import check_training
 from autodrive.config import register
 from autodrive.errors import InputError
+from autodrive.tracking.tracker import check_loggers
 from autodrive.tracking.wandb_mode import wandb_mode
 
 SOMEBODY, SECRET = "somebody-in-particular", "a-value-of-the-environment"
@@ -290,5 +290,5 @@ def test_wrong_w_and_b_settings_are_found_before_any_work(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=said) as caught:
-        check_training(composed("train"))
+        check_loggers(composed("train"))
     assert "abc" not in str(caught.value)  # a key is never shown

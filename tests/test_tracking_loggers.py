@@ -24,7 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from wandb_files import offline_runs, read_offline
 
-from autodrive.assembly import build_loggers, check_training
+from autodrive.assembly import build_loggers
 from autodrive.config import register
 from autodrive.entry_point import CONFIG_FOLDER
 from autodrive.errors import InputError
@@ -32,7 +32,7 @@ from autodrive.tracking import pictures, wandb_logger
 from autodrive.tracking.record import RunRecord
 from autodrive.tracking.scores import goals, headline
 from autodrive.tracking.tables import Rows, by_interest, clip_rows
-from autodrive.tracking.tracker import Tracker, UnfailingLogger
+from autodrive.tracking.tracker import Tracker, UnfailingLogger, check_loggers
 from autodrive.tracking.wandb_logger import Exhibits, Material, WandbRunLogger
 
 RECORD = RunRecord("a run", "train", None, ("dataset:synthetic",), {"fps": 15, "dataset/num_train_scenes": 4})
@@ -204,7 +204,7 @@ def logged_in(monkeypatch: pytest.MonkeyPatch, server: str) -> None:
 def test_a_key_that_is_refused_is_wrong_input(refusing_server: str, monkeypatch: pytest.MonkeyPatch):
     logged_in(monkeypatch, refusing_server)
     with pytest.raises(InputError, match="WANDB_API_KEY: W&B refuses the key") as caught:
-        check_training(composed("train"))
+        check_loggers(composed("train"))
     assert VALID_KEY not in str(caught.value)
 
 
@@ -244,7 +244,7 @@ def test_wrong_settings_of_a_logger_are_refused(
 def test_a_logger_whose_package_is_missing_is_found_first(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="logger=mlflow: its package is missing; pip install mlflow"):
-        check_training(composed("train", ["logger=mlflow"]))
+        check_loggers(composed("train", ["logger=mlflow"]))
 
 
 def test_the_agent_of_a_wandb_sweep_starts_a_training_that_a_table_can_find(repository: Path, tmp_path: Path):
