@@ -5,6 +5,7 @@ python eval.py ckpt=outputs/train/<run> clips=my/clips.jsonl labels=event2
 python eval.py student=cosmos_reason1_7b scale=paper questions=rules ckpt=null clips=my/clips.jsonl
 """
 
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -29,6 +30,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
         build_exam,
         build_loaders,
         build_student,
+        build_tracker,
         check_trees,
         load_run_data,
         saved_student,
@@ -37,8 +39,11 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
     from autodrive.inference.evaluating import evaluate as evaluate_student
     from autodrive.reporting.show import show_run
     from autodrive.runs.frame import open_run
+    from autodrive.tracking.exhibits import run_exhibits
+    from autodrive.tracking.tracker import check_loggers
 
     with open_run(config, run_dir) as run:
+        check_loggers(config)
         data = load_run_data(config, needed=(config.split,), asked=("val", "test", config.split))
         student = build_student(config, data) if config.ckpt is None else saved_student(config, Path(config.ckpt))
         done = run.begin(data.selection.fingerprint, student_digest(config, student))
@@ -47,8 +52,10 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
         loaders = build_loaders(config, data, student)
         exam = build_exam(config, config.split)
         check_trees(config, student, lambda: loaders.smallest_asked_clip(exam.split, exam.modes), autocast=False)
-        metrics = evaluate_student(student, data, loaders, exam, run.files)
-        run.facts = data.facts() | {"ckpt": config.ckpt}
+        with build_tracker(config, run, "eval", data) as tracker:
+            metrics = evaluate_student(student, data, loaders, exam, run.files)
+            tracker.finish(partial(run_exhibits, run.files, data, loaders.frames_of))
+        run.facts = data.facts() | tracker.facts() | {"ckpt": config.ckpt}
     show_run(run_dir, loaders.frames_of, config.evaluation.num_strips)
     return metrics
 

@@ -5,6 +5,7 @@ python train.py -m fps=1,15,30                       a sweep, with an ablation t
 python train.py clips=my/clips.jsonl labels=event2   your own manifest
 """
 
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -29,6 +30,7 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         build_exam,
         build_loaders,
         build_student,
+        build_tracker,
         build_training,
         check_training,
         check_trees,
@@ -38,9 +40,12 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
     from autodrive.inference.evaluating import evaluate
     from autodrive.reporting.show import show_run
     from autodrive.runs.frame import open_run
+    from autodrive.tracking.exhibits import run_exhibits
+    from autodrive.tracking.tracker import check_loggers
 
     with open_run(config, run_dir) as run:
         check_training(config)  # before anything is rendered or prepared
+        check_loggers(config)
         data = load_run_data(config, needed=("train", "val", "test"))
         student = build_student(config, data)
         done = run.begin(data.selection.fingerprint, student_digest(config, student))
@@ -49,12 +54,14 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         loaders = build_loaders(config, data, student)
         training = build_training(config, data, student, loaders, run)
         check_trees(config, student, loaders.smallest_training_clip, config.trainer.precision == "bf16-mixed")
-        training.fit()
-        run.lap("fit_s")
-        student.save(run.files.student)
-        metrics = evaluate(student.as_read(), data, loaders, build_exam(config, "test"), run.files)
-        training.log(metrics)
-        run.facts = data.facts() | training.facts()
+        with build_tracker(config, run, "train", data, training) as tracker:
+            training.fit()
+            run.lap("fit_s")
+            student.save(run.files.student)
+            metrics = evaluate(student.as_read(), data, loaders, build_exam(config, "test"), run.files)
+            shown = partial(run_exhibits, run.files, data, loaders.frames_of)
+            tracker.finish(shown, training.trainer.global_step)
+        run.facts = data.facts() | training.facts() | tracker.facts()
     show_run(run_dir, loaders.frames_of, config.evaluation.num_strips)
     return metrics
 

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from autodrive.annotation.sources import AnnotationSource
 from autodrive.annotation.supply import AnnotatedClip, Supply, supply
+from autodrive.config import config_hash
 from autodrive.config_check import check_targets, key_to_blame
 from autodrive.datasets.manifest import load_clips
 from autodrive.datasets.preparing import PrepareSettings, prepare
@@ -31,12 +34,12 @@ from autodrive.mixture.datamodule import ClipTreeDataModule
 from autodrive.mixture.mixture import Mixture
 from autodrive.mixture.run_data import RunData
 from autodrive.mixture.selection import Wanted, select_clips
-from autodrive.reporting.wandb_run import wandb_mode
 from autodrive.runs.checkpoints import WholeCheckpoints, checkpoint_to_continue
-from autodrive.runs.folder import RunFiles, run_config
+from autodrive.runs.folder import RunFiles, read_run, run_config
 from autodrive.runs.foreign import TRAINING_ONLY
 from autodrive.runs.frame import Run
 from autodrive.runs.machine import device_of
+from autodrive.runs.provenance import git_commit
 from autodrive.schema import Clip, Mode, Split
 from autodrive.students.bases import check_base_name, is_adapter_folder
 from autodrive.students.resolution import Resolution, solve_resolution
@@ -45,6 +48,8 @@ from autodrive.students.student import Student, StudentSpec, load_student
 from autodrive.students.towers import TOWERS, Tower
 from autodrive.students.tuning import LowRankAdapter, Tuning, make_trainable
 from autodrive.tasks.task_book import TaskBook
+from autodrive.tracking.record import JobType, run_record
+from autodrive.tracking.tracker import Tracker, UnfailingLogger
 from autodrive.training.callbacks import training_callbacks
 from autodrive.training.combinations import TrainingChoice
 from autodrive.training.fitting import Training, training_lines
@@ -163,7 +168,7 @@ def student_digest(config: DictConfig, student: Student) -> str | None:
 
 
 def check_training(config: DictConfig) -> None:
-    """Find a wrong student, resolution, adapter, optimiser, schedule, trainer or logger before anything is prepared.
+    """Find a wrong student, resolution, adapter, optimiser, schedule or trainer before anything is prepared.
 
     Raises:
         InputError: As `student_spec` and `resolution_of` do, settings contradict each other, an adapter does not suit
@@ -175,8 +180,6 @@ def check_training(config: DictConfig) -> None:
     # Of another run's released student nothing need be at hand but that run: it is checked once it is read.
     if isinstance(tuning, LowRankAdapter) and (config.student_from is None or spec.base() is None):
         tuning.layers(spec.sketch(resolution).towers)
-    if "wandb" in (config.logger or {}):
-        wandb_mode()
     parameter = torch.nn.Parameter(torch.zeros(1))
     # Classes of other libraries check much of what they are given only when they are built.
     trials: dict[str, Callable[[DictConfig], Any]] = {
@@ -309,7 +312,7 @@ def build_training(
         max_steps=config.num_steps,
         callbacks=list(callbacks),
         plugins=[WholeCheckpoints(run.inputs)],
-        logger=[instantiate(logger, save_dir=str(files.folder)) for logger in (config.logger or {}).values()],
+        logger=build_loggers(config, files.folder),
         default_root_dir=str(files.folder),
     )
     return Training(method, loaders, trainer, callbacks, resume_from, counts)
@@ -326,6 +329,24 @@ def check_trees(config: DictConfig, student: Student, clip: Callable[[], ClipTre
     """
     student.to(device_of(config.trainer.accelerator))
     check_once(student, clip, autocast, Path(config.paths.data_dir))
+
+
+def build_loggers(config: DictConfig, folder: Path) -> list[UnfailingLogger]:
+    """Lightning's loggers as configured, which write into a folder and cannot end the run."""
+    nodes = (config.logger or {}).values()
+    return [UnfailingLogger(instantiate(logger, save_dir=str(folder))) for logger in nodes]
+
+
+def build_tracker(
+    config: DictConfig, run: Run, job_type: JobType, data: RunData, training: Training | None = None
+) -> Tracker:
+    """The loggers of a run that has begun, and what they are told of it: its configuration, data and parameters."""
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    facts: dict[str, Any] = {"data": data.facts(), "training": training.facts() if training else {}}
+    facts["run"] = {"commit": git_commit(Path(__file__).resolve().parents[1]), "config_hash": config_hash(config)}
+    sweep = hydra is not None and hydra.mode == RunMode.MULTIRUN
+    record = run_record(read_run(run.files.folder), job_type, facts, sweep=sweep)
+    return Tracker(training.loggers if training else build_loggers(config, run.files.folder), record)
 
 
 def build_exam(config: DictConfig, split: Split) -> Exam:

@@ -133,6 +133,7 @@ class EvalConfig(TrainConfig):
 
     ckpt: PathText | None = MISSING
     split: Annotated[str, one_of(*SPLITS)] = "test"
+    logger: Any = MISSING  # a default here would hide the one of conf/train.yaml, which is composed before these keys
 
 
 @dataclass
@@ -165,6 +166,7 @@ class PredictConfig:
         num_orders: Option orders asked of every window and averaged.
         batch_size: Windows in a batch.
         num_workers: Number of loader processes.
+        logger: What the timeline is logged to.
     """
 
     video: PathText = MISSING
@@ -178,6 +180,7 @@ class PredictConfig:
     num_workers: Processes = MISSING
     decoder: Any = MISSING
     frame_cache: Any = MISSING
+    logger: Any = None
     paths: Any = MISSING
 
 
@@ -237,11 +240,13 @@ class ReportConfig:
         runs: A run folder, a sweep folder, or a list of them.
         table: Published table to compare with; null finds it by what the runs vary.
         out: Folder for the table's files.
+        wandb: Project of Weights & Biases that the table is logged to, too; null: none.
     """
 
     runs: Any = None
     table: PathText | None = None
     out: PathText | None = None
+    wandb: PathText | None = None
 
 
 @dataclass

@@ -4,6 +4,7 @@ python -m autodrive.predict video=drive.mp4 ckpt=outputs/train/<run>
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,16 @@ def job(config: DictConfig) -> dict[str, Any]:
     """Predict one video and write `timeline.json` and `timeline.png` into `out`."""
     check_config(config, PredictConfig)
     # Imported here: they take seconds, and a wrong value is refused before them.
-    from autodrive.assembly import build_watcher
+    from autodrive.assembly import build_loggers, build_watcher
     from autodrive.inference.timeline import measured, window_clips
     from autodrive.reporting.timeline import timeline_figure
     from autodrive.runs.machine import quiet_libraries, share_cores
+    from autodrive.tracking.exhibits import timeline_exhibits
+    from autodrive.tracking.record import video_record
+    from autodrive.tracking.tracker import Tracker, check_loggers
 
     video, out = Path(config.video), Path(config.out)
+    check_loggers(config)
     quiet_libraries()
     share_cores(config.num_workers)
     info = measured(video)
@@ -54,7 +59,10 @@ def job(config: DictConfig) -> dict[str, Any]:
     (out / "timeline.json").write_text(json.dumps(record, indent=2) + "\n")
     frames = watcher.frames_to_show(clips[timeline.best])
     class_names = [watcher.writer.labels[name].short for name in timeline.classes]
-    timeline_figure(video.name, timeline, class_names, frames).savefig(out / "timeline.png")
+    figure = timeline_figure(video.name, timeline, class_names, frames)
+    figure.savefig(out / "timeline.png")
+    with Tracker(build_loggers(config, out), video_record(config, facts)) as tracker:
+        tracker.finish(partial(timeline_exhibits, timeline, class_names, figure, Path(config.ckpt)))
     table = Table(title=f"{record['video']}: {counted(len(record['windows']), 'window')}")
     table.add_column("window (s)", justify="right")
     for name in timeline.classes:

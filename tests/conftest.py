@@ -83,10 +83,10 @@ def smoke_run(world_dir: Path, shared_dir: Path) -> Path:
     from running import run, tiny
 
     folder = shared_dir / "smoke_run"
-    arguments = tiny(world_dir, num_steps=24, lr=3e-3, **{"trainer.val_check_interval": 12})
+    arguments = tiny(world_dir, num_steps=24, lr=3e-3, logger="csv_wandb", **{"trainer.val_check_interval": 12})
     with FileLock(shared_dir / "smoke_run.lock"):  # the first worker trains, the other one finds it done
         if not (folder / "provenance.json").is_file():
-            assert run("train", *arguments, f"hydra.run.dir={folder}") == 0
+            assert run("train", *arguments, f"hydra.run.dir={folder}", wandb="offline") == 0
     return folder
 
 

@@ -30,12 +30,12 @@ VERBS: dict[str, Callable[[], None]] = {
 }
 
 
-def run(verb: str, *arguments: str) -> int:
-    """Run a verb with command-line arguments; its exit code."""
+def run(verb: str, *arguments: str, wandb: str = "disabled") -> int:
+    """Run a verb with command-line arguments, and W&B in a mode of its own; its exit code."""
     GlobalHydra.instance().clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"{verb}.py", *arguments])
-        patch.setenv("WANDB_MODE", "disabled")
+        patch.setenv("WANDB_MODE", wandb)
         try:
             VERBS[verb]()
         except SystemExit as exit_:

@@ -36,7 +36,7 @@ from autodrive.world import physics
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
-TOOLS = {"pip", "pytest", "ruff", "pyright", "pre-commit", ".ci/run", "conda"}
+TOOLS = {"pip", "pytest", "ruff", "pyright", "pre-commit", ".ci/run", "conda", "wandb"}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ FORBIDDEN = {
     "students": {"mixture", "experts"},
     "trees": {"students", "mixture", "experts"},
     "inference": {"training"},
-    "reporting": {"students"},
+    "reporting": {"students", "tracking"},
+    "tracking": {"students", "training", "inference"},
     "ablation": {"students"},
 }
 

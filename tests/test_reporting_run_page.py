@@ -13,9 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.console import Console
 from run_samples import NAMES, addresses, label_set, prediction, reader, task_book, write_run
 from running import run
+from wandb_files import offline_runs, read_offline
 
 from autodrive.ablation.files import write_tables
-from autodrive.ablation.wandb_table import log_ablation
+from autodrive.ablation.wandb_table import ABLATIONS, log_ablation
 from autodrive.evaluation.by_video import confusion_by_video
 from autodrive.evaluation.timeline import Timeline
 from autodrive.reporting import figures, terminal
@@ -186,11 +187,36 @@ def test_report_verb_writes_tables_and_refuses_wrong_input_with_one_line(run_dir
 def test_the_table_is_logged_without_account_or_network(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     write_run(tmp_path / "0", ["mixture=unbalanced"], reader(0.5, 0))
-    write_run(tmp_path / "1", ["mixture=balanced"], None, error="stopped")
-    log_ablation(write_tables(find_runs([tmp_path]), tmp_path), tmp_path)
-    tables = list((tmp_path / "wandb").rglob("ablation*.table.json"))
-    assert len(tables) == 1
-    logged = json.loads(tables[0].read_text())
-    rows = [dict(zip(logged["columns"], row, strict=True)) for row in logged["data"]]
+    write_run(tmp_path / "1", ["mixture=balanced"], None, error="/data/me/clips.jsonl: no such manifest")
+    runs = find_runs([tmp_path])
+    log_ablation(write_tables(runs, tmp_path), runs, tmp_path, "balancing")
+    logged = read_offline(tmp_path)
+    rows = logged.table("ablation")
     assert [row["status"] for row in rows] == ["done", "failed"]
     assert rows[0]["published_accuracy"] == 56.57
+    assert rows[1]["error"] == "1: RuntimeError: …/clips.jsonl: no such manifest"
+    bars = {row["row"]: row["accuracy"] for row in logged.table("ablation/accuracy_table")}
+    assert bars["unbalanced: published"] == 56.57
+    assert bars["unbalanced: ours"] == pytest.approx(100 * rows[0]["accuracy"])
+
+
+def test_tables_of_several_sweeps_stand_side_by_side_in_a_project(tmp_path):
+    """`report … wandb=<project>`: the same columns whatever was swept, and a table that is logged again stays one."""
+    write_run(tmp_path / "a" / "0", ["fps=1"], reader(0.5, 0), config={"fps": 1})
+    write_run(tmp_path / "a" / "1", ["fps=15"], reader(0.7, 0))
+    write_run(tmp_path / "b" / "0", ["lr=1e-3", "labels=event3"], reader(0.6, 1))
+    write_run(tmp_path / "b" / "1", ["lr=2e-3", "labels=event3"], reader(0.6, 2), config={"lr": 2e-3})
+    logged = {}
+    for name in ("a", "b"):
+        arguments = [f"runs={tmp_path / name}", f"out={tmp_path / 'tables' / name}", "wandb=papers"]
+        assert run("report", *arguments, wandb="offline") == 0
+        logged[name] = read_offline(tmp_path / "tables" / name)
+    rows = {name: found.table("ablations") for name, found in logged.items()}
+    assert {tuple(row) for found in rows.values() for row in found} == {ABLATIONS}
+    assert {name: {row["sweep"] for row in found} for name, found in rows.items()} == {"a": {"a"}, "b": {"b"}}
+    assert {found.run.project for found in logged.values()} == {"papers"}
+    assert logged["a"].run.run_group == "a"  # the group of the sweep's own runs
+    folder = tmp_path / "tables" / "a"
+    assert run("report", f"runs={tmp_path / 'a'}", f"out={folder}", "wandb=papers", wandb="offline") == 0
+    again = [path.stem.removeprefix("run-") for path in offline_runs(folder)]
+    assert again == [logged["a"].run.run_id] * 2

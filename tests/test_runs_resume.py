@@ -14,10 +14,12 @@ import torch
 from omegaconf import OmegaConf
 from running import run, tiny
 from safetensors.torch import load_file
+from wandb_files import read_offline
 
 from autodrive.config import MACHINE_KEYS, config_hash
 from autodrive.runs.folder import RunFiles, run_config
 from autodrive.students.student import load_student
+from autodrive.tracking.record import Identity
 from autodrive.training.callbacks import Checkpoints
 
 NUM_STEPS = 15
@@ -28,7 +30,7 @@ VALIDATE_EVERY = 3
 def arguments(world_dir: Path) -> list[str]:
     changes = {"trainer.val_check_interval": VALIDATE_EVERY, "batch_size": 2, "fps": 2, "evaluation.modes": "[direct]"}
     # So low a rate leaves the validation accuracy where it is: the first checkpoint stays the best, the last moves on.
-    return tiny(world_dir, num_steps=NUM_STEPS, lr=1e-5, **changes)
+    return tiny(world_dir, num_steps=NUM_STEPS, lr=1e-5, logger="csv_wandb", **changes)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,10 @@ def killed(arguments: list[str], smoke_run: Path, repository: Path, tmp_path_fac
     """The folder of a process that got signal 9 after its first checkpoint."""
     folder = tmp_path_factory.mktemp("killed") / "run"
     command = [sys.executable, str(repository / "train.py"), *arguments, f"hydra.run.dir={folder}"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    # Not WANDB_SERVICE: a process of W&B's own writes the run, and that of these tests would outlive the killed one.
+    offline = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    offline |= {"WANDB_MODE": "offline"}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=offline) as process:
         while not (folder / "checkpoints" / "last.ckpt").is_file():
             assert process.poll() is None, "training ended before it could be killed"
             time.sleep(0.01)
@@ -59,7 +64,7 @@ def resumed(killed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resumed") / "run"
     moved = killed.rename(killed.parent / "moved")
     try:
-        assert run("train", f"resume={moved}", f"hydra.run.dir={folder}") == 0
+        assert run("train", f"resume={moved}", f"hydra.run.dir={folder}", wandb="offline") == 0
     finally:
         moved.rename(killed)
     return folder
@@ -78,6 +83,18 @@ def test_losses_of_a_resumed_run_equal_those_of_the_unbroken_one(killed: Path, u
     assert logged(resumed, "train/loss") == expected
     assert len(expected) == NUM_STEPS - stopped_after
     assert len(set(expected.values())) > 0.9 * len(expected)
+
+
+def test_a_resumed_run_goes_on_as_the_same_run_in_wandb(killed: Path, unbroken: Path, resumed: Path):
+    """W&B lays the two files over each other when they are synced, in the order in which they were begun."""
+    before, after = Identity.of(killed), read_offline(resumed)
+    assert before is not None
+    assert (before.id, before.name) == (after.run.run_id, after.run.display_name)
+    assert (after.run.resume, after.exit_code) == (True, 0)
+    assert Identity.of(resumed) == before
+    stopped_after = torch.load(killed / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    losses = logged(unbroken, "train/loss")
+    assert after.curve("train/loss") == {step: loss for step, loss in losses.items() if step >= stopped_after}
 
 
 def test_results_of_a_resumed_run_equal_those_of_the_unbroken_one(unbroken: Path, resumed: Path):

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import matplotlib
 import pytest
-import wandb
 from omegaconf import OmegaConf
 from running import composed, run
+from wandb_files import everything_sent, offline_runs, read_offline
 
-from autodrive.assembly import check_training
+from autodrive.ablation.wandb_table import ABLATIONS
 from autodrive.config import register
 from autodrive.errors import InputError
-from autodrive.reporting.wandb_run import make_wandb_logger, wandb_mode
+from autodrive.tracking.tracker import check_loggers
+from autodrive.tracking.wandb_mode import wandb_mode
+
+SOMEBODY, SECRET = "somebody-in-particular", "a-value-of-the-environment"
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,7 @@ def sweep(
     command = [sys.executable, str(repository / "train.py"), "-m", "fps=1,60,15", *arguments]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     environment |= {"HOME": str(folder.parent), "HYDRA_FULL_ERROR": "0", "MPLCONFIGDIR": matplotlib.get_cachedir()}
+    environment |= {"USER": SOMEBODY, "LOGNAME": SOMEBODY, "SOME_TOKEN": SECRET}
     ended = subprocess.run(
         [*command, f"hydra.sweep.dir={folder}"],
         stdin=subprocess.DEVNULL,
@@ -94,12 +98,63 @@ def test_the_table_shows_published_rows_ours_and_the_failure(sweep: tuple[Path, 
 
 
 def test_wandb_works_without_account_or_network(sweep: tuple[Path, subprocess.CompletedProcess[str]]):
-    """One offline run a job that trained, and one for the table; nothing asked, nothing printed."""
+    """One offline run a job that trained, and one for the table, all in a group; nothing asked, nothing printed."""
     folder, ended = sweep
     assert "wandb" not in ended.stderr.lower()
     trained = [path for path in job_folders(folder).values() if (path / "metrics.json").is_file()]
-    for place in (*trained, folder):
-        assert len(list(place.glob("wandb/offline-run-*/*.wandb"))) == 1, place
+    jobs = [read_offline(path) for path in trained]
+    assert sorted(job.run.display_name for job in jobs) == ["fps=1", "fps=15"]
+    assert {(job.run.job_type, job.run.run_group, job.exit_code) for job in jobs} == {("train", "fps", 0)}
+    assert sorted((job.config["fps"], job.config["paper/fps"], job.config["run/swept"]) for job in jobs) == [
+        (1, 1, "fps"),
+        (15, 15, "fps"),
+    ]
+    table = read_offline(folder)
+    assert (table.run.job_type, table.run.run_group, table.run.project) == ("table", "fps", jobs[0].run.project)
+    assert len({table.run.run_id, *(job.run.run_id for job in jobs)}) == 3
+
+
+def test_the_sweep_s_table_in_wandb_holds_what_the_csv_does(sweep: tuple[Path, subprocess.CompletedProcess[str]]):
+    folder, _ = sweep
+    table = read_offline(folder)
+    accuracy = {row["row"]: row for row in table.table("ablations") if row["metric"] == "accuracy"}
+    for row in rows_of(folder):
+        logged = accuracy[row["fps"]]
+        assert tuple(logged) == ABLATIONS
+        assert (logged["status"], str(logged["n"])) == (row["status"], row["n"])
+        assert (logged["sweep"], logged["paper_table"]) == ("fps", "autodrive/table3_fps")
+        for ours, theirs in (("ours", "accuracy"), ("ours_low", "accuracy_ci_low"), ("ours_high", "accuracy_ci_high")):
+            assert logged[ours] == (pytest.approx(100 * float(row[theirs])) if row[theirs] else None)
+        assert logged["published"] == (float(row["published_accuracy"]) if row["published_accuracy"] else None)
+    lines = table.table("ablation/accuracy_table")
+    published = {row["step"]: row["lineVal"] for row in lines if row["lineKey"] == "published"}
+    assert published == {1: 40.91, 15: 65.66, 30: 76.26}
+    ours = {row["step"]: row["lineVal"] for row in lines if row["lineKey"] == "ours"}
+    assert ours == {float(name): row["ours"] for name, row in accuracy.items() if row["ours"] is not None}
+    assert "_wandb/visualize/ablation/accuracy" in table.config
+    assert table.summary["failed_jobs"] == 1
+    (verdict,) = {row["verdict"] for row in accuracy.values()}
+    assert table.summary["verdict"] == verdict
+
+
+def test_nothing_that_wandb_would_send_names_the_machine_or_the_user(
+    sweep: tuple[Path, subprocess.CompletedProcess[str]], manifest: Path
+):
+    folder, _ = sweep
+    places = [folder, *(path for path in job_folders(folder).values() if offline_runs(path))]
+    assert len(places) == 3
+    for place in places:
+        sent = everything_sent(place)
+        assert b"table3_fps" in sent or b"rules_one_order" in sent
+        for private in (
+            SOMEBODY,
+            SECRET,
+            str(folder.parent),
+            str(manifest.parent),
+            str(Path.home()),
+            os.path.sep + "tmp",
+        ):
+            assert private.encode() not in sent, (place, private)
 
 
 def test_running_the_folder_again_does_what_is_missing(
@@ -206,15 +261,6 @@ def test_an_experiment_s_sweep_expands(arguments: list[str], tmp_path: Path):
     assert all(row["published_accuracy"] for row in rows)
 
 
-def test_every_job_has_a_wandb_run_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    logger = make_wandb_logger("p", str(tmp_path))
-    first = logger.experiment
-    second = make_wandb_logger("p", str(tmp_path)).experiment
-    wandb.finish()
-    assert first.id != second.id  # Lightning alone would write the second job into the first one's run
-
-
 def test_wandb_is_offline_for_who_is_not_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
@@ -244,5 +290,5 @@ def test_wrong_w_and_b_settings_are_found_before_any_work(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=said) as caught:
-        check_training(composed("train"))
+        check_loggers(composed("train"))
     assert "abc" not in str(caught.value)  # a key is never shown

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from rich.console import Console
 
-from autodrive.ablation.published import load_published
+from autodrive.ablation.published import Metric, load_published
 from autodrive.ablation.rows import AblationRow
 from autodrive.ablation.table import ACCURACY, AblationSummary, summarise
 from autodrive.ablation.wording import (
@@ -94,6 +95,23 @@ def item_rows(summary: AblationSummary) -> list[dict[str, Any]]:
     return lines
 
 
+def drawn_metrics(summary: AblationSummary) -> list[tuple[Metric, Figure]]:
+    """The judged metrics of all rows, ours with intervals and the published ones beside them; accuracy if none is."""
+    drawn = []
+    for column in summary.table.judged if summary.table else [ACCURACY.name]:
+        metric = summary.metrics[column]
+        scores = [(row.scores or {}).get(metric.ours or "") for row in summary.rows]
+        ours = [
+            None if s is None else tuple(metric.scale * part for part in (s.value, s.interval.low, s.interval.high))
+            for s in scores
+        ]
+        published = [(row.published or {}).get(column) for row in summary.rows]
+        if any(value is not None for value in (*ours, *published)):
+            names = [row.name for row in summary.rows]
+            drawn.append((metric, figures.metric_figure(names, ours, published, metric.title, metric.unit)))
+    return drawn
+
+
 def _csv_row(summary: AblationSummary, row: AblationRow, keys: Sequence[str]) -> dict[str, Any]:
     cells: dict[str, Any] = {}
     for key in summary.axis:
@@ -122,19 +140,7 @@ def _write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _to_html(summary: AblationSummary) -> str:
-    drawn = []
-    for column in summary.table.judged if summary.table else [ACCURACY.name]:
-        metric = summary.metrics[column]
-        scores = [(row.scores or {}).get(metric.ours or "") for row in summary.rows]
-        ours = [
-            None if s is None else tuple(metric.scale * part for part in (s.value, s.interval.low, s.interval.high))
-            for s in scores
-        ]
-        published = [(row.published or {}).get(column) for row in summary.rows]
-        if any(value is not None for value in (*ours, *published)):
-            names = [row.name for row in summary.rows]
-            figure = figures.metric_figure(names, ours, published, metric.title, metric.unit)
-            drawn.append((metric.name, pages.inline_png(figures.to_png(figure))))
+    drawn = [(metric.name, pages.inline_png(figures.to_png(figure))) for metric, figure in drawn_metrics(summary)]
     return pages.render(
         "ablation.html.j2",
         title=caption(summary),

@@ -63,8 +63,9 @@ def _report(sweep_dir: Path, config: DictConfig) -> tuple[list[str], bool]:
     runs = find_runs([sweep_dir])
     summary = write_tables(runs, sweep_dir, config.get("table"))
     print_ablation(summary, Console())
-    if "wandb" in (config.get("logger") or {}):
-        log_ablation(summary, sweep_dir)
+    node = (config.get("logger") or {}).get("wandb")
+    if node is not None:
+        log_ablation(summary, runs, sweep_dir, sweep_dir.resolve().name, node.project)
     errors = [run.error for run in runs if run.error is not None]
     wrong_input = [error for error in errors if error.startswith(f"{InputError.__name__}: ")]
     return errors, len(wrong_input) == len(runs)

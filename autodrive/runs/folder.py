@@ -45,6 +45,7 @@ class RunFiles:
         student: Folder of the finished student, in Hugging Face's layout.
         student_settings: What is said of it there beside its weights.
         log: What the run logged.
+        wandb: Which run of Weights & Biases this one is.
         lock: Held by the process that is at work here.
     """
 
@@ -67,6 +68,7 @@ class RunFiles:
         self.student = self.checkpoints / "student"
         self.student_settings = self.student / "student.json"
         self.log = folder / "run.log"
+        self.wandb = folder / "wandb.json"
         self.lock = folder / ".lock"
 
 

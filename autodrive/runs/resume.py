@@ -112,6 +112,7 @@ def evaluated_config(config: DictConfig, command_line: CommandLine) -> DictConfi
     settled = [key for key in keys if key.split(".")[0] in SETTLED_BY_CKPT]
     if settled:
         raise InputError(f"{settled[0]}: comes with ckpt={config.ckpt}; leave it out, or give ckpt=null")
+    merged.logger = config.logger  # what the training was logged with may be the user's own code, and is not asked for
     for key in ("ckpt", *keys):
         OmegaConf.update(merged, key, OmegaConf.select(config, key), merge=False)
     if OmegaConf.to_container(merged.labels) != taught:  # the student knows the classes that it was taught

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from autodrive.errors import InputError
 from autodrive.runs.checkpoints import read_checkpoint
 from autodrive.runs.folder import RunFiles
+from autodrive.training.curves import Curves
 from autodrive.trees.clip_tree import TreeRow
 from autodrive.whole_files import whole
 
@@ -168,6 +169,7 @@ class TrainingCallbacks(NamedTuple):
     progress: StepProgress
     throughput: Throughput
     finite: FiniteSteps
+    curves: Curves
 
 
 def training_callbacks(files: RunFiles, batch_size: int, choosing: bool, resume: str | None) -> TrainingCallbacks:
@@ -181,4 +183,5 @@ def training_callbacks(files: RunFiles, batch_size: int, choosing: bool, resume:
     """
     earlier = RunFiles(Path(resume)) if resume else None
     checkpoints = Checkpoints(files, choosing, earlier)
-    return TrainingCallbacks(checkpoints, StepProgress(leave=True), Throughput(batch_size), FiniteSteps(files))
+    progress, throughput = StepProgress(leave=True), Throughput(batch_size)
+    return TrainingCallbacks(checkpoints, progress, throughput, FiniteSteps(files), Curves(batch_size))

@@ -10,6 +10,7 @@ from annotated_types import Ge, Le
 
 from autodrive.bounds import Count
 from autodrive.students.towers import Tower, TowerCount
+from autodrive.tracking.tracker import UnfailingLogger
 from autodrive.training.callbacks import TrainingCallbacks
 from autodrive.training.schedules import validation_interval
 
@@ -94,6 +95,11 @@ class Training:
     resume_from: Path | None
     parameters: Mapping[Tower, TowerCount]
 
+    @property
+    def loggers(self) -> Sequence[UnfailingLogger]:
+        """What the trainer logs to."""
+        return [logger for logger in self.trainer.loggers if isinstance(logger, UnfailingLogger)]
+
     def fit(self) -> None:
         """Train to the last step, and give the student the weights of its best validation.
 
@@ -108,12 +114,6 @@ class Training:
                 raise
             raise KeyboardInterrupt from None  # which Lightning turns into an exit with code 1
         self.callbacks.checkpoints.restore(self.method)
-
-    def log(self, metrics: Mapping[str, float]) -> None:
-        """Give the loggers the scores of the finished student, as the last thing they get."""
-        for logger in self.trainer.loggers:
-            logger.log_metrics(dict(metrics), step=self.trainer.global_step)
-            logger.finalize("success")
 
     def facts(self) -> dict[str, Any]:
         """What `provenance.json` says of the training."""

@@ -2,18 +2,15 @@
 
 import netrc
 import os
-from typing import Annotated
+import socket
 from urllib.parse import urlparse
-
-import wandb
-from annotated_types import MinLen
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from lightning.pytorch.loggers import WandbLogger
+from urllib.request import getproxies
 
 from autodrive.errors import InputError
 
 MODES = ("online", "offline", "disabled", "shared")
+SERVER = "https://api.wandb.ai"
+REFUSED = "WANDB_API_KEY: W&B refuses the key; run `wandb login`, or give WANDB_MODE=offline"
 KEY_LENGTH = 40  # of the part behind the last hyphen; W&B accepts no shorter one
 
 
@@ -33,32 +30,48 @@ def wandb_mode() -> str:
     return "online" if _logged_in() else "offline"
 
 
+def check_account() -> None:
+    """Ask the server whether it takes the key, for a run that would log online.
+
+    A server that cannot be reached is no reason to stop: the run will be logged offline.
+
+    Raises:
+        InputError: As `wandb_mode` does, or the server refuses the key.
+    """
+    if wandb_mode() != "online":
+        return
+    import wandb  # imported here: it takes seconds, and few runs are online
+    from wandb.errors import AuthenticationError
+
+    wandb.setup(settings=wandb.Settings(silent=True))
+    try:
+        wandb.login(verify=True, prompt=False)
+    except AuthenticationError:
+        if _answers():
+            raise InputError(REFUSED) from None
+
+
+def _answers() -> bool:
+    """Whether something listens at W&B's address; behind a proxy that is not known, and taken for granted."""
+    address = urlparse(os.environ.get("WANDB_BASE_URL", SERVER))
+    port = address.port or (80 if address.scheme == "http" else 443)
+    if getproxies():
+        return True
+    try:
+        with socket.create_connection((address.hostname or "", port), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
 def _logged_in() -> bool:
     """Whether a key lies where W&B documents it; asking W&B itself prompts or warns, depending on its version."""
     if key := os.environ.get("WANDB_API_KEY"):
         if len(key.rpartition("-")[2]) < KEY_LENGTH:
             raise InputError("WANDB_API_KEY: too short to be a key; copy it again, or unset it to stay offline")
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    host = urlparse(os.environ.get("WANDB_BASE_URL", SERVER)).hostname or ""
     try:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
-
-
-def make_wandb_logger(project: Annotated[str, MinLen(1)], save_dir: str) -> WandbLogger:
-    """A logger for one run; the jobs of a sweep share a group named after the sweep's folder."""
-    if wandb.run is not None:  # the sweep's previous job; Lightning would write into its run
-        wandb.finish()
-    wandb.setup(settings=wandb.Settings(silent=True))
-    hydra = HydraConfig.get() if HydraConfig.initialized() else None
-    sweep = hydra is not None and hydra.mode == RunMode.MULTIRUN
-    logger = WandbLogger(
-        project=project,
-        save_dir=save_dir,
-        name=os.path.basename(save_dir),
-        group=os.path.basename(os.path.dirname(save_dir)) if sweep else None,
-        mode=wandb_mode(),
-    )
-    logger._wandb_init.pop("anonymous")  # Lightning always passes it; W&B dropped the setting and warns of it
-    return logger
