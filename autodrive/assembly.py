@@ -6,7 +6,7 @@ The only place that sees the whole configuration. Verbs call it; rooms receive w
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,13 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 from autodrive.annotation.sources import AnnotationSource
 from autodrive.annotation.supply import AnnotatedClip, Supply, supply
 from autodrive.config import config_hash
-from autodrive.config_check import check_targets, key_to_blame
+from autodrive.config_check import key_to_blame
 from autodrive.datasets.manifest import load_clips
 from autodrive.datasets.preparing import PrepareSettings, prepare
 from autodrive.errors import InputError
 from autodrive.inference.answering import weights_digest
 from autodrive.inference.evaluating import Exam
-from autodrive.inference.timeline import Watcher, class_question
 from autodrive.label_sets import shipped_label_sets
 from autodrive.labels import LabelSet
 from autodrive.mixture.clip_batches import Batching, BranchWriter, ClipReader, training_texts
@@ -35,12 +34,11 @@ from autodrive.mixture.mixture import Mixture
 from autodrive.mixture.run_data import RunData
 from autodrive.mixture.selection import Wanted, select_clips
 from autodrive.runs.checkpoints import WholeCheckpoints, checkpoint_to_continue
-from autodrive.runs.folder import RunFiles, read_run, run_config
-from autodrive.runs.foreign import TRAINING_ONLY
+from autodrive.runs.folder import RunFiles, read_run
 from autodrive.runs.frame import Run
 from autodrive.runs.machine import device_of
 from autodrive.runs.provenance import git_commit
-from autodrive.schema import Clip, Mode, Split
+from autodrive.schema import Clip, Split
 from autodrive.students.bases import check_base_name, is_adapter_folder
 from autodrive.students.resolution import Resolution, solve_resolution
 from autodrive.students.self_check import check_once
@@ -146,10 +144,10 @@ def build_student(config: DictConfig, data: RunData) -> Student:
     if source and not is_adapter_folder(source):
         # Full fine-tuning goes on from the float32 weights that an earlier one left, not from rounded ones.
         return saved_student(config, source, torch.float32 if instantiate(config.adapter).kind == "full" else None)
-    return _fresh_student(config, training_texts(data.clips["train"], data.writer))
+    return fresh_student(config, training_texts(data.clips["train"], data.writer))
 
 
-def _fresh_student(config: DictConfig, texts: Iterable[str]) -> Student:
+def fresh_student(config: DictConfig, texts: Iterable[str]) -> Student:
     """What the recipe makes, with the adapter that `student_from` names in peft's layout, if it does."""
     spec = student_spec(config)
     if config.student_from is not None:
@@ -352,59 +350,6 @@ def build_tracker(
 def build_exam(config: DictConfig, split: Split) -> Exam:
     """What the student is asked about the clips of a split."""
     return Exam(split, tuple(config.evaluation.modes), device_of(config.trainer.accelerator))
-
-
-def build_watcher(config: DictConfig) -> Watcher:
-    """The student of a run, ready to watch whole videos; `config` is that of `predict`.
-
-    Of an evaluation of a released student (`ckpt=null`), that one, with the adapter that was put on it.
-
-    Raises:
-        InputError: The run holds no student, or its questions do not ask for the class.
-    """
-    ckpt = Path(config.ckpt)
-    run = run_config(ckpt, unbuilt=TRAINING_ONLY)
-    run.fps = config.fps
-    book: TaskBook = instantiate(run.prompts)
-    question = class_question([instantiate(node) for node in run.questions.values()], book.headline, ckpt)
-    if run.get("ckpt", "") is None:
-        check_targets(run, "student")  # of a run folder nothing is built unchecked
-        student = _fresh_student(run, ()) if instantiate(run.student).base() else saved_student(run, ckpt)
-    else:
-        student = saved_student(run, ckpt)
-    return Watcher(
-        student=student.to(device_of("auto")),
-        reader=build_reader(config, student),
-        writer=BranchWriter(book, instantiate(run.labels)),
-        question=question,
-        batching=Batching(config.batch_size, run.tokens_per_row, config.num_workers),
-        num_orders=config.num_orders,
-        seed=run.seed,
-    )
-
-
-def build_examination(config: DictConfig) -> tuple[DictConfig, Student, list[ClipTree], dict[str, Mapping[Mode, int]]]:
-    """What an export is verified with; `config` is that of `export`.
-
-    Returns:
-        The run's configuration, its student with its base in float32, a few clips with the run's questions, and the
-        most tokens of each reply by question and mode.
-
-    Raises:
-        InputError: The run holds no student, or its clips are not there and `clips` is not given.
-    """
-    ckpt = Path(config.ckpt)
-    run = run_config(ckpt, unbuilt=TRAINING_ONLY)
-    if config.clips is not None:
-        run.clips = config.clips
-    run.paths.data_dir = config.paths.data_dir
-    student = saved_student(run, ckpt, torch.float32)
-    data = load_run_data(run, needed=(config.split,), asked=("val", "test", config.split))
-    loaders, book = build_loaders(run, data, student), data.writer.book
-    trees = loaders.some_asked_clips(config.split, tuple(run.evaluation.modes), config.num_clips)
-    questions = {id_: question for clip in data.clips[config.split] for id_, question in clip.questions()}
-    limits = {id_: book[question.task].max_new_tokens for id_, question in questions.items()}
-    return run, student.to(device_of(config.accelerator)), trees, limits
 
 
 def headline_answers(clips: Sequence[AnnotatedClip], book: TaskBook) -> dict[str, int]:

@@ -46,11 +46,11 @@ def export(config: DictConfig, folder: Path) -> dict[str, Any]:
         UnverifiedError: Plain libraries make something else of the files.
     """
     # Imported here: they take seconds, and a wrong value is refused before them.
-    from autodrive.assembly import build_examination
     from autodrive.exporting.checkpoint import ExportFormat
     from autodrive.exporting.model_card import CardFacts, model_card
     from autodrive.inference.answering import weights_digest
     from autodrive.released.configurations import released_configurations
+    from autodrive.run_assembly import build_examination
 
     run, student, trees, limits = build_examination(config)
     form = ExportFormat(config.form, config.dtype)

@@ -33,9 +33,10 @@ def job(config: DictConfig) -> dict[str, Any]:
     """Predict one video and write `timeline.json` and `timeline.png` into `out`."""
     check_config(config, PredictConfig)
     # Imported here: they take seconds, and a wrong value is refused before them.
-    from autodrive.assembly import build_loggers, build_watcher
+    from autodrive.assembly import build_loggers
     from autodrive.inference.timeline import measured, window_clips
     from autodrive.reporting.timeline import timeline_figure
+    from autodrive.run_assembly import build_watcher
     from autodrive.runs.machine import quiet_libraries, share_cores
     from autodrive.tracking.exhibits import timeline_exhibits
     from autodrive.tracking.record import video_record
