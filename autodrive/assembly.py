@@ -19,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from autodrive.annotation.sources import AnnotationSource
 from autodrive.annotation.supply import AnnotatedClip, Supply, supply
-from autodrive.config import config_hash
 from autodrive.config_check import key_to_blame
+from autodrive.config_identity import config_hash
 from autodrive.datasets.manifest import load_clips
 from autodrive.datasets.preparing import PrepareSettings, prepare
 from autodrive.errors import InputError

@@ -63,7 +63,7 @@ def build_plan(config: DictConfig) -> "Plan":
     from autodrive.assembly import frozen_towers, resolution_of, student_spec, training_choice
     from autodrive.planning.estimate import Devices, Recipe, make_plan
     from autodrive.planning.workload import assumed
-    from autodrive.students.qwen_student import QwenStudent
+    from autodrive.students.student import Student
     from autodrive.students.towers import TOWERS
     from autodrive.students.tuning import LowRankAdapter, make_trainable
 
@@ -73,14 +73,14 @@ def build_plan(config: DictConfig) -> "Plan":
         raise InputError(f"trainer.devices={devices}: a plan is for devices that are elsewhere; give their number")
     spec = student_spec(config)
     tuning = training_choice(config, spec)
-    sketch = spec.sketch(resolution_of(config, spec.frames_per_group))
-    assert isinstance(sketch, QwenStudent)
+    resolution = resolution_of(config, spec.frames_per_group)
+    sketch = spec.sketch(resolution)
     packed = []
     if isinstance(tuning, LowRankAdapter) and tuning.quantised:
         reached = [sketch.towers.linear_layers(tower) for tower in TOWERS if tuning.reaches(tower)]
         packed = [layer.weight for layers in reached for layer in layers.values()]
 
-    def prepare(student: QwenStudent, scale: float) -> None:
+    def prepare(student: Student, scale: float) -> None:
         chosen = tuning
         if isinstance(chosen, LowRankAdapter) and chosen.rank is not None:
             chosen = replace(chosen, rank=max(1, round(chosen.rank * scale)))
@@ -88,6 +88,7 @@ def build_plan(config: DictConfig) -> "Plan":
 
     recipe = Recipe(
         num_frames=round(config.fps * config.duration_s),
+        max_tokens_per_group=resolution.max_tokens,
         batch_size=config.batch_size,
         tokens_per_row=config.tokens_per_row,
         num_steps=config.num_steps,

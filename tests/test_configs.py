@@ -7,8 +7,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from running import composed
 
-from autodrive.config import TrainConfig, check_config, config_hash
+from autodrive.config import TrainConfig, check_config
 from autodrive.config_check import check_targets
+from autodrive.config_identity import config_hash
 from autodrive.entry_point import CONFIG_FOLDER, CommandLine
 from autodrive.errors import InputError
 from autodrive.runs.folder import save_config

@@ -16,7 +16,7 @@ from running import run, tiny
 from safetensors.torch import load_file
 from wandb_files import read_offline
 
-from autodrive.config import MACHINE_KEYS, config_hash
+from autodrive.config_identity import MACHINE_KEYS, config_hash
 from autodrive.runs.folder import RunFiles, run_config
 from autodrive.students.student import load_student
 from autodrive.tracking.record import Identity

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from omegaconf import OmegaConf
 
 from autodrive.ablation.published import same_value
-from autodrive.config import MACHINE_KEYS
+from autodrive.config_identity import MACHINE_KEYS
 from autodrive.runs.folder import RunFolder, Value
 
 REPLICATE_KEY = "seed"

@@ -13,42 +13,22 @@ another type are no part of it. Left out are buffers of kernels, fragments of th
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Qwen2_5_VLForConditionalGeneration
 
 from autodrive.benchmarks.workload import RESOLUTION, TreeSize, make_tree
 from autodrive.planning.workload import Visit
-from autodrive.students.qwen_processor import QwenVisual
-from autodrive.students.qwen_student import QwenStudent
+from autodrive.students.anatomy import Twin
+from autodrive.students.student import Student
 from autodrive.trees.packing import pack_trees
 
-HEAD_SIZE = 16  # of a twin's attention heads: the least that rotary positions of three axes take
-ROTARY_SECTIONS = [2, 3, 3]
-VISION_WIDTH = 64
 TWIN_LAYERS = 3  # the one in the middle stands for all; the last reads what is asked, and is counted by itself
 TWIN_TREE = TreeSize(prefix_tokens=215, annotations=3, prompt_tokens=17, target_tokens=6)
 # Of a supervised token and entry of the vocabulary: its logit, that in float32, and the logarithm of its softmax.
 LOGIT_BYTES = 2 + 4 + 4
-
-
-@dataclass(frozen=True)
-class Twin:
-    """A narrow student that is like another one in all else.
-
-    Attributes:
-        student: The twin, with weights that say nothing.
-        text_scale: Its width as a share of the other's, in the language model.
-        vision_scale: The same of the vision tower.
-    """
-
-    student: QwenStudent
-    text_scale: float
-    vision_scale: float
 
 
 @dataclass(frozen=True)
@@ -74,28 +54,9 @@ class Kept:
     around_blocks: float
 
 
-def twin_of(student: QwenStudent) -> Twin:
+def twin_of(student: Student) -> Twin:
     """A twin on the CPU with three layers a tower, of the type of the student's weights."""
-    config = deepcopy(student.model.config)
-    text, vision = config.get_text_config(), cast(Any, config.vision_config)
-    heads = text.num_attention_heads // text.num_key_value_heads
-    text_scale, vision_scale = heads * HEAD_SIZE / text.hidden_size, VISION_WIDTH / vision.hidden_size
-    text.hidden_size, text.num_attention_heads, text.num_key_value_heads = heads * HEAD_SIZE, heads, 1
-    text.intermediate_size = max(1, round(text.intermediate_size * text_scale))
-    text.num_hidden_layers, text.layer_types = TWIN_LAYERS, ["full_attention"] * TWIN_LAYERS
-    text.rope_parameters = {**text.rope_parameters, "mrope_section": ROTARY_SECTIONS}
-    vision.intermediate_size = max(1, round(vision.intermediate_size * vision_scale))
-    vision.hidden_size, vision.num_heads = VISION_WIDTH, VISION_WIDTH // HEAD_SIZE
-    vision.depth, vision.fullatt_block_indexes, vision.out_hidden_size = TWIN_LAYERS, [1], text.hidden_size
-    tokenizer = student.processor.tokenizer
-    text.vocab_size = len(tokenizer)
-    names = ("image", "video", "vision_start", "vision_end")
-    tokens = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
-    for name, token in zip(names, tokens, strict=True):
-        setattr(config, f"{name}_token_id", tokenizer.convert_tokens_to_ids(token))
-    model = cast(Any, Qwen2_5_VLForConditionalGeneration(config)).to(student.dtype)
-    processor = student.processor.with_resolution(RESOLUTION)
-    return Twin(QwenStudent(f"twin of {student.name}", model, processor), text_scale, vision_scale)
+    return student.twin(TWIN_LAYERS, RESOLUTION)
 
 
 def kept_by(twin: Twin, autocast: bool) -> Kept:
@@ -109,10 +70,13 @@ def kept_by(twin: Twin, autocast: bool) -> Kept:
     (row,) = pack_trees([make_tree(student, TWIN_TREE)], 10**9)
     groups: Counter[str] = Counter()
     inputs: dict[str, float] = {"layer": 0.0, "block": 0.0}
-    pixels = cast(QwenVisual, row.visual).patches_PD
+    pixels = twin.pixels(row.visual)
     with _counting(student.model, pixels, groups, inputs), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         student.train().supervised_logits(row)
-    tokens, patches = row.num_tokens * twin.text_scale, len(pixels) * twin.vision_scale
+    tokens, patches = (
+        row.num_tokens * twin.text_scale,
+        pixels.nbytes / student.anatomy().patch_bytes * twin.vision_scale,
+    )
     return Kept(
         layer=groups["layer"] / tokens,
         layer_input=inputs["layer"] / tokens,
@@ -124,7 +88,7 @@ def kept_by(twin: Twin, autocast: bool) -> Kept:
     )
 
 
-def activation_bytes(student: QwenStudent, kept: Kept, visit: Visit, visits: float, recompute: bool) -> float:
+def activation_bytes(student: Student, kept: Kept, visit: Visit, visits: float, recompute: bool) -> float:
     """Estimated bytes of one packed row: its pixels, and what is kept for the backward pass.
 
     Args:
@@ -134,17 +98,16 @@ def activation_bytes(student: QwenStudent, kept: Kept, visit: Visit, visits: flo
         visits: How many of them the row has.
         recompute: Whether activations are recomputed (`method.gradient_checkpointing`).
     """
-    text, vision = student.model.config.get_text_config(), cast(Any, student.model.config.vision_config)
-    tokens, form = visits * visit.tokens, student.processor.vision
-    patches = visits * visit.video.tokens * form.merge_size**2
-    around = patches * 3 * form.temporal_patch_size * form.patch_size**2  # uint8 pixels of three channels
+    sizes = student.anatomy()
+    tokens, patches = visits * visit.tokens, visits * visit.video.tokens * sizes.merge_size**2
+    around = patches * sizes.patch_bytes
     around += tokens * kept.around_layers + patches * kept.around_blocks
-    around += visits * visit.supervised_tokens * text.vocab_size * LOGIT_BYTES
+    around += visits * visit.supervised_tokens * sizes.vocab_size * LOGIT_BYTES
     if recompute:
-        inputs = tokens * text.num_hidden_layers * kept.layer_input + patches * vision.depth * kept.block_input
+        inputs = tokens * sizes.layers * kept.layer_input + patches * sizes.blocks * kept.block_input
         return around + inputs + max(tokens * kept.layer, patches * kept.block)
-    layers = (text.num_hidden_layers - 1) * kept.layer + kept.last_layer
-    return around + tokens * layers + patches * vision.depth * kept.block
+    layers = (sizes.layers - 1) * kept.layer + kept.last_layer
+    return around + tokens * layers + patches * sizes.blocks * kept.block
 
 
 @contextlib.contextmanager

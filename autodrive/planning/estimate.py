@@ -11,7 +11,7 @@ from autodrive.planning.activations import activation_bytes, kept_by, twin_of
 from autodrive.planning.memory import FixedBytes, fixed_bytes
 from autodrive.planning.operations import Operations, visit_operations, without_trees
 from autodrive.planning.workload import FrameGroups, Visit, Workload
-from autodrive.students.qwen_student import QwenStudent
+from autodrive.students.student import Student
 from autodrive.students.towers import Tower, TowerCount
 
 GIB = 2**30
@@ -29,6 +29,7 @@ class Recipe:
 
     Attributes:
         num_frames: Frames of a clip.
+        max_tokens_per_group: Most visual tokens of a group of frames at the resolution.
         batch_size: Visits of an optimiser step, on all devices together.
         tokens_per_row: Most tokens of a packed row.
         num_steps: Optimiser steps of the training.
@@ -38,6 +39,7 @@ class Recipe:
     """
 
     num_frames: int
+    max_tokens_per_group: int
     batch_size: int
     tokens_per_row: int
     num_steps: int
@@ -136,8 +138,8 @@ class Plan:
 
 
 def make_plan(
-    sketch: QwenStudent,
-    prepare: Callable[[QwenStudent, float], None],
+    sketch: Student,
+    prepare: Callable[[Student, float], None],
     recipe: Recipe,
     workload: Workload,
     devices: Devices,
@@ -171,7 +173,7 @@ def make_plan(
     return Plan(
         parameters=sketch.towers.counts(),
         visit=visit,
-        most_visual_tokens=visit.video.groups * sketch.processor.resolution.max_tokens,
+        most_visual_tokens=visit.video.groups * recipe.max_tokens_per_group,
         visits_per_row=visits_per_row,
         fixed=fixed_bytes(sketch.model, recipe.optimizer, recipe.autocast, in_4_bits),
         activation_bytes=activation_bytes(sketch, kept, visit, visits_per_row, recipe.recompute),

@@ -9,12 +9,11 @@ layers run forward a second time. Norms, embeddings, the optimiser and DoRA's no
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, cast
 
 from torch import nn
 
 from autodrive.planning.workload import FrameGroups, Visit
-from autodrive.students.qwen_student import QwenStudent
+from autodrive.students.student import Student
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Product:
         return Operations(forward, backward, forward if again else 0.0)
 
 
-def visit_operations(student: QwenStudent, visit: Visit, recompute: bool) -> Operations:
+def visit_operations(student: Student, visit: Visit, recompute: bool) -> Operations:
     """What one visit takes, as a clip tree.
 
     Args:
@@ -78,8 +77,8 @@ def visit_operations(student: QwenStudent, visit: Visit, recompute: bool) -> Ope
         visit: The visit.
         recompute: Whether activations are recomputed (`method.gradient_checkpointing`).
     """
-    merge = student.processor.vision.merge_size**2
-    text, vision = (student.model.config.get_text_config(), cast(Any, student.model.config.vision_config))
+    sizes = student.anatomy()
+    merge = sizes.merge_size**2
     tokens = {
         "patch": visit.video.tokens * merge,
         "visual": visit.video.tokens,
@@ -89,42 +88,39 @@ def visit_operations(student: QwenStudent, visit: Visit, recompute: bool) -> Ope
     total = Operations()
     for kind, product in _products(student):
         total += product.of(tokens[kind], recompute)
-    width = text.num_attention_heads * getattr(text, "head_dim", text.hidden_size // text.num_attention_heads)
     last = visit.supervised_pairs if student.asks_last_layer else visit.attended_pairs
-    pairs = (text.num_hidden_layers - 1) * visit.attended_pairs + last
-    total += _attention(pairs * width, _any_trained(student), recompute)
-    window = vision.window_size // vision.patch_size
-    num_full = len(vision.fullatt_block_indexes)
-    pairs = num_full * _full_pairs(visit.video, merge)
-    pairs += (vision.depth - num_full) * _window_pairs(visit.video, window, student.processor.vision.merge_size)
-    return total + _attention(pairs * vision.hidden_size, _any_trained(student.vision), recompute)
+    pairs = (sizes.layers - 1) * visit.attended_pairs + last
+    total += _attention(pairs * sizes.attention_width, _any_trained(student), recompute)
+    pairs = sizes.full_blocks * _full_pairs(visit.video, merge)
+    pairs += (sizes.blocks - sizes.full_blocks) * _window_pairs(visit.video, sizes.window, sizes.merge_size)
+    return total + _attention(pairs * sizes.block_width, _any_trained(student.vision), recompute)
 
 
-def without_trees(student: QwenStudent, visit: Visit, recompute: bool) -> Operations:
+def without_trees(student: Student, visit: Visit, recompute: bool) -> Operations:
     """What the same visit takes where every annotation is a sequence with the video of its own."""
     return visit_operations(student, replace(visit, annotations=1.0), recompute) * visit.annotations
 
 
-def _products(student: QwenStudent) -> Iterator[tuple[str, Product]]:
+def _products(student: Student) -> Iterator[tuple[str, Product]]:
     """Every weight that tokens are multiplied with, and the kind of token: patch, visual, text or asked."""
     vision_trained, anything_trained = _any_trained(student.vision), _any_trained(student)
-    last_layer = f"model.language_model.layers.{student.model.config.get_text_config().num_hidden_layers - 1}."
+    last_layer = f".layers.{student.anatomy().layers - 1}."
+    first_product = next(part for part in student.vision.modules() if isinstance(part, nn.Linear | nn.Conv3d))
     for name, module in student.model.named_modules():
         if not isinstance(module, nn.Linear | nn.Conv3d):
             continue
         # A quantised layer's weight is packed; its sizes are not.
         values = module.in_features * module.out_features if isinstance(module, nn.Linear) else module.weight.numel()
         trained = values if module.weight.requires_grad else 0
-        if name.startswith("model.visual."):
-            kind = "visual" if ".merger." in name else "patch"
-            first = "patch_embed" in name
+        tower = student.towers.of(name)
+        if tower != "language":
+            kind = "visual" if tower == "projector" else "patch"
+            first = module is first_product
             product = Product(values, trained, _again(name, ".blocks."), vision_trained and not first)
         else:
             # Keys and values of all tokens are needed in the last layer too.
             seen_by_all = "k_proj" in name or "v_proj" in name
-            asked = name.startswith("lm_head") or (
-                student.asks_last_layer and name.startswith(last_layer) and not seen_by_all
-            )
+            asked = module is student.head or (student.asks_last_layer and last_layer in name and not seen_by_all)
             kind = "asked" if asked else "text"
             product = Product(values, trained, _again(name, ".layers."), anything_trained)
         yield kind, product

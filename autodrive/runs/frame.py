@@ -13,7 +13,7 @@ import lightning as L
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
-from autodrive.config import config_hash
+from autodrive.config_identity import config_hash
 from autodrive.entry_point import quoted
 from autodrive.errors import Interrupted, RefusedFolderError
 from autodrive.runs.folder import RunFiles, read_json, save_config

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from autodrive.config import computed_values, config_hash
+from autodrive.config_identity import computed_values, config_hash
 from autodrive.errors import RefusedFolderError
 from autodrive.runs.folder import RunFiles, load_configuration, read_json
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from autodrive.config import MACHINE_KEYS, PLACES_OF_DATA, lossy_codec
+from autodrive.config_identity import MACHINE_KEYS, PLACES_OF_DATA, lossy_codec
 from autodrive.entry_point import CommandLine
 from autodrive.errors import InputError
 from autodrive.runs.folder import RunFiles, group_choices, read_json, run_config

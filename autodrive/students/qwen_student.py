@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from autodrive.errors import InputError
+from autodrive.students.anatomy import Anatomy, Twin
 from autodrive.students.bases import Base
 from autodrive.students.preprocessing import normalise
+from autodrive.students.qwen_anatomy import anatomy_of, narrowed
 from autodrive.students.qwen_checkpoint import read_checkpoint
 from autodrive.students.qwen_last_layer import ask_last_layer
 from autodrive.students.qwen_processor import QwenProcessor, QwenVisual
 from autodrive.students.qwen_vision import use_fast_vision
+from autodrive.students.resolution import Resolution
 from autodrive.students.student import Student
 from autodrive.trees.clip_tree import ClipTree, TreeRow
 
@@ -95,6 +98,17 @@ class QwenStudent(Student):
             inputs["pixel_values_videos"] = normalise(visual.patches_PD, mean, std).to(parameter.dtype)
             inputs["video_grid_thw"] = visual.grid_thw
         return {name: value.to(parameter.device) for name, value in inputs.items()}
+
+    def anatomy(self) -> Anatomy:
+        """See `Student`."""
+        return anatomy_of(self.model.config, self.processor)
+
+    def twin(self, num_layers: int, resolution: Resolution) -> Twin:
+        """See `Student`."""
+        model, text_scale, vision_scale = narrowed(self.model.config, self.processor, num_layers)
+        processor = self.processor.with_resolution(resolution)
+        student = QwenStudent(f"twin of {self.name}", model.to(self.dtype), processor)
+        return Twin(student, text_scale, vision_scale, lambda visual: cast(QwenVisual, visual).patches_PD)
 
     def write(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write a checkpoint in Hugging Face layout, as the released ones are: what they are read with reads it."""

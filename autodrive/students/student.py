@@ -18,6 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from autodrive.errors import InputError
 from autodrive.schema import Record
+from autodrive.students.anatomy import Anatomy, Twin
 from autodrive.students.bases import Base, BaseRecord, recorded_base
 from autodrive.students.calls import ReadOn, ReadRow
 from autodrive.students.noise import EmbeddingNoise
@@ -110,6 +111,22 @@ class Student(nn.Module, ABC):
     @abstractmethod
     def stock_inputs(self, tree: ClipTree, ids: list[int]) -> dict[str, Tensor]:
         """A tree's prefix and then `ids` as one plain causal sequence: keyword arguments of `stock_model`."""
+
+    def anatomy(self) -> Anatomy:
+        """Sizes that a plan computes with.
+
+        Raises:
+            InputError: The family has not said them.
+        """
+        raise InputError(f"student={self.name}: the sizes of {self.family} students are not known to plans yet")
+
+    def twin(self, num_layers: int, resolution: Resolution) -> Twin:
+        """A narrow student on the CPU with `num_layers` a tower, of the type of these weights, for a resolution.
+
+        Raises:
+            InputError: The family has none.
+        """
+        raise InputError(f"student={self.name}: {self.family} students have no twins for plans yet")
 
     @abstractmethod
     def write(self, folder: Path, weights: Mapping[str, Tensor]) -> None:

@@ -10,8 +10,8 @@ from annotated_types import MaxLen
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
 
-from autodrive.config import MACHINE_KEYS, PLACES_OF_DATA
 from autodrive.config_check import HYDRA_KEYS
+from autodrive.config_identity import MACHINE_KEYS, PLACES_OF_DATA
 from autodrive.runs.folder import (
     RunFolder,
     Value,
