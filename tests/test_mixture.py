@@ -58,9 +58,18 @@ def test_modes_exclude_each_other():
         plan(Balance(equal=True, factors={"normal": 1}), PAPER)
 
 
-def test_ratio_must_name_the_classes_there_are():
-    with pytest.raises(InputError, match="name exactly these classes"):
-        plan(Balance(natural_ratio={"normal": 43, "event": 10}), PAPER)
+@pytest.mark.parametrize("key", ["natural_ratio", "factors", "target_counts"])
+def test_what_is_given_by_class_must_name_the_classes_there_are(key: str):
+    balance = Balance(**{key: {"normal": 43, "event": 10}})
+    with pytest.raises(InputError, match=rf"mixture\.balance\.{key} names .*; name exactly these classes"):
+        plan(balance, PAPER)
+
+
+def test_a_class_that_a_ratio_thins_to_nothing_keeps_one_clip():
+    thinned = plan(
+        Balance(natural_ratio={"normal": 1, "near_collision": 1000}), ["normal"] * 9 + ["near_collision"] * 9
+    )
+    assert thinned.visits_per_class == {"normal": 1, "near_collision": 9}
 
 
 def test_subsample_is_seeded():

@@ -122,6 +122,18 @@ def test_the_visits_of_a_clip_take_different_annotations_until_all_had_their_tur
     assert [Mixture(parts).plan(plan.clips, tuple(parts), seed=1).annotations_of(0, i) for i in range(60)] != draws
 
 
+def test_clips_and_sources_are_shuffled_each_on_its_own():
+    parts = {"mcq": Part(per_visit=2), "closed": Part(per_visit=2)}
+    plan = Mixture(parts).plan([annotated(i, "normal", mcq=6, closed=6) for i in (0, 1)], tuple(parts), seed=0)
+
+    def order(clip: int, source: str) -> list[str]:
+        taught = (t.annotation.answer for ordinal in range(9) for t in plan.annotations_of(clip, ordinal))
+        return [answer.removeprefix(f"{source} ") for answer in taught if answer.startswith(source)]
+
+    orders = [order(clip, source) for clip in (0, 1) for source in parts]
+    assert all(one != other for i, one in enumerate(orders) for other in orders[:i])
+
+
 def test_what_makes_no_full_hand_waits_for_the_next_shuffle():
     plan = Mixture({"mcq": Part(per_visit=3)}).plan([annotated(0, "normal", mcq=5)], ("mcq",), seed=0)
     counts = Counter(t.annotation.id for ordinal in range(200) for t in plan.annotations_of(0, ordinal))
