@@ -49,28 +49,31 @@ def export(config: DictConfig, folder: Path) -> dict[str, Any]:
     from autodrive.exporting.checkpoint import ExportFormat
     from autodrive.exporting.model_card import CardFacts, model_card
     from autodrive.inference.answering import weights_digest
-    from autodrive.released.configurations import released_configurations
+    from autodrive.released.configurations import released_at
     from autodrive.run_assembly import build_examination
 
     run, student, trees, limits = build_examination(config)
     form = ExportFormat(config.form, config.dtype)
     form.check(student)
     adapter, trained_from = student.adapter_name(), instantiate(run.student).base()
+    # An adapter says something on its own base only, which may be another run's student.
+    base = student.base if form.form == "adapter" else trained_from
     manifest: dict[str, Any] = {
         "form": form.form,
         "dtype": form.name_for(student),
         "student": student.name,
         "adapter": adapter,
         "weights_digest": weights_digest(student),
+        "base_digest": base.digest() if form.form == "adapter" and base is not None else None,
     }
     manifest["verified"] = _written_and_verified(student, form, folder, trees, limits)
     manifest["versions"] = {name: importlib.metadata.version(name) for name in LIBRARIES}
     manifest["files"] = {path.name: xxh3_128(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
     choices = {key: run[key] for key in SETTINGS if run.get(key) is not None}
-    known = released_configurations().get(trained_from.source) if trained_from else None
+    known = released_at(trained_from.source) if trained_from else None
     facts = CardFacts(
         student=student.name,
-        base=trained_from,
+        base=base,
         licence=known and known.licence,
         manifest=manifest,
         run=read_run(Path(config.ckpt)),

@@ -15,6 +15,7 @@ from student_samples import make_sample, pack_one, plain_target_logits, write_re
 from transformers import Qwen2_5_VLForConditionalGeneration
 from video_files import write_video
 
+from autodrive.errors import InputError
 from autodrive.runs.folder import RunFiles, run_config
 from autodrive.schema import Prediction, read_jsonl
 from autodrive.students.qwen_student import QwenStudent
@@ -221,6 +222,26 @@ def test_an_adapter_from_elsewhere_computes_what_peft_computes(elsewhere: tuple[
     tree = student.processor.encode(make_sample())
     theirs = torch.cat([plain_target_logits(model, student, tree, branch) for branch in tree.branches])
     assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("alora_invocation_tokens", [1, 2], "alora_invocation_tokens"),
+        ("arrow_config", {}, "arrow_config"),
+        ("layer_replication", [[0, 1]], "layer_replication"),
+        ("target_modules", "(q", "cannot be read"),
+    ],
+)
+def test_an_adapter_of_another_kind_or_that_cannot_be_read_is_refused(
+    key: str, value: object, says: str, elsewhere: tuple[Path, Path], smoke_run: Path, tmp_path: Path
+):
+    """peft would leave some of them without any effect, and what it raises for others is no line for a user."""
+    folder = Path(shutil.copytree(elsewhere[1], tmp_path / "adapter"))
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(InputError, match=says):
+        load_student(RunFiles(smoke_run).student).add_adapter(folder)
 
 
 def test_weights_of_a_released_student_are_saved_as_trained_and_read_in_its_own_type(

@@ -35,6 +35,10 @@ def export(world_dir: Path, ckpt: Path, out: Path, *arguments: str) -> int:
     return run("export", f"ckpt={ckpt}", f"out={out}", f"paths.data_dir={world_dir}", *CLIPS, *arguments)
 
 
+def card_of(out: Path) -> str:
+    return (out / "README.md").read_text()
+
+
 def trees_of(folder: Path) -> list[ClipTree]:
     processor = load_student(folder).processor
     return [processor.encode(make_sample(seed=seed)) for seed in (1, 2)]
@@ -55,7 +59,7 @@ def test_a_merged_student_is_a_checkpoint_that_anybody_reads(adapted: Path, worl
         for student in (ours, theirs)
     ]
     assert 0 < (scores[0] - scores[1]).abs().max() < 0.3
-    manifest, card = json.loads((out / "export.json").read_text()), (out / "README.md").read_text()
+    manifest, card = json.loads((out / "export.json").read_text()), card_of(out)
     verified = manifest["verified"]
     assert 0 < verified["largest_difference"] < 1e-4 < verified["rounding"] < 0.3
     assert len(verified["clip_ids"]) == 2
@@ -77,7 +81,12 @@ def test_an_adapter_goes_alone_to_those_who_have_its_base(adapted: Path, world_d
         "adapter_model.safetensors",
         "export.json",
     ]
-    assert json.loads((out / "export.json").read_text())["verified"]["largest_difference"] < 1e-4
+    manifest = json.loads((out / "export.json").read_text())
+    assert manifest["verified"]["largest_difference"] < 1e-4
+    # Its base is the other run's student, not what that was made from; of the machine's folders nothing is said.
+    settings = json.loads((RunFiles(adapted).student / "student.json").read_text())
+    assert f"- Base: a checkpoint in a folder student, weights {settings['base']['digest']}" in card_of(out)
+    assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == "student"
 
 
 def test_the_verification_notices_one_weight_that_is_off_and_another_reply(smoke_run: Path):

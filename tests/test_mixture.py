@@ -2,6 +2,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,8 @@ def test_modes_exclude_each_other():
 
 @pytest.mark.parametrize("key", ["natural_ratio", "factors", "target_counts"])
 def test_what_is_given_by_class_must_name_the_classes_there_are(key: str):
-    balance = Balance(**{key: {"normal": 43, "event": 10}})
+    given: Any = {key: {"normal": 43, "event": 10}}
+    balance = Balance(**given)
     with pytest.raises(InputError, match=rf"mixture\.balance\.{key} names .*; name exactly these classes"):
         plan(balance, PAPER)
 

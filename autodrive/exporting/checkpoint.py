@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText
 
 from autodrive.errors import InputError
+from autodrive.students.bases import Base
 from autodrive.students.quantisation import is_quantised
 from autodrive.students.student import DTYPES, Student
 from autodrive.students.towers import TOWERS
@@ -64,7 +65,10 @@ def write_checkpoint(student: Student, folder: Path, export: ExportFormat) -> No
     if export.form == "adapter":
         from autodrive.students.adapters import write_adapter
 
-        write_adapter(student.model, folder, student.base)
+        base = student.base
+        if base is not None and Path(base.source).is_dir():  # by its name only: files travel, and paths name people
+            base = Base(Path(base.source).name)
+        write_adapter(student.model, folder, base)
         return
     cast(Any, student.model).to(DTYPES[export.name_for(student)])
     student.write(folder, student.base_weights())

@@ -55,6 +55,7 @@ def model_card(facts: CardFacts) -> str:
     if facts.base is not None:  # of a folder the name only: cards travel, and paths name people
         base = f"a checkpoint in a folder {Path(facts.base.source).name}" if is_local else facts.base.source
         base += f", revision {facts.base.revision}" if facts.base.revision else ""
+        base += f", weights {facts.manifest['base_digest']}" if facts.manifest["base_digest"] else ""
     licence = facts.licence or ("none stated" if facts.base is None else "that of the base, which is not known here")
     verified, provenance = facts.manifest["verified"], facts.run.provenance()
     asked = f"{counted(verified['questions'], 'question')} about {counted(verified['clips'], 'clip')}"

@@ -36,3 +36,10 @@ def released_configurations() -> Mapping[str, ReleasedConfiguration]:
     """The configurations that come with this package, by the checkpoint's name on the hub."""
     known = [ReleasedConfiguration(**json.loads(path.read_text(encoding="utf-8"))) for path in FOLDER.glob("*.json")]
     return {one.checkpoint: one for one in sorted(known, key=lambda one: one.checkpoint)}
+
+
+def released_at(source: str) -> ReleasedConfiguration | None:
+    """The checkpoint with this name on the hub, or in a folder of its name; None if it is not known here."""
+    known = released_configurations()
+    by_folder = {name.rpartition("/")[2]: one for name, one in known.items()}
+    return known.get(source) or by_folder.get(Path(source).name)

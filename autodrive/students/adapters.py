@@ -20,7 +20,6 @@ from peft import (
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, ModulesToSaveWrapper
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -32,6 +31,21 @@ from autodrive.students.quantisation import dequantised
 
 PEFT_PREFIX = "base_model.model."  # of every name in peft's files
 TRAIN_MORE = ("modules_to_save", "trainable_token_indices", "target_parameters", "lora_bias")
+# Kinds of LoRA that compute something else than `merge` does; with the first, nothing at all without further arguments.
+OTHER_KINDS = (
+    "alora_invocation_tokens",
+    "arrow_config",
+    "corda_config",
+    "eva_config",
+    "kasa_config",
+    "layer_replication",
+    "loftq_config",
+    "lora_ga_config",
+    "monteclora_config",
+    "use_bdlora",
+    "use_qalora",
+    "velora_config",
+)
 
 
 def inject(model: nn.Module, settings: Mapping[str, Any]) -> None:
@@ -112,8 +126,8 @@ def read_adapter(model: nn.Module, folder: Path) -> None:
         for _, module in _layers(model):
             _in_float32(module)
         report = set_peft_model_state_dict(model, tensors)
-        expected = set(get_peft_model_state_dict(model))
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        expected = set(_tensors(model))
+    except Exception as error:  # whatever a file from elsewhere makes peft raise
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]}); {fix}") from None
     if report.unexpected_keys or expected != set(tensors):
         wrong = sorted({*report.unexpected_keys, *(expected ^ set(tensors))})
@@ -182,7 +196,7 @@ def read_settings(folder: Path) -> LoraConfig:
         if not path.is_file():
             raise FileNotFoundError("no such file")
         settings = PeftConfig.from_pretrained(str(folder))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # whatever a file from elsewhere makes peft raise
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: cannot be read ({reason}); give a folder in peft's layout") from None
     if not isinstance(settings, LoraConfig):
@@ -190,6 +204,9 @@ def read_settings(folder: Path) -> LoraConfig:
     for key in TRAIN_MORE:
         if getattr(settings, key, None):
             raise InputError(f"{path}: {key} trains more than low-rank matrices, which is not known here; leave it out")
+    for key in OTHER_KINDS:
+        if getattr(settings, key, None):
+            raise InputError(f"{path}: {key} makes it another kind of adapter, which is not known here; leave it out")
     if settings.init_lora_weights not in (True, False, "gaussian"):
         message = f"{path}: init_lora_weights={settings.init_lora_weights} changes the base as well"
         raise InputError(f"{message}; convert it to a plain LoRA, as peft's documentation says")
@@ -208,7 +225,8 @@ def _kind(config: LoraConfig) -> str:
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return dict(get_peft_model_state_dict(model))
+    # To find out whether embeddings were enlarged, peft would look for the base by its name, on the network too.
+    return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, BaseTunerLayer]]:

@@ -58,8 +58,10 @@ def run_exhibits(files: RunFiles, data: RunData, frames_of: FramesOf) -> Exhibit
     )
 
 
-def timeline_exhibits(timeline: Timeline, class_names: Sequence[str], figure: Figure, ckpt: Path) -> Exhibits:
-    """What of a watched video can be looked at."""
+def timeline_exhibits(
+    timeline: Timeline, class_names: Sequence[str], draw: Callable[[], Figure], ckpt: Path
+) -> Exhibits:
+    """What of a watched video can be looked at; `draw` makes its picture."""
     shares = [[float(share) for share in row] for row in timeline.probabilities_WC]
     windows = [[float(start_s), float(end_s)] for start_s, end_s in timeline.windows_s]
     rows = [[*window, *row] for window, row in zip(windows, shares, strict=True)]
@@ -81,7 +83,7 @@ def timeline_exhibits(timeline: Timeline, class_names: Sequence[str], figure: Fi
                 Rows(("step", "lineKey", "lineVal"), lines), "seconds", "Probability of each class"
             )
         },
-        figures={"timeline_picture": lambda: figure},
+        figures={"timeline_picture": draw},
         used=[student] if student else [],
     )
 

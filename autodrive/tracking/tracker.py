@@ -149,8 +149,13 @@ class Tracker:
         self.loggers, self.record = loggers, record
 
     def __enter__(self) -> "Tracker":
-        for logger in self.loggers:
-            logger.begin(self.record)
+        try:
+            for logger in self.loggers:
+                logger.begin(self.record)
+        except BaseException:  # nobody closes what has begun if this fails
+            for logger in self.loggers:
+                logger.end("failed")
+            raise
         return self
 
     def __exit__(

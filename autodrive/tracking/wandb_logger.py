@@ -131,7 +131,7 @@ class WandbRunLogger(WandbLogger):
         self.media: Media = media
         self.upload_student = upload_student
         self.record: RunRecord | None = None
-        self._data_folder_before: str | None = None
+        self._own_data_folder = False
 
     @property
     @rank_zero_experiment
@@ -167,7 +167,7 @@ class WandbRunLogger(WandbLogger):
 
     def _connect(self, record: RunRecord) -> WandbRun:
         wandb.setup(settings=wandb.Settings(silent=True))
-        self._data_folder_before = os.environ.get(DATA_FOLDER)
+        self._own_data_folder = DATA_FOLDER not in os.environ
         # Files of tables wait there for their upload, by default in the user's home. Here they travel with the run.
         os.environ.setdefault(DATA_FOLDER, str(self.folder.resolve() / "wandb" / "upload"))
         mode = wandb_mode()
@@ -256,11 +256,13 @@ class WandbRunLogger(WandbLogger):
 
     def finalize(self, status: str) -> None:
         """Close the run, so that it shows as finished or as failed."""
-        if self._experiment is None:
-            return
-        self._experiment.finish(exit_code=0 if status == "success" else 1)
-        if self._data_folder_before is None:
-            os.environ.pop(DATA_FOLDER, None)
+        try:
+            if self._experiment is not None:
+                self._experiment.finish(exit_code=0 if status == "success" else 1)
+        finally:  # also where it could not begin: the next job of a sweep has a folder of its own
+            if self._own_data_folder:
+                os.environ.pop(DATA_FOLDER, None)
+                self._own_data_folder = False
 
 
 def _table(rows: Rows) -> wandb.Table:
