@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from autodrive.benchmarks.workload import RESOLUTION, TreeSize, make_tree
 from autodrive.planning.workload import Visit
-from autodrive.students.anatomy import Twin
-from autodrive.students.student import Student
+from autodrive.students.student import Student, Twin
 from autodrive.trees.packing import pack_trees
 
 TWIN_LAYERS = 3  # the one in the middle stands for all; the last reads what is asked, and is counted by itself

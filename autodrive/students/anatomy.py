@@ -1,15 +1,6 @@
-"""Sizes of a student that a plan computes with, and narrow twins of students; a family says them for itself."""
+"""Sizes of a student that a plan computes with; a family says them for itself."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from torch import Tensor
-
-from autodrive.trees.visual import VisualInput
-
-if TYPE_CHECKING:
-    from autodrive.students.student import Student
 
 
 @dataclass(frozen=True)
@@ -37,20 +28,3 @@ class Anatomy:
     window: int
     merge_size: int
     patch_bytes: int
-
-
-@dataclass(frozen=True)
-class Twin:
-    """A narrow student of few layers that is like another one in all else.
-
-    Attributes:
-        student: The twin, with weights that say nothing.
-        text_scale: Its width as a share of the other's, in the language model.
-        vision_scale: The same of the vision tower.
-        pixels: Gives the patches of what a vision tower takes, uint8, in one tensor.
-    """
-
-    student: "Student"
-    text_scale: float
-    vision_scale: float
-    pixels: Callable[[VisualInput], Tensor]

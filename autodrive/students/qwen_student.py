@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from autodrive.errors import InputError
-from autodrive.students.anatomy import Anatomy, Twin
+from autodrive.students.anatomy import Anatomy
 from autodrive.students.bases import Base
 from autodrive.students.preprocessing import normalise
 from autodrive.students.qwen_anatomy import anatomy_of, narrowed
@@ -19,7 +19,7 @@ from autodrive.students.qwen_last_layer import ask_last_layer
 from autodrive.students.qwen_processor import QwenProcessor, QwenVisual
 from autodrive.students.qwen_vision import use_fast_vision
 from autodrive.students.resolution import Resolution
-from autodrive.students.student import Student
+from autodrive.students.student import Student, Twin
 from autodrive.trees.clip_tree import ClipTree, TreeRow
 
 

@@ -7,7 +7,8 @@ cache, option scores, replies and adapters are here and in `prefill`, the same f
 import importlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
 
@@ -18,7 +19,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from autodrive.errors import InputError
 from autodrive.schema import Record
-from autodrive.students.anatomy import Anatomy, Twin
+from autodrive.students.anatomy import Anatomy
 from autodrive.students.bases import Base, BaseRecord, recorded_base
 from autodrive.students.calls import ReadOn, ReadRow
 from autodrive.students.noise import EmbeddingNoise
@@ -30,6 +31,7 @@ from autodrive.students.towers import TOWERS, Tower, Towers
 from autodrive.students.tree_attention import check_tree_attention, use_tree_attention
 from autodrive.trees.clip_tree import ClipTree, TreeRow
 from autodrive.trees.layout import TreeLayout
+from autodrive.trees.visual import VisualInput
 from autodrive.whole_files import whole
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # by the names that configurations use
@@ -120,7 +122,7 @@ class Student(nn.Module, ABC):
         """
         raise InputError(f"student={self.name}: the sizes of {self.family} students are not known to plans yet")
 
-    def twin(self, num_layers: int, resolution: Resolution) -> Twin:
+    def twin(self, num_layers: int, resolution: Resolution) -> "Twin":
         """A narrow student on the CPU with `num_layers` a tower, of the type of these weights, for a resolution.
 
         Raises:
@@ -278,6 +280,23 @@ class Student(nn.Module, ABC):
                 "base": None if base is None else base.record(),
             }
             (partial / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A narrow student of few layers that is like another one in all else.
+
+    Attributes:
+        student: The twin, with weights that say nothing.
+        text_scale: Its width as a share of the other's, in the language model.
+        vision_scale: The same of the vision tower.
+        pixels: Gives the patches of what a vision tower takes, uint8, in one tensor.
+    """
+
+    student: Student
+    text_scale: float
+    vision_scale: float
+    pixels: Callable[[VisualInput], Tensor]
 
 
 def load_student(folder: Path, dtype: torch.dtype | None = None) -> Student:
