@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from autodrive.world.driver import Drivers
-from autodrive.world.impact import Contact, Jolt
+from autodrive.world.impact import RATE_HZ, Contact, Jolt
 from autodrive.world.motion import Play, Window, play
-from autodrive.world.physics import FRONT, LEFT, REAR, RIGHT, STEP_S, Outcomes, Trajectories
+from autodrive.world.physics import FRONT, LEFT, NORMAL_TTC_S, REAR, RIGHT, STEP_S, Outcomes, Trajectories
 from autodrive.world.scenario import EGO, OtherMotion, Scene
 
 # Siblings' events lie at most this far apart, and at least this long after the window's start.
@@ -23,11 +23,15 @@ SHORTEST_TAIL_S = 0.2
 SIDE_WEIGHTS = {FRONT: 1.0, LEFT: 1.2, RIGHT: 1.2, REAR: 0.25}
 SWERVED_INTO = 0.2
 # Nuisances are wanted in every class: the share of normal outcomes that brake hard, of near-collisions that only steer.
-HARD_MPS2, SOFT_MPS2 = 5.0, 4.0
+HARD_MPS2, SOFT_MPS2, BRAKED_MPS2 = 5.0, 4.0, 2.5
 NORMAL_HARD, NEAR_STEERED = 0.3, 0.2
 # As many collisions are played out to find the one whose end is most alike (only the contact shows where it ends); the
 # normal outcome is drawn from as many that end most alike.
 PLAYED, ALIKE = 8, 2
+# Of so many near-collisions that a scene holds, the briefest is taken.
+BRIEFEST_OF = 12
+# How long before the window's end outcomes are to look alike, and how much that counts.
+SEEN_S = {0.0: 1.0, 1.0: 0.7}
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,20 @@ class Cast:
         return motion, contact
 
 
-def choose_near(outcomes: Outcomes, rng: np.random.Generator) -> int | None:
+def choose_near(cast: Cast, rng: np.random.Generator) -> int | None:
     """A near-collision, evaded by braking or steering: the scarcest outcome, to which the others are matched."""
+    outcomes = cast.outcomes
     usable = (outcomes.label == "near_collision") & (outcomes.event_s > LEAD_S) & (outcomes.event_s < LATEST_EVENT_S)
     steered = outcomes.peak_decel_mps2 < SOFT_MPS2
-    pool = _prefer(usable, steered if rng.random() < NEAR_STEERED else ~steered)
-    return int(rng.choice(np.flatnonzero(pool))) if pool.any() else None
+    pool = np.flatnonzero(_prefer(usable, steered if rng.random() < NEAR_STEERED else ~steered))
+    if not len(pool):
+        return None
+    # What lasts longer than a second is seen at one frame per second: the danger that no normal outcome is in, and the
+    # braking that ends it.
+    few = rng.permutation(pool)[:BRIEFEST_OF]
+    before = np.arange(len(cast.ego.x_m))[:, None] * STEP_S <= outcomes.event_s[few]
+    braked, danger = cast.ego.acceleration_mps2[:, few] < -BRAKED_MPS2, cast.ego.ttc_s[:, few] < NORMAL_TTC_S
+    return int(few[np.argmin(np.maximum((braked & before).sum(axis=0), (danger & before).sum(axis=0)))])
 
 
 def choose_alike(cast: Cast, near: int, window: Window, rng: np.random.Generator) -> dict[str, int] | None:
@@ -79,8 +91,8 @@ def choose_alike(cast: Cast, near: int, window: Window, rng: np.random.Generator
     # near-collision and steered about as sharply. What the contact leaves open is drawn again for the film, so that one
     # ends a little differently.
     pool = rng.permutation(np.flatnonzero(collision & (o.side == wanted)))[:PLAYED]
-    states = _end_states(cast, window)
-    ends = np.stack([_end_state(cast.scene, cast.play(int(c), window, [], rng)[0]) for c in pool], axis=1)
+    states = _states(cast, window)
+    ends = np.stack([_played_states(cast.scene, cast.play(int(c), window, [], rng)[0]) for c in pool], axis=1)
     steered = np.abs(o.peak_lateral_mps2[pool] - o.peak_lateral_mps2[near])
     hit = int(np.argmin(np.abs(ends - states[:, near, None]).sum(axis=0) + 0.5 * steered))
 
@@ -102,22 +114,28 @@ def _prefer(pool: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return pool & wanted if (pool & wanted).any() else pool
 
 
-def _end_states(cast: Cast, window: Window) -> np.ndarray:
-    """What the last frame would show of every candidate without contact, shape (7, N)."""
-    step = min(round(window.end_s / STEP_S), len(cast.ego.x_m) - 1)
-    ego, other = cast.ego, cast.other
-    ahead, aside = other.x_m[step] - ego.x_m[step], other.y_m[step] - ego.y_m[step]
-    yaw = np.arctan2((ego.y_m[step] - ego.y_m[step - 1]) / STEP_S, np.maximum(ego.speed_mps[step], 3.0))
-    own = ego.y_m[step], yaw, ego.speed_mps[step], ego.acceleration_mps2[step]
-    return _as_seen(cast.scene, ahead, aside, *own)
+def _states(cast: Cast, window: Window) -> np.ndarray:
+    """What single frames would show of every candidate without contact, shape (7 * len(SEEN_S), N)."""
+    ego, other, states = cast.ego, cast.other, []
+    for before_s, weight in SEEN_S.items():
+        step = int(np.clip(round((window.end_s - before_s) / STEP_S), 1, len(ego.x_m) - 1))
+        ahead, aside = other.x_m[step] - ego.x_m[step], other.y_m[step] - ego.y_m[step]
+        yaw = np.arctan2((ego.y_m[step] - ego.y_m[step - 1]) / STEP_S, np.maximum(ego.speed_mps[step], 3.0))
+        own = ego.y_m[step], yaw, ego.speed_mps[step], ego.acceleration_mps2[step]
+        states.append(weight * _as_seen(cast.scene, ahead, aside, *own))
+    return np.concatenate(states)
 
 
-def _end_state(scene: Scene, motion: Play) -> np.ndarray:
-    """The same of an outcome that was played out, shape (7,)."""
-    last = slice(-1, None)
-    ahead, aside = motion.other_x_m[last] - motion.ego_x_m[last], motion.other_y_m[last] - motion.ego_y_m[last]
-    own = motion.ego_y_m[last], motion.ego_yaw_rad[last], motion.ego_speed_mps[last], motion.ego_accel_mps2[last]
-    return _as_seen(scene, ahead, aside, *own)[:, 0]
+def _played_states(scene: Scene, motion: Play) -> np.ndarray:
+    """The same of an outcome that was played out, shape (7 * len(SEEN_S),)."""
+    states = []
+    for before_s, weight in SEEN_S.items():
+        last = len(motion.time_s) - 1 - round(before_s * RATE_HZ)
+        at = slice(last, last + 1)
+        ahead, aside = motion.other_x_m[at] - motion.ego_x_m[at], motion.other_y_m[at] - motion.ego_y_m[at]
+        own = motion.ego_y_m[at], motion.ego_yaw_rad[at], motion.ego_speed_mps[at], motion.ego_accel_mps2[at]
+        states.append(weight * _as_seen(scene, ahead, aside, *own)[:, 0])
+    return np.concatenate(states)
 
 
 def _as_seen(

@@ -15,7 +15,7 @@ from autodrive.world.flying import Drive, Flying, Track, make_flying
 from autodrive.world.impact import RATE_HZ, Contact
 from autodrive.world.motion import Play
 from autodrive.world.physics import FRONT, REAR, SEEN_AHEAD_M
-from autodrive.world.projection import CAMERA_FORWARD_M, Camera
+from autodrive.world.projection import CAMERA_FORWARD_M, Camera, Lens
 from autodrive.world.renderer import render
 from autodrive.world.scenario import EGO, ROAD_USERS, Scene
 from autodrive.world.scenery import Look, make_look
@@ -88,7 +88,7 @@ def stage(settings: WorldSettings, family: Family, k: int) -> Staged:
     """Pose everything in outcome `k` of a family for every frame, and work out its sensors and truth; draws nothing."""
     scene, sibling = family.scene, family.siblings[k]
     frame_time = family.window.start_s + np.arange(settings.num_frames) / settings.fps
-    camera = _camera(sibling.play, frame_time, settings)
+    camera = _camera(scene, sibling.play, frame_time, settings)
     actors = [_other_actor(scene, sibling.play, frame_time, [scene.look_seed, 5])]
     if family.partner:
         actors.append(_other_actor(family.partner.scene, family.partner.play, frame_time, [scene.look_seed, 5, 1]))
@@ -148,15 +148,17 @@ def _at(play: Play, values: np.ndarray, time_s: np.ndarray) -> np.ndarray:
     return np.interp(time_s, play.time_s, values)
 
 
-def _camera(play: Play, time_s: np.ndarray, settings: WorldSettings) -> Camera:
+def _camera(scene: Scene, play: Play, time_s: np.ndarray, settings: WorldSettings) -> Camera:
+    lens = Lens.draw(np.random.default_rng([scene.look_seed, 10]))
     yaw = _at(play, play.ego_yaw_rad, time_s)
     return Camera(
         x_m=_at(play, play.ego_x_m, time_s) + CAMERA_FORWARD_M,
         y_m=_at(play, play.ego_y_m, time_s) + CAMERA_FORWARD_M * np.sin(yaw),
-        yaw_rad=yaw,
-        pitch_rad=_at(play, play.pitch_rad, time_s),
-        roll_rad=_at(play, play.roll_rad, time_s),
+        yaw_rad=yaw + lens.yaw_rad,
+        pitch_rad=_at(play, play.pitch_rad, time_s) + lens.pitch_rad,
+        roll_rad=_at(play, play.roll_rad, time_s) + lens.roll_rad,
         road=play.road,
+        lens=lens,
         width=settings.width,
         height=settings.height,
     )

@@ -11,8 +11,31 @@ CAMERA_HEIGHT_M = 1.3
 # Along the ego's axis from its centre; the bumper is 1.9 m ahead of the lens.
 CAMERA_FORWARD_M = 0.3
 NEAR_PLANE_M = 0.4
-HALF_VIEW_RAD = np.radians(37.0)
 HORIZON = 0.42
+# Between these, lenses see half their view; so far, about each axis (pitch, roll, yaw), they are stuck on askew.
+HALF_VIEW_DEG = (33.0, 45.0)
+ASKEW_DEG = (3.0, 1.5, 3.0)
+
+
+@dataclass(frozen=True)
+class Lens:
+    """A camera as it is made and stuck to the windscreen: the same throughout a recording, another in every car.
+
+    Attributes:
+        half_view_rad: Half the horizontal angle of view.
+        pitch_rad, roll_rad, yaw_rad: Angles against the car: nose-down, right-side-down and left are positive.
+    """
+
+    half_view_rad: float
+    pitch_rad: float
+    roll_rad: float
+    yaw_rad: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> "Lens":
+        """Any car's camera."""
+        half_view = np.radians(rng.uniform(*HALF_VIEW_DEG))
+        return cls(half_view, *np.radians(rng.uniform(-1, 1, 3) * ASKEW_DEG))
 
 
 @dataclass(frozen=True)
@@ -24,6 +47,7 @@ class Camera:
         yaw_rad, pitch_rad, roll_rad: Angles of the camera: left (of the road's direction where it is), nose-down and
             right-side-down are positive.
         road: Where the road goes.
+        lens: What the camera is like; its angles are part of those above.
         width, height: Width and height of the picture in pixels.
     """
 
@@ -33,13 +57,14 @@ class Camera:
     pitch_rad: np.ndarray
     roll_rad: np.ndarray
     road: Road
+    lens: Lens
     width: int
     height: int
 
     @property
     def focal_px(self) -> float:
         """Focal length in pixels."""
-        return self.width / 2 / np.tan(HALF_VIEW_RAD)
+        return self.width / 2 / np.tan(self.lens.half_view_rad)
 
     @property
     def horizon_px(self) -> np.ndarray:

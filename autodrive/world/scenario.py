@@ -120,7 +120,7 @@ def draw_scene(scenario: str, condition: str, rng: np.random.Generator) -> Scene
     lanes_left, lanes_right, oncoming_from = int(rng.integers(1, 3)), int(rng.integers(0, 2)), 1
     side, start, velocity, heading = 0, (0.0, 0.0), (0.0, 0.0), 0.0
     if scenario == "lead_brake":
-        gap = speed * rng.uniform(0.55, 1.5) + 2.0
+        gap = speed * rng.uniform(0.3, 1.3) + 2.0
         start, velocity = ((EGO.length_m + other.length_m) / 2 + gap, rng.uniform(-0.3, 0.3)), (speed, 0.0)
     elif scenario == "cut_in":
         side = int(rng.choice([-1, 1]))
@@ -200,8 +200,9 @@ def draw_other_motion(scene: Scene, time_s: np.ndarray, num: int, rng: np.random
     (x0, y0), (vx0, vy0) = scene.start_xy_m, scene.start_velocity_mps
     along, lateral = _keep_speed(t, vx0, num), _keep_speed(t, vy0, num)
     if scene.scenario == "lead_brake":
-        final = np.where(rng.random(num) < 0.5, 0.0, rng.uniform(0.2, 0.7, num)) * vx0
-        along = _change_speed(t, vx0, rng.uniform(0, 0.3, num), rng.uniform(1.2, 8.5, num), final)
+        # Most only brake briefly, for something that is gone again.
+        final = np.maximum(vx0 - np.where(rng.random(num) < 0.3, vx0, rng.uniform(2.0, 7.0, num)), 0.0)
+        along = _change_speed(t, vx0, rng.uniform(0, 0.6, num), rng.uniform(1.2, 8.5, num), final)
     elif scene.scenario == "cut_in":
         start, lasts = rng.uniform(0, 0.4, num), rng.uniform(1.0, 2.4, num)
         share = np.where(rng.random(num) < 0.75, 1.0, rng.uniform(0.15, 0.4, num))

@@ -13,9 +13,9 @@ from autodrive.world.scenario import Scene, draw_drivers, draw_other_motion, dra
 from autodrive.world.settings import CLASSES, WorldSettings
 
 # Outcomes tried per scene, and scenes tried until all three classes are among them.
-CANDIDATES, SCENE_DRAWS = 256, 60
+CANDIDATES, SCENE_DRAWS = 768, 60
 # A window ends this long after the event of its near-collision: the larger the skew, the more often soon.
-TAIL_S, TAIL_SKEW = (SHORTEST_TAIL_S, 3.0), 1.8
+TAIL_S, TAIL_SKEW = (SHORTEST_TAIL_S, 3.0), 5.0
 # As far as the latest event and the longest tail after it reach.
 HORIZON_S = LATEST_EVENT_S + TAIL_S[1]
 # Chance of each of two potholes or kerbs per video; at walking pace they are not felt.
@@ -106,7 +106,7 @@ def _try_scene(scene: Scene, settings: WorldSettings, rng: np.random.Generator) 
     ego = simulate(scene, drivers, other)
     blow = follow(ego, rng)
     cast = Cast(scene, drivers, other, ego, judge(scene, ego, other, blow.step, blow.closing_mps))
-    near = choose_near(cast.outcomes, rng)
+    near = choose_near(cast, rng)
     if near is None:
         return None
     window = draw_window(float(cast.outcomes.event_s[near]), settings, rng, length_rng)

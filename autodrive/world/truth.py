@@ -56,6 +56,8 @@ def ego_truth(play: Play, camera: Camera, jolts: list[Jolt], frame_time_s: np.nd
         "camera_pitch_rad": camera.pitch_rad,
         "camera_roll_rad": camera.roll_rad,
         "camera_yaw_rad": camera.yaw_rad,
+        "lens_half_view_rad": np.array([camera.lens.half_view_rad]),
+        "lens_angles_rad": np.array([camera.lens.pitch_rad, camera.lens.roll_rad, camera.lens.yaw_rad]),
         "jolt_time_s": np.array([jolt.time_s for jolt in jolts]) - frame_time_s[0],
         "jolt_pitch_deg": np.degrees([jolt.pitch_rad for jolt in jolts]),
     }

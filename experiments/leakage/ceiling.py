@@ -16,7 +16,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from autodrive.video.frame_grid import FrameGrid
 from autodrive.video.sampler import choose_frames
-from autodrive.world.projection import HALF_VIEW_RAD
+from autodrive.world.projection import Lens
 from autodrive.world.scenario import ROAD_USERS
 from experiments.leakage.examples import Example
 from experiments.leakage.tracks import FAR_M, NEVER_S, Tracks, read_tracks
@@ -42,11 +42,12 @@ def film_features(example: Example, fps: float, phase: float = 0.0) -> Floats:
     wanted_s = FrameGrid(fps).timestamps(0.0, example.duration_s, example.native_fps, phase)
     index = choose_frames(truth["frame_time_s"].astype(float), wanted_s)
     view_T4 = np.stack([truth[name][index].astype(float) for name in VIEW], axis=1)
-    view_T4[:, :3] = _visible(view_T4[:, :3], VISIBLE_PX / example.size_px[1] * 2 * HALF_VIEW_RAD)
+    lens = Lens(*truth["lens_half_view_rad"].tolist(), *truth["lens_angles_rad"].tolist())
+    view_T4[:, :3] = _visible(view_T4[:, :3], VISIBLE_PX / example.size_px[1] * 2 * lens.half_view_rad)
     # Some road users that are never in view, so that there are always enough to describe.
     boxes_TO4 = np.pad(truth["object_boxes_px"][index], ((0, 0), (0, NUM_OBJECTS), (0, 0)), constant_values=np.nan)
     classes = [*truth["object_class"].tolist(), *["car"] * NUM_OBJECTS]
-    tracks = read_tracks(_visible(boxes_TO4.astype(float), VISIBLE_PX), classes, view_T4, example.size_px, 1 / fps)
+    tracks = read_tracks(_visible(boxes_TO4.astype(float), VISIBLE_PX), classes, view_T4, lens, example.size_px, 1 / fps)
     return describe(tracks, classes, view_T4[:, :3], 1 / fps)
 
 

@@ -25,6 +25,8 @@ TRUTH = (
     "camera_roll_rad",
     "camera_yaw_rad",
     "road_curvature_per_m",
+    "lens_half_view_rad",
+    "lens_angles_rad",
 )
 
 

@@ -35,7 +35,8 @@ def strongest_turn_radps(example: Example) -> float:
 
 def strongest_shake_rad(example: Example) -> float:
     """The largest change of the camera's pitch or roll from one frame to the next."""
-    angles = (example.truth["camera_pitch_rad"], example.truth["camera_roll_rad"])
+    pitch_rad, roll_rad, _ = example.truth["lens_angles_rad"]
+    angles = (example.truth["camera_pitch_rad"] - pitch_rad, example.truth["camera_roll_rad"] - roll_rad)
     return float(max(np.abs(np.diff(angle)).max() for angle in angles))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodrive.world.motion import DIVE_RAD_PER_MPS2
-from autodrive.world.projection import CAMERA_FORWARD_M, CAMERA_HEIGHT_M, HALF_VIEW_RAD, HORIZON
+from autodrive.world.projection import CAMERA_FORWARD_M, CAMERA_HEIGHT_M, HORIZON, Lens
 from autodrive.world.scenario import EGO, ROAD_USERS
 
 Floats = NDArray[np.float64]
@@ -79,7 +79,12 @@ class Tracks:
 
 
 def read_tracks(
-    boxes_TO4: Floats, classes: Sequence[str], view_T4: Floats, size_px: tuple[int, int], step_s: float
+    boxes_TO4: Floats,
+    classes: Sequence[str],
+    view_T4: Floats,
+    lens: Lens,
+    size_px: tuple[int, int],
+    step_s: float,
 ) -> Tracks:
     """Distances and speeds along the road and across it from boxes, the camera's own motion taken out.
 
@@ -87,11 +92,12 @@ def read_tracks(
         boxes_TO4: Boxes in pixels as x0, y0, x1, y1; NaN where there is none.
         classes: Kind of each road user.
         view_T4: The camera's pitch, roll and yaw against the road, radians, and the road's curvature per metre.
+        lens: The camera; its angles are part of `view_T4`.
         size_px: Height and width of the picture.
         step_s: Time between frames.
     """
     height, width = size_px
-    focal = width / 2 / np.tan(HALF_VIEW_RAD)
+    focal = width / 2 / np.tan(lens.half_view_rad)
     x0, y0, x1, y1 = np.moveaxis(boxes_TO4, 2, 0)
     seen = np.isfinite(x0)
     pitch, roll, yaw, bend = (view_T4[:, i : i + 1] for i in range(4))
@@ -115,7 +121,7 @@ def read_tracks(
         seen=seen,
     )
     length, breadth = _footprints(bounds, classes)
-    braking_T = np.clip(pitch[:, 0] / DIVE_RAD_PER_MPS2, -5.0, 11.0)
+    braking_T = np.clip((pitch[:, 0] - lens.pitch_rad) / DIVE_RAD_PER_MPS2, -5.0, 11.0)
     near, middle, read, there = _follow(bounds, length, breadth, braking_T, step_s)
     shadow = np.where(np.array(classes) == "pedestrian", 0.0, SHADOW_M)
     length, breadth, near = length - 2 * shadow, breadth - 2 * shadow, near + shadow
