@@ -33,8 +33,8 @@ TOUCHING_M = 1.6
 PATH_MARGIN_M = 1.0
 # Tangent given to what is out of view.
 AWAY = 3.0
-# Whose foot is below the picture is nearer than this; a roof usually begins this far behind the near end.
-CUT_FOOT_M, USUAL_SETBACK_M = 2.9, 0.9
+# A roof usually begins this far behind the near end.
+USUAL_SETBACK_M = 0.9
 # What left the picture nearer than this is followed for so long.
 FOLLOWED_M, FOLLOWED_S = 18.0, 1.2
 
@@ -114,6 +114,7 @@ def read_tracks(
         left_cut=x0 < EDGE_PX,
         right_cut=x1 > width - EDGE_PX,
         foot_cut=y1 > height - EDGE_PX,
+        cut_foot_m=focal * CAMERA_HEIGHT_M / np.maximum((1 - HORIZON) * height + level, 1.0),
         foot_m=focal * CAMERA_HEIGHT_M / np.maximum(below, 0.5),
         roof_m=np.where(
             (y0 > EDGE_PX) & (above > 0.2), focal * (heights - CAMERA_HEIGHT_M) / np.maximum(above, 0.2), np.nan
@@ -134,13 +135,17 @@ def read_tracks(
 
 @dataclass(frozen=True)
 class _Bounds:
-    """Sides as slopes left of the camera's axis, what the picture cuts off, and distances told by foot and roof."""
+    """Sides as slopes left of the camera's axis, what the picture cuts off, and distances told by foot and roof.
+
+    Whose foot is below the picture is nearer than `cut_foot_m`, shape (T, 1).
+    """
 
     left: Floats
     right: Floats
     left_cut: NDArray[np.bool_]
     right_cut: NDArray[np.bool_]
     foot_cut: NDArray[np.bool_]
+    cut_foot_m: Floats
     foot_m: Floats
     roof_m: Floats
     seen: NDArray[np.bool_]
@@ -177,7 +182,7 @@ def _follow(
     b = bounds
     lean = np.maximum(b.right, 0) + np.maximum(-b.left, 0)
     from_width = (lean * length + breadth) / np.maximum(b.left - b.right, 1e-3)
-    near = np.where(b.foot_cut, np.minimum(from_width, CUT_FOOT_M), b.foot_m)
+    near = np.where(b.foot_cut, np.minimum(from_width, b.cut_foot_m), b.foot_m)
     read = b.seen & (~b.foot_cut | (~b.left_cut & ~b.right_cut))
     there, middle = b.seen.copy(), np.zeros_like(near)
     trust = min(1.0, step_s / SMOOTHED_S * 2)
@@ -204,7 +209,7 @@ def _follow(
         onward = np.where(edge, inner / np.where(edge, slope, 1.0) - length, onward)
         stopped = (np.abs(middle[last]) < (breadth + EGO.width_m) / 2) & (onward < TOUCHING_M) & (near[last] > 0)
         onward = np.where(stopped, np.minimum(near[last], TOUCHING_M), onward)
-        onward = np.where(b.seen[t] & b.foot_cut[t], np.minimum(onward, CUT_FOOT_M), onward)
+        onward = np.where(b.seen[t] & b.foot_cut[t], np.minimum(onward, b.cut_foot_m[t]), onward)
         behind = np.where(np.isnan(setback), USUAL_SETBACK_M, setback)
         near[t] = np.where(roofed, b.roof_m[t] - behind, np.where(goes_on & ~read[t], onward, near[t]))
         setback = np.where(read[t], np.clip(b.roof_m[t] - near[t], 0, 2.5), np.where(there[t], setback, np.nan))
