@@ -11,7 +11,7 @@ from autodrive.schema import SourceVideo
 from autodrive.world.bodies import make_body
 from autodrive.world.fills import Actor, actor_corners
 from autodrive.world.film import film_scene
-from autodrive.world.projection import Camera
+from autodrive.world.projection import HALF_VIEW_DEG, Camera, Lens
 from autodrive.world.renderer import render
 from autodrive.world.road import Bend, Road
 from autodrive.world.scenario import LANE_WIDTH_M, ROAD_USERS, draw_scene
@@ -30,7 +30,15 @@ def decode(path: Path) -> np.ndarray:
 def still_camera(num: int = 1, **changes) -> Camera:
     zero = np.zeros(num)
     camera = Camera(
-        x_m=zero, y_m=zero, yaw_rad=zero, pitch_rad=zero, roll_rad=zero, road=Road.straight(), width=112, height=56
+        x_m=zero,
+        y_m=zero,
+        yaw_rad=zero,
+        pitch_rad=zero,
+        roll_rad=zero,
+        road=Road.straight(),
+        lens=Lens(half_view_rad=np.radians(37.0), pitch_rad=0.0, roll_rad=0.0, yaw_rad=0.0),
+        width=112,
+        height=56,
     )
     return replace(camera, **changes)
 
@@ -231,6 +239,32 @@ def test_sensors_and_truth_cover_the_video(filmed):
             assert truth["object_boxes_px"].shape[0] == len(truth["frame_time_s"]) == 120
             assert all(truth[f"camera_{angle}_rad"].shape == (120,) for angle in ("pitch", "roll", "yaw"))
             assert truth["object_class"][0] == video.event_metadata["other_road_user"]
+
+
+def test_each_scene_has_a_lens_of_its_own_that_its_siblings_share(filmed):
+    folder, scenes = filmed
+    lenses = []
+    for videos in scenes:
+        truths = [np.load(folder / str(video.truth), allow_pickle=False) for video in videos]
+        shared = {(*truth["lens_half_view_rad"], *truth["lens_angles_rad"]) for truth in truths[:3]}
+        assert len(shared) == 1
+        lenses.append(shared.pop())
+        # The road lies level and the car upright most of the time: what is left on average is how the lens is stuck on.
+        for truth in truths[:3]:
+            pitch_rad, roll_rad, _ = truth["lens_angles_rad"]
+            assert np.median(truth["camera_pitch_rad"]) == pytest.approx(pitch_rad, abs=np.radians(1.0))
+            assert np.median(truth["camera_roll_rad"]) == pytest.approx(roll_rad, abs=np.radians(1.0))
+    assert len(set(lenses)) == len(scenes)
+    assert all(np.radians(HALF_VIEW_DEG[0]) <= lens[0] <= np.radians(HALF_VIEW_DEG[1]) for lens in lenses)
+
+
+def test_a_wider_lens_sees_the_same_car_smaller():
+    narrow, wide = (
+        still_camera(lens=Lens(np.radians(half_view_deg), 0.0, 0.0, 0.0)) for half_view_deg in (35.0, 43.0)
+    )
+    pixels = [draw("day", camera, [car(np.array([12.0]))]) - draw("day", camera, []) for camera in (narrow, wide)]
+    ratio = np.sqrt(np.divide(*((np.abs(p).max(axis=-1) > 25).sum() for p in pixels)))
+    assert ratio == pytest.approx(np.tan(np.radians(43.0)) / np.tan(np.radians(35.0)), rel=0.15)
 
 
 def test_box_of_what_the_front_strikes_is_large_at_contact(filmed):
