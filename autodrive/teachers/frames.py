@@ -1,0 +1,58 @@
+"""A clip's frames as a teacher is shown them: the frame grid and decoder of training, true times, JPEG."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Le
+
+from autodrive.bounds import Even, FramesPerSecond
+from autodrive.schema import Clip
+from autodrive.teachers.calls import Picture
+from autodrive.video.decoder import Decoder
+from autodrive.video.frame_codec import JpegCodec
+from autodrive.video.frame_grid import FrameGrid
+
+
+@dataclass(frozen=True)
+class AttachedFrames:
+    """Which frames of a clip go with a call, and how.
+
+    Attributes:
+        fps: Frames per second that the teacher sees.
+        longest_side_px: The longer side of a picture; frames that are smaller are not enlarged.
+        decoder: Reads the video.
+        jpeg: How pictures are written.
+    """
+
+    fps: FramesPerSecond
+    longest_side_px: Annotated[int, Ge(28), Le(4096), Even]
+    decoder: Decoder
+    jpeg: JpegCodec = JpegCodec()
+
+    def count(self, clip: Clip) -> int:
+        """How many frames of a clip are attached; the video is not opened.
+
+        Raises:
+            FrameRateUnavailable: The source has fewer frames per second than are wanted.
+        """
+        return len(FrameGrid(self.fps).timestamps(clip.start_s, clip.end_s, clip.road.native_fps))
+
+    def parts(self, clip: Clip) -> tuple[str | Picture, ...]:
+        """For each frame its measured time, in seconds from the clip's start, and its picture.
+
+        Raises:
+            FrameRateUnavailable: The source has fewer frames per second than are wanted.
+            UnusableVideo: The video is missing, damaged, or too short.
+        """
+        view = clip.road
+        requested_s = FrameGrid(self.fps).timestamps(clip.start_s, clip.end_s, view.native_fps)
+        scale = min(1.0, self.longest_side_px / max(view.width, view.height))
+        height, width = (max(2, round(side * scale / 2) * 2) for side in (view.height, view.width))
+        frames = self.decoder.read(Path(view.path), requested_s, (height, width))
+        parts: list[str | Picture] = []
+        for frame_CHW, time_s in zip(frames.frames_TCHW.numpy(), frames.timestamps_s.tolist(), strict=True):
+            # The frame on screen when the clip begins may have come up just before.
+            parts.append(f"{max(0.0, time_s - clip.start_s):.2f} s:")
+            parts.append(Picture(bytes(self.jpeg.encode(frame_CHW))))
+        return tuple(parts)

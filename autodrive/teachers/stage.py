@@ -1,0 +1,165 @@
+"""A role at work: one call a clip, its reply read strictly, and a reason for everything that comes to nothing."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from autodrive.annotation.sources import AnnotationSource
+from autodrive.annotation.stages import Dropped, Item, Outcome, Setting, Unit
+from autodrive.counted import counted
+from autodrive.teachers.calls import TeacherCall
+from autodrive.teachers.client import CallFailed, TeacherClient
+from autodrive.teachers.reading import Unreadable
+from autodrive.teachers.roles import Role, Value
+from autodrive.teachers.vision import VisionProbe
+from autodrive.teachers.writers import TraceWriter
+from autodrive.video.container import UnusableVideo
+from autodrive.video.frame_grid import FrameRateUnavailable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RoleStage:
+    """A stage of annotation that asks a model.
+
+    Attributes:
+        role: What is asked.
+        client: Who is asked.
+        setting: Classes, tasks and seed of the run.
+        rule_captions: Gives the caption of a clip by rules, from what is true within its seconds.
+        probe: Makes sure that the model sees pictures before the first one is sent; None: not checked.
+        earlier: The stages before this one, by name.
+    """
+
+    role: Role
+    client: TeacherClient
+    setting: Setting
+    rule_captions: AnnotationSource
+    probe: VisionProbe | None = None
+    earlier: Mapping[str, "RoleStage"] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """See `Stage.name`."""
+        return self.role.name
+
+    @property
+    def version(self) -> str:
+        """Model, prompt and sampling, frames and seed; see `Stage.version`."""
+        frames = self.role.frames
+        seen = (
+            None
+            if frames is None
+            else [frames.fps, frames.longest_side_px, frames.jpeg.identity(), frames.decoder.identity()]
+        )
+        parts = [asdict(self.role.sampling), seen, self.client.how, self.setting.seed, self.setting.labels.names]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+        return f"{self.role.generator}/{digest}"
+
+    def items(self, in_hand: Sequence[Item]) -> Iterator[Item]:
+        """The clips that have everything the prompt speaks of; how many are left out is logged."""
+        left_out = 0
+        for item in in_hand:
+            if self.role.wants(item) and self._values(item) is not None:
+                yield item
+            else:
+                left_out += 1
+        if left_out:
+            needed = " or ".join(sorted(self.role.values)) or "class"
+            log.info("%s: %s not asked about, for want of %s", self.name, counted(left_out, "clip"), needed)
+
+    def run(self, item: Item) -> Outcome:
+        """Ask about one clip and read the reply; see `Stage.run`."""
+        values = self._values(item)
+        assert values is not None, "only what `items` yields is run"
+        try:
+            call = self.role.call(item, values)
+        except FrameRateUnavailable as error:
+            return self._without_reply(item, "frame_rate", str(error))
+        except UnusableVideo as error:
+            return self._without_reply(item, error.reason, error.detail)
+        if call.pictures and self.probe is not None:
+            self.probe.check()
+        try:
+            reply = self.client.ask(call)
+        except CallFailed as failure:
+            return self._without_reply(item, failure.reason, failure.detail)
+        try:
+            candidates = self.role.read(reply.text, item, self.setting)
+        except Unreadable as error:
+            detail = f"{error.detail} (reply ended: {reply.finish_reason})"
+            row = self._dropped(item, "reply", reply.key, error.reason, detail)
+            return Outcome(dropped=(row,), requests=1, replies=1, unparsable=1)
+        return Outcome(candidates=tuple(candidates), requests=1, replies=1)
+
+    def draft(self, item: Item) -> TeacherCall:
+        """The call about one clip without its pictures, as far as it is known yet: its price can be estimated.
+
+        What an earlier role has not written is taken to be as long as that role may write.
+        """
+        known = {value: self._value(value, item) for value in self.role.values}
+        return self.role.call_with(
+            {v: text if text is not None else self._stand_in(v) for v, text in known.items()}, ()
+        )
+
+    def _values(self, item: Item) -> dict[Value, str] | None:
+        """What is filled into the prompt; None if a value is missing."""
+        values = {value: self._value(value, item) for value in self.role.values}
+        return (
+            {value: text for value, text in values.items() if text is not None} if None not in values.values() else None
+        )
+
+    def _value(self, value: Value, item: Item) -> str | None:
+        role, labels = self.role, self.setting.labels
+        if value == "duration_s":
+            return f"{item.facts.duration_s:g}"
+        if value == "rule_caption":
+            written = self.rule_captions.annotations([item.clip], labels, self.setting.seed)
+            return next((a.answer for a in written if a.task == "caption"), None)
+        if value == "vlm_caption":
+            writer = self.earlier["vlm_caption"].role.generator
+            return next((a.answer for a in item.annotations if a.generator == writer), None)
+        if value == "label":
+            return None if item.label is None else labels.shown[item.label].option
+        if value == "wrong_trace":
+            return self._wrong_trace(item)
+        assert isinstance(role, TraceWriter)
+        (question,) = role.asks.questions(item.clip.id, labels, self.setting.seed, 1)
+        return f"{question.question}\n{self.setting.book[question.task].options(question, labels).text}"
+
+    def _wrong_trace(self, item: Item) -> str | None:
+        """The trace about a clip that no filter kept, from the reply in which it was delivered; None if there is none."""
+        writer = self.earlier["reasoning_mcq"]
+        if any(annotation.generator == writer.role.generator for annotation in item.annotations):
+            return None
+        values = writer._values(item)
+        reply = None if values is None else self.client.cache.get(writer.client.key(writer.role.call(item, values)))
+        if reply is None:
+            return None
+        try:
+            (candidate,) = writer.role.read(reply.text, item, self.setting)
+        except Unreadable:
+            return None
+        return candidate.think
+
+    def _stand_in(self, value: Value) -> str:
+        source = {"vlm_caption": "vlm_caption", "wrong_trace": "reasoning_mcq"}.get(value)
+        return "" if source is None else "word " * self.earlier[source].role.sampling.max_tokens
+
+    def _without_reply(self, item: Item, reason: str, detail: str) -> Outcome:
+        row = self._dropped(item, "request", item.clip.id, reason, detail)
+        return Outcome(dropped=(row,), requests=1, failed=1)
+
+    def _dropped(self, item: Item, unit: Unit, what: str, reason: str, detail: str) -> Dropped:
+        return Dropped(
+            item=what,
+            reason=reason,
+            detail=detail,
+            unit=unit,
+            stage=self.name,
+            clip_id=item.clip.id,
+            clip_class=item.label,
+        )
