@@ -19,7 +19,7 @@ MOTIONS = {
     "pedestrian": "walks_in",
     "oncoming_drift": "drifts_over",
 }
-# Times to collision are cut off here by the sources that have them.
+# Where two are on no course to collide, sources say that it would take them this long.
 LONGEST_TTC_S = 99.0
 
 
@@ -40,7 +40,8 @@ class HazardFacts(Record):
         other_brakes: Whether the other road user's brake lights are on at some moment of the window.
         initial_speed_mps: Speed of the ego at the onset; None if that lies before the window.
         min_gap_m: Least distance between the two; 0 if they touch.
-        min_ttc_s: Least time to collision; None where there was none.
+        on_collision_course: Whether the two would ever have collided, had both gone on as they did.
+        min_ttc_s: Least time to collision; None where they were on no such course.
         peak_decel_mps2: Strongest deceleration of the ego from the onset on.
         peak_lateral_mps2: Strongest lateral acceleration of the ego's evading.
         reaction_s: Time in which the ego's driver reacts.
@@ -59,6 +60,7 @@ class HazardFacts(Record):
     other_brakes: bool | None = None
     initial_speed_mps: float | None = None
     min_gap_m: float | None = None
+    on_collision_course: bool | None = None
     min_ttc_s: float | None = None
     peak_decel_mps2: float | None = None
     peak_lateral_mps2: float | None = None
@@ -117,7 +119,8 @@ def facts_of(clip: Clip) -> WindowFacts:
         light=_text(known, "light"),
         scene=_text(known, "scene"),
         event_time_s=event_s,
-        alert_time_s=None if event_s is None else _within(clip, clip.alert_time_s),
+        # Sources write 0 for what could be seen before the recording began.
+        alert_time_s=_within(clip, clip.alert_time_s) if event_s is not None and clip.alert_time_s else None,
         hazard=_hazard(clip),
         driving_events=_driving_events(clip),
     )
@@ -145,6 +148,7 @@ def _hazard(clip: Clip) -> HazardFacts | None:
         other_brakes=_yes_or_no(known, "other_brakes"),
         initial_speed_mps=None if onset_s is None else _number(known, "initial_speed_mps"),
         min_gap_m=_number(known, "min_gap_m"),
+        on_collision_course=None if ttc_s is None else ttc_s < LONGEST_TTC_S,
         min_ttc_s=None if ttc_s is None or ttc_s >= LONGEST_TTC_S else ttc_s,
         peak_decel_mps2=_number(known, "peak_decel_mps2"),
         peak_lateral_mps2=_number(known, "peak_lateral_mps2"),

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from pydantic import Field, model_validator
 
-from autodrive.annotation.facts import WindowFacts
+from autodrive.annotation.facts import WindowFacts, facts_of
 from autodrive.labels import LabelSet
 from autodrive.schema import Annotation, Clip, Record, SetAside
 from autodrive.tasks.task_book import TaskBook
@@ -34,6 +34,11 @@ class Item:
     facts: WindowFacts
     label: str | None
     annotations: tuple[Annotation, ...] = ()
+
+    @classmethod
+    def of(cls, clip: Clip, labels: LabelSet) -> "Item":
+        """A clip about which nothing is annotated yet."""
+        return cls(clip, facts_of(clip), labels.class_of(clip.label))
 
 
 class Dropped(SetAside):

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from autodrive.annotation.rules import class_of
 from autodrive.annotation.sources import AnnotationSource
 from autodrive.labels import LabelSet
 from autodrive.schema import Annotation, Clip, Question, SetAside
@@ -98,7 +97,9 @@ def supply(
             seen.add(annotation.id)
             found[annotation.clip_id].setdefault(name, []).append(annotation)
     annotated = [
-        AnnotatedClip(clip, class_of(clip, labels), {name: tuple(members) for name, members in found[clip.id].items()})
+        AnnotatedClip(
+            clip, labels.class_of(clip.label), {name: tuple(members) for name, members in found[clip.id].items()}
+        )
         for clip in clips
     ]
     return Supply(annotated, set_aside)

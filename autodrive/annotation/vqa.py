@@ -1,0 +1,97 @@
+"""Questions in free words with answers in free words, from what is known of a clip."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from annotated_types import Le
+
+from autodrive.annotation.balance import ask_fairly
+from autodrive.annotation.captions import GENERATOR
+from autodrive.annotation.facts import WindowFacts, facts_of
+from autodrive.annotation.phrases import EGO, Draws, capitalised
+from autodrive.annotation.topics import NUMBER, TOPICS, Topic, fields_of
+from autodrive.bounds import Count
+from autodrive.labels import LabelSet
+from autodrive.schema import Annotation, Clip
+from autodrive.seeding import generator_for
+
+OTHER = ("the other road user", "the other party", "the road user that it meets")
+
+
+@dataclass(frozen=True)
+class OpenQuestions:
+    """Asks each clip about some topics, in wordings that vary.
+
+    Topics whose answers can be counted are asked of so many clips of a split that none is much more frequent than the
+    others: nobody can guess them from the question.
+
+    Attributes:
+        task: The task of the questions.
+        topics_per_clip: Topics drawn for each clip among those that are known of it; balancing then leaves some out.
+        topics: What there is to ask.
+    """
+
+    task: str
+    topics_per_clip: Annotated[Count, Le(100)] = 16
+    topics: Sequence[Topic] = field(default_factory=lambda: TOPICS)
+
+    def annotations(self, clips: Sequence[Clip], labels: LabelSet, seed: int) -> Iterator[Annotation]:
+        """The questions that are asked, clip by clip."""
+        known = [facts_of(clip) for clip in clips]
+        draws = [Draws(seed, clip.id, self.task) for clip in clips]
+        values = [
+            {topic.key: value for topic in self.topics if (value := topic.value(facts)) is not None} for facts in known
+        ]
+        asked = fairly_drawn(values, self.topics, clips, draws, self.topics_per_clip, (seed, self.task))
+        for clip, facts, draw, found in zip(clips, known, draws, asked, strict=True):
+            for topic in self.topics:
+                if topic.key in found:
+                    question, answer = worded(topic, found[topic.key], facts, draw.pick(EGO), draw)
+                    yield Annotation.create(clip.id, self.task, question, answer, GENERATOR)
+
+
+def fairly_drawn(
+    values: Sequence[Mapping[str, str]],
+    topics: Sequence[Topic],
+    clips: Sequence[Clip],
+    draws: Sequence[Draws],
+    topics_per_clip: int,
+    keys: tuple[int, str],
+) -> list[dict[str, str]]:
+    """Choose topics for each clip so that no answer can be guessed from its question.
+
+    Drawing comes first, and leaves the shares of answers as they are; balancing comes last, so that what is left is
+    balanced.
+
+    Args:
+        values: Answers of each clip by the key of their topic.
+        topics: The topics that these keys name.
+        clips: The clips.
+        draws: The draws of each clip.
+        topics_per_clip: Topics drawn for each clip.
+        keys: What the draws of balancing follow from: a seed and a name.
+
+    Returns:
+        The values of those topics that each clip is asked about.
+    """
+    drawn = [
+        {key: found[key] for key in draw.order(list(found), topics_per_clip)}
+        for found, draw in zip(values, draws, strict=True)
+    ]
+    for topic in topics:
+        if not topic.is_figure:
+            fair = ask_fairly(clips, [found.get(topic.key) for found in drawn], generator_for(*keys, topic.key))
+            for found, answer in zip(drawn, fair, strict=True):
+                if answer is None:
+                    found.pop(topic.key, None)
+    return drawn
+
+
+def worded(topic: Topic, value: str, facts: WindowFacts, ego: str, draws: Draws) -> tuple[str, str]:
+    """A wording of a topic's question, and one of its answer, both with the same name for the ego."""
+    other = draws.pick(OTHER)
+    names = {"ego": ego, "Ego": capitalised(ego), "other": other, "Other": capitalised(other), "value": value}
+    question = draws.pick(topic.questions).format(**names)
+    answer = draws.pick(topic.answers[NUMBER if topic.is_figure else value]).format(**names, **fields_of(facts))
+    return capitalised(question), capitalised(answer)
