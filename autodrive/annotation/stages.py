@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 from pydantic import Field, model_validator
 
 from autodrive.annotation.facts import WindowFacts, facts_of
+from autodrive.annotation.forecast import StageForecast
 from autodrive.labels import LabelSet
 from autodrive.schema import Annotation, Clip, Record, SetAside
 from autodrive.tasks.task_book import TaskBook
@@ -156,6 +157,10 @@ class Teacher(Protocol):
 
     def stages(self, setting: Setting) -> Sequence[Stage]:
         """The stages in their order; a later one sees what earlier ones kept."""
+        ...
+
+    def forecast(self, setting: Setting, in_hand: Sequence[Item]) -> Sequence[StageForecast]:
+        """What models would be asked about these clips; empty if none would be. Nothing is sent or written."""
         ...
 
 

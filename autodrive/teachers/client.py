@@ -12,8 +12,8 @@ from threading import Lock
 from typing import Annotated, Any, Literal
 
 import openai
-from annotated_types import Le
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from annotated_types import Le, MinLen
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
 from autodrive.annotation.stages import Paused
 from autodrive.bounds import Count, CountOrZero, Seconds
@@ -39,7 +39,14 @@ def _http_url(url: str) -> str:
     return url
 
 
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
+def _given(value: Any) -> Any:
+    if value is None:
+        raise ValueError("is missing; teacher=openai_compatible needs base_url=<address, up to /v1> and model=<name>")
+    return value
+
+
+HttpUrl = Annotated[str, BeforeValidator(_given), AfterValidator(_http_url)]
+ModelName = Annotated[str, BeforeValidator(_given), MinLen(1)]
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,8 @@ class Server:
         connect_timeout_s: Longest wait for a connection.
         max_retries: How often one call is sent again.
         token_limit_field: What the server calls the longest reply; OpenAI's newest models only know the second name.
-        send_schema: Whether the reply's form is sent along as a JSON schema. Replies are checked against it in any case;
-            a server that knows no schemas may refuse calls that have one.
+        send_schema: Whether the reply's form is sent along as a JSON schema; a server that knows none may refuse the
+            call. Replies are checked in any case.
         extra: Further fields of every call, as this server knows them, such as `chat_template_kwargs`.
     """
 
@@ -61,7 +68,7 @@ class Server:
     timeout_s: Seconds = 120.0
     connect_timeout_s: Seconds = 10.0
     max_retries: Annotated[CountOrZero, Le(100)] = 5
-    token_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    token_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # noqa: S105 - no password
     send_schema: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -82,6 +89,11 @@ class Server:
         """A text of the server's in which the key, should it repeat it, is blacked out."""
         key = os.environ.get(self.key_variable, "").strip()
         return text.replace(key, "***") if key else text
+
+
+def generator(model: str, prompt_hash: str) -> str:
+    """Who made an annotation, as records name it: a model with the words that it was given."""
+    return f"openai:{model}@{prompt_hash}"
 
 
 class CallFailed(Exception):  # noqa: N818 - named for what it says about the call
@@ -157,7 +169,7 @@ class TeacherClient:
         InputError: The key cannot be sent.
     """
 
-    def __init__(self, server: Server, base_url: HttpUrl, model: str, cache: ReplyCache, budget: RequestBudget) -> None:
+    def __init__(self, server: Server, base_url: str, model: str, cache: ReplyCache, budget: RequestBudget) -> None:
         self.server, self.base_url, self.model, self.cache, self.budget = server, base_url, model, cache, budget
         self._openai = server.connect(base_url)
         self.how = {"send_schema": server.send_schema, **server.extra}
@@ -242,7 +254,7 @@ class TeacherClient:
         return TeacherReply(
             key=key,
             role=call.role,
-            model=self.model,
+            generator=generator(self.model, call.prompt_hash),
             text=choice.message.content or "",
             finish_reason=choice.finish_reason,
             prompt_tokens=usage.prompt_tokens,

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from annotated_types import Ge, Le
+from numpy.typing import NDArray
 
 from autodrive.bounds import Even, FramesPerSecond
 from autodrive.schema import Clip
@@ -28,7 +30,15 @@ class AttachedFrames:
     fps: FramesPerSecond
     longest_side_px: Annotated[int, Ge(28), Le(4096), Even]
     decoder: Decoder
-    jpeg: JpegCodec = JpegCodec()
+    jpeg: JpegCodec
+
+    def identity(self) -> str:
+        """What the pictures of a clip depend on."""
+        return f"{self.fps:g} fps, {self.longest_side_px} px, {self.jpeg.identity()}, {self.decoder.identity()}"
+
+    def usable(self, clip: Clip) -> bool:
+        """Whether the source has as many frames per second as are wanted."""
+        return FrameGrid(self.fps).usable(clip.road.native_fps)
 
     def count(self, clip: Clip) -> int:
         """How many frames of a clip are attached; the video is not opened.
@@ -36,7 +46,14 @@ class AttachedFrames:
         Raises:
             FrameRateUnavailable: The source has fewer frames per second than are wanted.
         """
-        return len(FrameGrid(self.fps).timestamps(clip.start_s, clip.end_s, clip.road.native_fps))
+        return len(self._requested_s(clip))
+
+    def size(self, clip: Clip) -> tuple[int, int]:
+        """Height and width of the pictures, in pixels: the clip's shape, with even sides."""
+        view = clip.road
+        scale = min(1.0, self.longest_side_px / max(view.width, view.height))
+        height, width = (max(2, round(side * scale / 2) * 2) for side in (view.height, view.width))
+        return height, width
 
     def parts(self, clip: Clip) -> tuple[str | Picture, ...]:
         """For each frame its measured time, in seconds from the clip's start, and its picture.
@@ -45,14 +62,13 @@ class AttachedFrames:
             FrameRateUnavailable: The source has fewer frames per second than are wanted.
             UnusableVideo: The video is missing, damaged, or too short.
         """
-        view = clip.road
-        requested_s = FrameGrid(self.fps).timestamps(clip.start_s, clip.end_s, view.native_fps)
-        scale = min(1.0, self.longest_side_px / max(view.width, view.height))
-        height, width = (max(2, round(side * scale / 2) * 2) for side in (view.height, view.width))
-        frames = self.decoder.read(Path(view.path), requested_s, (height, width))
+        frames = self.decoder.read(Path(clip.road.path), self._requested_s(clip), self.size(clip))
         parts: list[str | Picture] = []
         for frame_CHW, time_s in zip(frames.frames_TCHW.numpy(), frames.timestamps_s.tolist(), strict=True):
             # The frame on screen when the clip begins may have come up just before.
             parts.append(f"{max(0.0, time_s - clip.start_s):.2f} s:")
             parts.append(Picture(bytes(self.jpeg.encode(frame_CHW))))
         return tuple(parts)
+
+    def _requested_s(self, clip: Clip) -> NDArray[np.float64]:
+        return FrameGrid(self.fps).timestamps(clip.start_s, clip.end_s, clip.road.native_fps)

@@ -18,7 +18,7 @@ class TeacherReply(Record):
     Attributes:
         key: Hash of the call and of the model; see `TeacherCall.key`.
         role: Name of the role that asked.
-        model: The model that was asked.
+        generator: The model that was asked, and the hash of the role's words.
         text: Its words, verbatim.
         finish_reason: Why it ended, as the server says; `length` if it was cut at the token limit.
         prompt_tokens: Tokens of the call, as the server counted them.
@@ -27,7 +27,7 @@ class TeacherReply(Record):
 
     key: str
     role: str
-    model: str
+    generator: str
     text: str
     finish_reason: str | None = None
     prompt_tokens: int | None = None
@@ -64,6 +64,11 @@ class ReplyCache:
         """The reply to a call, if it has been delivered."""
         with self._changed:
             return self._replies.get(key)
+
+    def count(self, role: str, generator: str) -> int:
+        """How many replies a role's words have had from a model."""
+        with self._changed:
+            return sum((reply.role, reply.generator) == (role, generator) for reply in self._replies.values())
 
     def get_or_ask(self, key: str, ask: Callable[[], TeacherReply]) -> TeacherReply:
         """The reply to a call; if there is none yet, ask for it and write it down before it is returned.

@@ -16,13 +16,13 @@ from autodrive.annotation.stages import Item, Setting
 from autodrive.errors import InputError
 from autodrive.schema import Annotation, Question, Record
 from autodrive.teachers.calls import Sampling, TeacherCall
-from autodrive.teachers.client import HttpUrl
+from autodrive.teachers.client import HttpUrl, ModelName, generator
 from autodrive.teachers.frames import AttachedFrames
 from autodrive.teachers.reading import Unreadable, read_reply
 
 Value = Literal["rule_caption", "vlm_caption", "question", "label", "wrong_trace", "duration_s"]
-"""What a prompt can say about a clip: its caption by rules, the one by a model that saw it, the question about its class
-with the options, its true class, a trace that was not kept, and its length."""
+"""What a prompt can say about a clip: its caption by rules, the one by a model that saw it, the question of its class
+with the options, its true class, a trace of it that was not kept, and its length."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Role(ABC):
 
     name: str
     base_url: HttpUrl
-    model: str
+    model: ModelName
     system: str
     user: str
     sampling: Sampling
@@ -75,7 +75,7 @@ class Role(ABC):
     @property
     def generator(self) -> str:
         """Who made its annotations, as records name it."""
-        return f"openai:{self.model}@{self.prompt_hash}"
+        return generator(self.model, self.prompt_hash)
 
     @property
     def frames(self) -> AttachedFrames | None:

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from autodrive.annotation.forecast import Prices, StageForecast, picture_tokens, text_tokens
 from autodrive.annotation.sources import AnnotationSource
 from autodrive.annotation.stages import Dropped, Item, Outcome, Setting, Unit
 from autodrive.counted import counted
-from autodrive.teachers.calls import TeacherCall
 from autodrive.teachers.client import CallFailed, TeacherClient
 from autodrive.teachers.reading import Unreadable
 from autodrive.teachers.roles import Role, Value
@@ -19,6 +19,8 @@ from autodrive.video.container import UnusableVideo
 from autodrive.video.frame_grid import FrameRateUnavailable
 
 log = logging.getLogger(__name__)
+WRITTEN_BY: Mapping[Value, str] = {"vlm_caption": "vlm_caption", "wrong_trace": "reasoning_mcq"}
+"""Which role's work fills a value into the prompts of later ones."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,9 @@ class RoleStage:
     def version(self) -> str:
         """Model, prompt and sampling, frames and seed; see `Stage.version`."""
         frames = self.role.frames
-        seen = (
-            None
-            if frames is None
-            else [frames.fps, frames.longest_side_px, frames.jpeg.identity(), frames.decoder.identity()]
-        )
-        parts = [asdict(self.role.sampling), seen, self.client.how, self.setting.seed, self.setting.labels.names]
+        parts = [asdict(self.role.sampling), frames and frames.identity(), self.client.how, self.setting.seed]
+        parts += [self.setting.labels.names]
+        parts += [self.earlier[WRITTEN_BY[value]].version for value in sorted(self.role.values & WRITTEN_BY.keys())]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
         return f"{self.role.generator}/{digest}"
 
@@ -95,15 +94,40 @@ class RoleStage:
             return Outcome(dropped=(row,), requests=1, replies=1, unparsable=1)
         return Outcome(candidates=tuple(candidates), requests=1, replies=1)
 
-    def draft(self, item: Item) -> TeacherCall:
-        """The call about one clip without its pictures, as far as it is known yet: its price can be estimated.
+    def forecast(self, in_hand: Sequence[Item], prices: Prices) -> StageForecast:
+        """What would be asked about these clips, at most; no video is opened.
 
-        What an earlier role has not written is taken to be as long as that role may write.
+        What an earlier role has not written yet is taken to be as long as that role may write.
         """
-        known = {value: self._value(value, item) for value in self.role.values}
-        return self.role.call_with(
-            {v: text if text is not None else self._stand_in(v) for v, text in known.items()}, ()
+        calls = prompt_tokens = 0
+        for item in in_hand:
+            drafted = {value: self._drafted(value, item) for value in self.role.values}
+            values = {value: text for value, text in drafted.items() if text is not None}
+            if not self.role.wants(item) or len(values) < len(drafted):
+                continue
+            calls += 1
+            prompt_tokens += text_tokens(self.role.call_with(values, ()).text)
+            if self.role.frames is not None and self.role.frames.usable(item.clip):
+                num_frames = self.role.frames.count(item.clip)
+                prompt_tokens += num_frames * picture_tokens(*self.role.frames.size(item.clip))
+        completion_tokens = calls * self.role.sampling.max_tokens
+        at_hand = min(calls, self.client.cache.count(self.role.name, self.role.generator))
+        to_send = 1 - at_hand / calls if calls else 0.0
+        return StageForecast(
+            stage=self.name,
+            model=self.client.model,
+            calls=calls,
+            at_hand=at_hand,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            cost=prices.cost(to_send * prompt_tokens, to_send * completion_tokens),
         )
+
+    def _drafted(self, value: Value, item: Item) -> str | None:
+        writer = WRITTEN_BY.get(value)
+        if writer is None:
+            return self._value(value, item)
+        return "text" * self.earlier[writer].role.sampling.max_tokens  # of four letters a token
 
     def _values(self, item: Item) -> dict[Value, str] | None:
         """What is filled into the prompt; None if a value is missing."""
@@ -120,7 +144,7 @@ class RoleStage:
             written = self.rule_captions.annotations([item.clip], labels, self.setting.seed)
             return next((a.answer for a in written if a.task == "caption"), None)
         if value == "vlm_caption":
-            writer = self.earlier["vlm_caption"].role.generator
+            writer = self.earlier[WRITTEN_BY[value]].role.generator
             return next((a.answer for a in item.annotations if a.generator == writer), None)
         if value == "label":
             return None if item.label is None else labels.shown[item.label].option
@@ -131,8 +155,8 @@ class RoleStage:
         return f"{question.question}\n{self.setting.book[question.task].options(question, labels).text}"
 
     def _wrong_trace(self, item: Item) -> str | None:
-        """The trace about a clip that no filter kept, from the reply in which it was delivered; None if there is none."""
-        writer = self.earlier["reasoning_mcq"]
+        """The trace about a clip that no filter kept, from the reply that held it; None if there is none."""
+        writer = self.earlier[WRITTEN_BY["wrong_trace"]]
         if any(annotation.generator == writer.role.generator for annotation in item.annotations):
             return None
         values = writer._values(item)
@@ -144,10 +168,6 @@ class RoleStage:
         except Unreadable:
             return None
         return candidate.think
-
-    def _stand_in(self, value: Value) -> str:
-        source = {"vlm_caption": "vlm_caption", "wrong_trace": "reasoning_mcq"}.get(value)
-        return "" if source is None else "word " * self.earlier[source].role.sampling.max_tokens
 
     def _without_reply(self, item: Item, reason: str, detail: str) -> Outcome:
         row = self._dropped(item, "request", item.clip.id, reason, detail)

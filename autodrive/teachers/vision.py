@@ -1,4 +1,4 @@
-"""Does the server see pictures? Some take them and silently leave them out, and then a model describes what it invents."""
+"""Does the server see pictures? Some leave them out without a word: then a model describes what it invents."""
 
 from io import BytesIO
 from threading import Lock
@@ -41,7 +41,7 @@ class VisionProbe:
             if self._passed:
                 return
             where = f"base_url={self.client.base_url} model={self.client.model}"
-            fix = "serve a model that reads pictures, leave vlm_caption out of teacher.stages, or set teacher.vision=unchecked"
+            fix = "serve a model that does, take vlm_caption out of teacher.stages, or set teacher.vision=unchecked"
             calls = {colour: colour_call(colour) for colour in COLOURS}
             try:
                 replies = {c: self.client.delivered(call) or self.client.send(call) for c, call in calls.items()}

@@ -130,7 +130,7 @@ class QuestionWriter(Role):
 
 @dataclass(frozen=True)
 class ShortQuestionWriter(Role):
-    """Writes questions that are answered in a few words, so that students keep to short answers where these are wanted."""
+    """Writes questions that are answered in a few words, so that students do not forget to be short."""
 
     may_see: ClassVar[frozenset[Value]] = frozenset({"rule_caption"})
     reply_form: ClassVar[type[Record]] = ShortPairs
