@@ -48,6 +48,7 @@ class ReplyCache:
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._journal = Journal(path)
         self._opened = False
         self._replies: dict[str, TeacherReply] = {}
