@@ -227,6 +227,32 @@ class PrepareConfig:
 
 
 @dataclass
+class AnnotateConfig:
+    """Keys of making annotations.
+
+    Attributes:
+        clips: A manifest written by `python -m autodrive.prepare`.
+        out: Folder for the annotations and their companions.
+        split: The split whose clips are annotated; null: all clips.
+        seed: Seed of everything that is drawn.
+        concurrency: Clips that a stage works on at once.
+        num_shown: Most clips on the page.
+    """
+
+    clips: PathText = MISSING
+    out: PathText = MISSING
+    split: Annotated[str, one_of(*SPLITS)] | None = None
+    seed: Seed = MISSING
+    concurrency: Annotated[Count, Le(1024)] = MISSING
+    num_shown: Annotated[CountOrZero, Le(1000)] = MISSING
+    teacher: Any = MISSING
+    executor: Any = MISSING
+    labels: Any = MISSING
+    prompts: Any = MISSING
+    decoder: Any = MISSING
+
+
+@dataclass
 class ReportConfig:
     """Keys of a report.
 
@@ -368,5 +394,6 @@ def register() -> None:
     store.store(name="predict_keys", node=PredictConfig)
     store.store(name="export_keys", node=ExportConfig)
     store.store(name="prepare_keys", node=PrepareConfig)
+    store.store(name="annotate_keys", node=AnnotateConfig)
     store.store(name="report_keys", node=ReportConfig)
     store.store(name="bench_keys", node=BenchConfig)

@@ -171,3 +171,17 @@ def _spans(kind: Kind, facts: WindowFacts) -> list[tuple[float, float]]:
     """Spans in which something of this kind is known to last; of anything for `unknown`."""
     wanted = set(_EVENTS.values()) if kind == "unknown" else {_EVENTS.get(kind)}
     return [(event.start_s, event.end_s) for event in facts.driving_events if event.kind in wanted]
+
+
+def contradicted(claim: Claim, facts: WindowFacts, tolerance_s: float = TOLERANCE_S) -> bool:
+    """Whether facts speak against a claim: they know when such a thing is, or that it is not, and it is not then.
+
+    In a description, other than in a trace, what nobody knows may be said: somebody may have seen it.
+    """
+    if is_true(claim, facts, tolerance_s) or claim.kind == "unknown":
+        return False
+    if claim.kind == "outcome":
+        return facts.label in _OUTCOMES.values()
+    if claim.kind in ("contact", "closest"):
+        return touches(facts) is not None and facts.hazard is not None
+    return bool(_moments(claim.kind, facts) or _spans(claim.kind, facts))

@@ -10,7 +10,7 @@ from autodrive.annotation.balance import ask_fairly
 from autodrive.annotation.captions import GENERATOR
 from autodrive.annotation.facts import WindowFacts, facts_of
 from autodrive.annotation.phrases import EGO, Draws, capitalised
-from autodrive.annotation.topics import NUMBER, TOPICS, Topic, fields_of
+from autodrive.annotation.topics import TOPICS, Topic, fields_of
 from autodrive.bounds import Count
 from autodrive.labels import LabelSet
 from autodrive.schema import Annotation, Clip
@@ -23,8 +23,8 @@ OTHER = ("the other road user", "the other party", "the road user that it meets"
 class OpenQuestions:
     """Asks each clip about some topics, in wordings that vary.
 
-    Topics whose answers can be counted are asked of so many clips of a split that none is much more frequent than the
-    others: nobody can guess them from the question.
+    Each topic is asked of so many clips of a split that no answer is much more frequent than the others: nobody can
+    guess it from the question.
 
     Attributes:
         task: The task of the questions.
@@ -80,18 +80,18 @@ def fairly_drawn(
         for found, draw in zip(values, draws, strict=True)
     ]
     for topic in topics:
-        if not topic.is_figure:
-            fair = ask_fairly(clips, [found.get(topic.key) for found in drawn], generator_for(*keys, topic.key))
-            for found, answer in zip(drawn, fair, strict=True):
-                if answer is None:
-                    found.pop(topic.key, None)
+        fair = ask_fairly(clips, [found.get(topic.key) for found in drawn], generator_for(*keys, topic.key))
+        for found, answer in zip(drawn, fair, strict=True):
+            if answer is None:
+                found.pop(topic.key, None)
     return drawn
 
 
 def worded(topic: Topic, value: str, facts: WindowFacts, ego: str, draws: Draws) -> tuple[str, str]:
     """A wording of a topic's question, and one of its answer, both with the same name for the ego."""
     other = draws.pick(OTHER)
-    names = {"ego": ego, "Ego": capitalised(ego), "other": other, "Other": capitalised(other), "value": value}
+    names = {"ego": ego, "Ego": capitalised(ego), "other": other, "Other": capitalised(other)}
+    names |= {"value": value, "Value": capitalised(value)}
     question = draws.pick(topic.questions).format(**names)
-    answer = draws.pick(topic.answers[NUMBER if topic.is_figure else value]).format(**names, **fields_of(facts))
+    answer = draws.pick(topic.wordings(value)).format(**names, **fields_of(facts))
     return capitalised(question), capitalised(answer)
