@@ -237,6 +237,10 @@ class AnnotateConfig:
         seed: Seed of everything that is drawn.
         concurrency: Clips that a stage works on at once.
         num_shown: Most clips on the page.
+        base_url: Address of the server that a model is asked at, up to `/v1`.
+        model: The model that is asked.
+        max_requests: The most calls that are sent to models before the run pauses; null: any number.
+        dry_run: Whether calls, tokens and cost are shown and nothing is sent or written.
     """
 
     clips: PathText = MISSING
@@ -245,6 +249,10 @@ class AnnotateConfig:
     seed: Seed = MISSING
     concurrency: Annotated[Count, Le(1024)] = MISSING
     num_shown: Annotated[CountOrZero, Le(1000)] = MISSING
+    base_url: PathText | None = None
+    model: PathText | None = None
+    max_requests: Count | None = None
+    dry_run: bool = MISSING
     teacher: Any = MISSING
     executor: Any = MISSING
     labels: Any = MISSING

@@ -4,6 +4,7 @@ The library sends again what ended with 408, 409, 429 or 500 and above, with a b
 as long as `Retry-After` says (up to two minutes), else half a second to eight. Nothing here adds to that.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -81,6 +82,9 @@ class Server:
         key = os.environ.get(self.key_variable, "").strip()
         if not key.isascii() or not key.isprintable():
             raise InputError(f"{self.key_variable}: holds letters that no key has; set it again")
+        logging.getLogger("httpx2").setLevel(
+            logging.WARNING
+        )  # it tells of every request; of those sent again, openai does
         timeout = openai.Timeout(self.timeout_s, connect=self.connect_timeout_s)
         # The library wants some key even where the server does not.
         return openai.OpenAI(api_key=key or "none", base_url=base_url, timeout=timeout, max_retries=self.max_retries)

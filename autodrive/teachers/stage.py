@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -10,6 +11,7 @@ from autodrive.annotation.forecast import Prices, StageForecast, picture_tokens,
 from autodrive.annotation.sources import AnnotationSource
 from autodrive.annotation.stages import Dropped, Item, Outcome, Setting, Unit
 from autodrive.counted import counted
+from autodrive.teachers.calls import TeacherCall
 from autodrive.teachers.client import CallFailed, TeacherClient
 from autodrive.teachers.reading import Unreadable
 from autodrive.teachers.roles import Role, Value
@@ -59,23 +61,23 @@ class RoleStage:
         return f"{self.role.generator}/{digest}"
 
     def items(self, in_hand: Sequence[Item]) -> Iterator[Item]:
-        """The clips that have everything the prompt speaks of; how many are left out is logged."""
-        left_out = 0
+        """The clips that have everything the prompt speaks of; how many lack what is logged."""
+        lacking: Counter[str] = Counter()
         for item in in_hand:
-            if self.role.wants(item) and self._values(item) is not None:
-                yield item
+            missing = [value for value, text in self._values(item).items() if text is None]
+            if not self.role.wants(item):
+                missing = ["class"]
+            if missing:
+                lacking.update(missing[:1])
             else:
-                left_out += 1
-        if left_out:
-            needed = " or ".join(sorted(self.role.values)) or "class"
-            log.info("%s: %s not asked about, for want of %s", self.name, counted(left_out, "clip"), needed)
+                yield item
+        for what, number in lacking.items():
+            log.info("%s: %s not asked about, for want of a %s", self.name, counted(number, "clip"), what)
 
     def run(self, item: Item) -> Outcome:
         """Ask about one clip and read the reply; see `Stage.run`."""
-        values = self._values(item)
-        assert values is not None, "only what `items` yields is run"
         try:
-            call = self.role.call(item, values)
+            call = self._call(item)
         except FrameRateUnavailable as error:
             return self._without_reply(item, "frame_rate", str(error))
         except UnusableVideo as error:
@@ -129,12 +131,13 @@ class RoleStage:
             return self._value(value, item)
         return "text" * self.earlier[writer].role.sampling.max_tokens  # of four letters a token
 
-    def _values(self, item: Item) -> dict[Value, str] | None:
-        """What is filled into the prompt; None if a value is missing."""
-        values = {value: self._value(value, item) for value in self.role.values}
-        return (
-            {value: text for value, text in values.items() if text is not None} if None not in values.values() else None
-        )
+    def _values(self, item: Item) -> dict[Value, str | None]:
+        """What is filled into the prompt; None for what is not known of the clip."""
+        return {value: self._value(value, item) for value in sorted(self.role.values)}
+
+    def _call(self, item: Item) -> TeacherCall:
+        """The call about a clip of which everything is known; raises as `Role.call` does."""
+        return self.role.call(item, {value: text for value, text in self._values(item).items() if text is not None})
 
     def _value(self, value: Value, item: Item) -> str | None:
         role, labels = self.role, self.setting.labels
@@ -159,8 +162,9 @@ class RoleStage:
         writer = self.earlier[WRITTEN_BY["wrong_trace"]]
         if any(annotation.generator == writer.role.generator for annotation in item.annotations):
             return None
-        values = writer._values(item)
-        reply = None if values is None else self.client.cache.get(writer.client.key(writer.role.call(item, values)))
+        if None in writer._values(item).values():
+            return None
+        reply = writer.client.delivered(writer._call(item))
         if reply is None:
             return None
         try:
