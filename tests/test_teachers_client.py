@@ -1,10 +1,6 @@
 """The client against a real socket: what is sent again, what stops everything, and what is never asked twice."""
 
 import json
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -201,49 +197,6 @@ def test_no_more_is_sent_than_may_be_and_what_is_at_hand_is_free(client_of):
             client.ask(a_call("3"))
         client_of(server, budget=2).ask(a_call("3"))
     assert len(server.received) == 3
-
-
-WRITER = """
-import sys, threading
-from pathlib import Path
-from autodrive.teachers.calls import Sampling, TeacherCall
-from autodrive.teachers.client import RequestBudget, Server, TeacherClient
-from autodrive.teachers.reply_cache import ReplyCache
-from concurrent.futures import ThreadPoolExecutor
-client = TeacherClient(Server(), sys.argv[1], "m", ReplyCache(Path(sys.argv[2])), RequestBudget())
-calls = [TeacherCall("r", "h", "s", (f"clip {n}",), Sampling(9)) for n in range(60)]
-with ThreadPoolExecutor(4) as pool:
-    for reply in pool.map(client.ask, calls):
-        pass
-"""
-
-
-def test_a_kill_loses_no_reply_and_repeats_only_what_was_under_way(tmp_path: Path, repository: Path):
-    """Five times kill -9 in the middle: at most `concurrency` calls are sent again for each."""
-    delivered: set[str] = set()
-    lock = threading.Lock()
-
-    def slow(request: Received, number: int) -> Answer:
-        time.sleep(0.03)
-        with lock:
-            delivered.add(request.text)
-        return Answer("fine")
-
-    command = [sys.executable, "-c", WRITER]
-    kills = 5
-    with serving(slow) as server:
-        command += [server.base_url, str(tmp_path / "replies.jsonl")]
-        for kill in range(kills):
-            process = subprocess.Popen(command, cwd=repository)
-            while len(server.received) < 9 * (kill + 1) and process.poll() is None:
-                time.sleep(0.005)
-            process.kill()
-            process.wait()
-        assert subprocess.run(command, cwd=repository, check=False).returncode == 0
-    texts = [request.text for request in server.received]
-    assert len(set(texts)) == 60 == len(read_jsonl(tmp_path / "replies.jsonl", TeacherReply))
-    assert 0 < len(texts) - 60 <= kills * 4
-    assert server.most_at_once <= 4 + 4  # those of a process that is gone may still be under way
 
 
 def test_the_probe_passes_who_sees_and_asks_once(client_of):
