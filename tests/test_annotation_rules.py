@@ -147,13 +147,15 @@ def test_a_fair_choice_keeps_as_many_as_it_can(counts: dict[str, int]):
     answers = [name for name, count in counts.items() for _ in range(count)]
     chosen = fair_choice(answers, generator_for(0, "test"))
     left = Counter(answers[index] for index in chosen)
+    ranks = {name: sorted(asked.rank for asked in chosen.values() if asked.answer == name) for name in counts}
+    assert all(found == list(range(left[name])) for name, found in ranks.items())
     share = 1 / len(counts) + MOST_ABOVE_CHANCE
     most = max(left.values())
     assert most <= max(1, share * sum(left.values()))
     more = {name: min(count, most + 1) for name, count in counts.items()}
     assert most == max(counts.values()) or most + 1 > share * sum(more.values())
     assert all(left[name] == min(count, most) for name, count in counts.items())
-    assert fair_choice(["a"] * 9, generator_for(0, "test")) == []
+    assert fair_choice(["a"] * 9, generator_for(0, "test")) == {}
 
 
 def test_nothing_of_an_event_is_said_of_windows_that_do_not_hold_it(clips: list[Clip]):

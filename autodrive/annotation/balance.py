@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,8 +11,21 @@ from autodrive.schema import Clip
 MOST_ABOVE_CHANCE = 0.05
 
 
-def ask_fairly(clips: Sequence[Clip], answers: Sequence[str | None], rng: np.random.Generator) -> list[str | None]:
-    """Leave answers out so that within each split none is much more frequent than others; see `fair_choice`.
+class Asked(NamedTuple):
+    """A clip that is asked a question.
+
+    Attributes:
+        answer: What is true of it.
+        rank: Its place, from 0, among the clips with the same answer. Whoever words a question by it gives every answer
+            the same wordings equally often, so that wordings do not tell answers either.
+    """
+
+    answer: str
+    rank: int
+
+
+def ask_fairly(clips: Sequence[Clip], answers: Sequence[str | None], rng: np.random.Generator) -> list[Asked | None]:
+    """Leave clips out so that within each split no answer is much more frequent than others; see `fair_choice`.
 
     Args:
         clips: The clips that could be asked a question.
@@ -19,17 +33,17 @@ def ask_fairly(clips: Sequence[Clip], answers: Sequence[str | None], rng: np.ran
         rng: Draws who is left out.
 
     Returns:
-        The answers of those that are asked; None for the others.
+        For each clip how it is asked; None for those that are not.
     """
-    asked: list[str | None] = [None] * len(answers)
+    asked: list[Asked | None] = [None] * len(answers)
     for split in dict.fromkeys(clip.split for clip in clips):
         places = [place for place, answer in enumerate(answers) if answer is not None and clips[place].split == split]
-        for chosen in fair_choice([str(answers[place]) for place in places], rng):
-            asked[places[chosen]] = answers[places[chosen]]
+        for chosen, found in fair_choice([str(answers[place]) for place in places], rng).items():
+            asked[places[chosen]] = found
     return asked
 
 
-def fair_choice(answers: Sequence[str], rng: np.random.Generator) -> list[int]:
+def fair_choice(answers: Sequence[str], rng: np.random.Generator) -> dict[int, Asked]:
     """Choose among clips that could be asked the same question; what is true of them is not touched.
 
     The most frequent answer is then right for at most `MOST_ABOVE_CHANCE` more than one in k clips, k being the number
@@ -37,22 +51,23 @@ def fair_choice(answers: Sequence[str], rng: np.random.Generator) -> list[int]:
 
     Args:
         answers: What is true of each clip.
-        rng: Draws who is left out among clips with the same answer.
+        rng: Draws who is left out among clips with the same answer, and the ranks.
 
     Returns:
-        Indices of the clips to ask, ascending; all of them if their answers are even enough as they are.
+        The clips to ask by their index; all of them if their answers are even enough as they are.
     """
     counts = Counter(answers)
     if len(counts) < 2:
-        return []
+        return {}
     most = _largest_cap(np.array(list(counts.values())), 1 / len(counts) + MOST_ABOVE_CHANCE)
-    left = dict.fromkeys(counts, most)
-    chosen = []
-    for index in rng.permutation(len(answers)):
-        if left[answers[index]]:
-            left[answers[index]] -= 1
-            chosen.append(int(index))
-    return sorted(chosen)
+    taken: Counter[str] = Counter()
+    chosen = {}
+    for index in rng.permutation(len(answers)).tolist():
+        answer = answers[index]
+        if taken[answer] < most:
+            chosen[index] = Asked(answer, taken[answer])
+            taken[answer] += 1
+    return chosen
 
 
 def _largest_cap(counts: np.ndarray, share: float) -> int:

@@ -157,7 +157,7 @@ class ClosedQuestions:
             for number, key in enumerate(self.keys):
                 asked = ask_fairly(clips, [row[number] for row in known], generator_for(seed, self.task, key))
                 for row, answer in zip(known, asked, strict=True):
-                    row[number] = answer
+                    row[number] = None if answer is None else answer.answer
         for clip, answers in zip(clips, known, strict=True):
             for question, answer in zip(questions, answers, strict=True):
                 if answer is not None:

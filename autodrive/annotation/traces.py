@@ -30,7 +30,7 @@ from autodrive.annotation.phrases import (
 )
 from autodrive.annotation.rules import ClassQuestion
 from autodrive.annotation.topics import TOPICS, Topic
-from autodrive.annotation.vqa import fairly_drawn, worded
+from autodrive.annotation.vqa import fairly_drawn, worded, wordings_of
 from autodrive.bounds import Count
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
@@ -88,15 +88,15 @@ class ClassTraces:
         traces = [_class_trace(facts_of(clip), Draws(seed, clip.id, self.task)) for clip in clips]
         classes = [labels.class_of(clip.label) if trace else None for clip, trace in zip(clips, traces, strict=True)]
         fair = ask_fairly(clips, classes, generator_for(seed, self.task))
-        for clip, trace, name in zip(clips, traces, fair, strict=True):
-            if name is not None:
+        for clip, trace, asked in zip(clips, traces, fair, strict=True):
+            if asked is not None:
                 (question,) = self.asks.questions(clip.id, labels, seed, 1)
                 folded = labels.classes_of(question.options)
                 yield Annotation.create(
                     clip.id,
                     self.task,
                     question.question,
-                    name,
+                    asked.answer,
                     GENERATOR,
                     question.options,
                     think=trace,
@@ -128,14 +128,15 @@ class QuestionTraces:
         known = [facts_of(clip) for clip in clips]
         draws = [Draws(seed, clip.id, self.task) for clip in clips]
         values = [self._values(facts, topics) for facts in known]
+        wordings = wordings_of(topics, seed, self.task)
         asked = fairly_drawn(values, topics, clips, draws, self.topics_per_clip, (seed, self.task))
         for clip, facts, draw, found in zip(clips, known, draws, asked, strict=True):
             for topic in topics:
-                conclusion = CONCLUSIONS[topic.key](facts, found[topic.key]) if topic.key in found else None
+                conclusion = CONCLUSIONS[topic.key](facts, found[topic.key].answer) if topic.key in found else None
                 if conclusion is not None:
-                    ego = draw.pick(EGO)
-                    question, answer = worded(topic, found[topic.key], facts, ego, draw)
-                    think = trace_text(facts, conclusion, ego, draw)
+                    wording = wordings[topic.key][found[topic.key].rank % len(wordings[topic.key])]
+                    question, answer = worded(topic, found[topic.key].answer, facts, wording, draw)
+                    think = trace_text(facts, conclusion, wording.ego, draw)
                     yield Annotation.create(clip.id, self.task, question, answer, GENERATOR, think=think)
 
     @staticmethod
