@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from autodrive.annotation.figures import figures
 from autodrive.annotation.forecast import Prices, StageForecast, picture_tokens, text_tokens
 from autodrive.annotation.sources import AnnotationSource
 from autodrive.annotation.stages import Dropped, Item, Outcome, Setting, Unit
@@ -103,8 +104,8 @@ class RoleStage:
         """
         calls = prompt_tokens = 0
         for item in in_hand:
-            drafted = {value: self._drafted(value, item) for value in self.role.values}
-            values = {value: text for value, text in drafted.items() if text is not None}
+            drafted: dict[Value, str | None] = {value: self._drafted(value, item) for value in self.role.values}
+            values: dict[Value, str] = {value: text for value, text in drafted.items() if text is not None}
             if not self.role.wants(item) or len(values) < len(drafted):
                 continue
             calls += 1
@@ -146,6 +147,8 @@ class RoleStage:
         if value == "rule_caption":
             written = self.rule_captions.annotations([item.clip], labels, self.setting.seed)
             return next((a.answer for a in written if a.task == "caption"), None)
+        if value == "figures":
+            return figures(item.facts)
         if value == "vlm_caption":
             writer = self.earlier[WRITTEN_BY[value]].role.generator
             return next((a.answer for a in item.annotations if a.generator == writer), None)

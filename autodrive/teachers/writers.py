@@ -104,7 +104,7 @@ class Paraphraser(Role):
         question: The question that its captions answer.
     """
 
-    may_see: ClassVar[frozenset[Value]] = frozenset({"rule_caption"})
+    may_see: ClassVar[frozenset[Value]] = frozenset({"rule_caption", "figures"})
     reply_form: ClassVar[type[Record]] = Paraphrases
 
     question: str
@@ -119,7 +119,7 @@ class Paraphraser(Role):
 class QuestionWriter(Role):
     """Writes questions and answers from the recorded facts alone."""
 
-    may_see: ClassVar[frozenset[Value]] = frozenset({"rule_caption"})
+    may_see: ClassVar[frozenset[Value]] = frozenset({"rule_caption", "figures"})
     reply_form: ClassVar[type[Record]] = AspectPairs
 
     def annotations(self, reply: AspectPairs, item: Item, setting: Setting) -> Iterator[Annotation]:
@@ -132,7 +132,7 @@ class QuestionWriter(Role):
 class ShortQuestionWriter(Role):
     """Writes questions that are answered in a few words, so that students do not forget to be short."""
 
-    may_see: ClassVar[frozenset[Value]] = frozenset({"rule_caption"})
+    may_see: ClassVar[frozenset[Value]] = frozenset({"rule_caption", "figures"})
     reply_form: ClassVar[type[Record]] = ShortPairs
 
     def annotations(self, reply: ShortPairs, item: Item, setting: Setting) -> Iterator[Annotation]:
@@ -145,7 +145,7 @@ class ShortQuestionWriter(Role):
 class ReasoningQuestionWriter(Role):
     """Writes hard questions with the reasoning that leads to their answers."""
 
-    may_see: ClassVar[frozenset[Value]] = frozenset({"rule_caption", "vlm_caption"})
+    may_see: ClassVar[frozenset[Value]] = frozenset({"rule_caption", "figures", "vlm_caption"})
     reply_form: ClassVar[type[Record]] = Triplets
 
     def annotations(self, reply: Triplets, item: Item, setting: Setting) -> Iterator[Annotation]:
@@ -162,7 +162,7 @@ class TraceWriter(Role):
         asks: The question about the class, as students are asked it.
     """
 
-    may_see: ClassVar[frozenset[Value]] = frozenset({"rule_caption", "vlm_caption", "question"})
+    may_see: ClassVar[frozenset[Value]] = frozenset({"rule_caption", "figures", "vlm_caption", "question"})
     reply_form: ClassVar[type[Record]] = Choice
 
     asks: ClassQuestion
@@ -189,4 +189,4 @@ class TraceWriter(Role):
 class TraceMender(TraceWriter):
     """Rewrites traces that were not kept; it is told the true class. Its traces pass the same filters."""
 
-    may_see: ClassVar[frozenset[Value]] = frozenset({"rule_caption", "question", "label", "wrong_trace"})
+    may_see: ClassVar[frozenset[Value]] = frozenset({"rule_caption", "figures", "question", "label", "wrong_trace"})
