@@ -93,7 +93,7 @@ def fluent(request: Received) -> Answer:
             ]
         },
         "short_qa": {"pairs": [{"question": "What is the number?", "answer": about}]},
-        "reasoning_mcq": {"reasoning": f"The road is clear ({about}).", "answer": "A"},
+        "trace_writer": {"reasoning": f"The road is clear ({about}).", "answer": "A"},
         "trace_repair": {"reasoning": f"The road is clear after all ({about}).", "answer": right_letter(request)},
         "reasoning_vqa": {
             "triplets": [{"question": "Why so?", "reasoning": f"It follows ({about}).", "answer": f"By {about}."}]

@@ -9,19 +9,19 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from annotation_samples import scenes, shipped_setting
+from annotation_samples import later, scenes, shipped_setting
 from running import run
 from teacher_server import Answer, Received, TeacherServer, fluent, right_letter, serving
 from video_files import read_number, write_video
 
 from autodrive.annotation.facts import facts_of
 from autodrive.annotation.stages import Dropped
-from autodrive.schema import ROAD, Annotation, Clip, View, read_jsonl, write_jsonl
+from autodrive.schema import Annotation, Clip, View, read_jsonl, write_jsonl
 from autodrive.teachers.reply_cache import TeacherReply
 
 KEY, POISON = "sk-ZEBRA-key-42", "ZEBRA-42"
 FPS = 10
-ROLES = ("vlm_caption", "paraphrase", "vqa_writer", "short_qa", "reasoning_mcq", "trace_repair", "reasoning_vqa")
+ROLES = ("vlm_caption", "paraphrase", "vqa_writer", "short_qa", "trace_writer", "trace_repair", "reasoning_vqa")
 FINAL = ("annotations.jsonl", "dropped.jsonl", "funnel.json", "work.jsonl", "annotate.json")
 
 
@@ -30,21 +30,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
     """Six clips of 4 s, two of each class: windows from 0 s, 1 s, … of a video whose frames show their numbers."""
     video = write_video(tmp_path_factory.mktemp("video") / "drive.mp4", 9 * FPS, FPS)
     view = View(path=str(video), content_hash="00", native_fps=FPS, width=80, height=48)
-    return [later(clip, view, start_s) for start_s, clip in enumerate(scenes(2))]
-
-
-def later(clip: Clip, view: View, start_s: int) -> Clip:
-    """The clip as one of a recording in which all that happens happens so much later."""
-
-    def moved(time_s: float | None) -> float | None:
-        return None if time_s is None else time_s + start_s
-
-    metadata = {**clip.metadata, "camera": POISON, "hazard_time_s": clip.metadata["hazard_time_s"] + start_s}
-    events = [e.model_copy(update={"start_s": moved(e.start_s), "end_s": moved(e.end_s)}) for e in clip.driving_events]
-    times = {name: moved(getattr(clip, name)) for name in ("start_s", "end_s", "event_time_s", "alert_time_s")}
-    return clip.model_copy(
-        update={"views": {ROAD: view}, "metadata": metadata, "driving_events": tuple(events), **times}
-    )
+    return [later(clip, view, start_s, camera=POISON) for start_s, clip in enumerate(scenes(2))]
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +116,10 @@ def test_no_role_sees_what_is_not_for_it(fluent_run, clips: list[Clip]):
         assert bool(request.pictures) == (request.role in ("vlm_caption", "vision_probe"))
         assert ("Right option" in request.text) == (request.role == "trace_repair")
         assert ("Reasoning to correct" in request.text) == (request.role == "trace_repair")
-        assert ("What somebody saw: A car drives" in request.text) == (request.role.startswith("reasoning"))
-        assert ("Normal driving: no incident" in request.text) == (request.role in ("reasoning_mcq", "trace_repair"))
+        assert ("What somebody saw: A car drives" in request.text) == (
+            request.role in ("trace_writer", "reasoning_vqa")
+        )
+        assert ("Normal driving: no incident" in request.text) == (request.role in ("trace_writer", "trace_repair"))
     assert POISON not in "".join((out / name).read_text() for name in FINAL)
 
 
@@ -163,7 +151,7 @@ def test_traces_are_kept_only_if_they_end_at_the_truth_and_others_are_mended(flu
     traces = [a for a in read_jsonl(out / "annotations.jsonl", Annotation) if a.task == "reasoning_mcq"]
     assert all(trace.answer == label_of[trace.clip_id] and trace.think for trace in traces)
     counts = funnel(out)
-    first, second = counts["reasoning_mcq"], counts["trace_repair"]
+    first, second = counts["trace_writer"], counts["trace_repair"]
     assert second["requests"] == len(clips) - first["kept"] > 0
     assert first["kept"] + second["kept"] == len(traces)
     assert all(reason.startswith("candidate contradicts_truth") for reason in first["reasons"])
@@ -381,11 +369,11 @@ def test_another_model_prompt_sampling_or_frames_are_asked_anew(fluent_run, mani
         (["base_url=localhost:8000"], ["base_url=localhost:8000: must begin with http"]),
         (["base_url='http://me:secret@host/v1'"], ["must hold no name or password"]),
         (["teacher.stages=[vqa]"], ["teacher.stages: no role 'vqa'", "vqa_writer"]),
-        (["teacher.stages=[reasoning_mcq]"], ["reasoning_mcq reads what vlm_caption writes", "{vlm_caption}"]),
-        (["teacher.stages=[vlm_caption,trace_repair]"], ["trace_repair reads what reasoning_mcq writes"]),
+        (["teacher.stages=[trace_writer]"], ["trace_writer reads what vlm_caption writes", "{vlm_caption}"]),
+        (["teacher.stages=[vlm_caption,trace_repair]"], ["trace_repair reads what trace_writer writes"]),
         (
-            ["teacher.roles.reasoning_mcq.user='{label}'"],
-            ["teacher.roles.reasoning_mcq.user: {label} is not for this role"],
+            ["teacher.roles.trace_writer.user='{label}'"],
+            ["teacher.roles.trace_writer.user: {label} is not for this role"],
         ),
         (
             ["teacher.roles.vlm_caption.user='{rule_caption}'"],

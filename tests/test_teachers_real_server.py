@@ -100,7 +100,7 @@ def test_whatever_it_says_only_what_is_valid_passes(base_url: str, tmp_path: Pat
     clips = [clip.model_copy(update={"views": {ROAD: view}}) for clip in scenes(1)[1:]]
     write_jsonl(tmp_path / "clips.jsonl", clips)
     out = tmp_path / "out"
-    roles = ("vlm_caption", "vqa_writer", "reasoning_mcq")
+    roles = ("vlm_caption", "vqa_writer", "trace_writer")
     given = [f"clips={tmp_path / 'clips.jsonl'}", f"out={out}", "teacher=openai_compatible", f"base_url={base_url}"]
     given += ["model=smollm2", f"teacher.stages=[{','.join(roles)}]", "teacher.vision=unchecked", "num_shown=2"]
     given += [f"teacher.roles.{role}.sampling.max_tokens=64" for role in roles]
@@ -108,8 +108,8 @@ def test_whatever_it_says_only_what_is_valid_passes(base_url: str, tmp_path: Pat
     # Words that even so small a model mostly understands; it always chooses A, as its examples do.
     texts = ("A dog sleeps.", "It rains on the cat.")
     shown = "\n\n".join(f'Text: {t}\nJSON: {{{{"reasoning": "{t}", "answer": "A"}}}}' for t in texts)
-    given += ["teacher.roles.reasoning_mcq.system='You write JSON.'"]
-    given += [f"teacher.roles.reasoning_mcq.user='{shown}\n\nText: {{rule_caption}}\nJSON:'"]
+    given += ["teacher.roles.trace_writer.system='You write JSON.'"]
+    given += [f"teacher.roles.trace_writer.user='{shown}\n\nText: {{rule_caption}}\nJSON:'"]
     assert run("annotate", *given, "teacher.roles.vlm_caption.shown.fps=1") == 0
     counts = {count["stage"]: count for count in json.loads((out / "funnel.json").read_text())}
     assert [counts[role]["requests"] for role in roles] == [2, 2, 2]
@@ -122,7 +122,7 @@ def test_whatever_it_says_only_what_is_valid_passes(base_url: str, tmp_path: Pat
         assert count["unparsable"] == sum(row.stage == stage and row.unit == "reply" for row in dropped)
         assert count["candidates"] == count["kept"] + count["dropped"]
     assert counts["vqa_writer"]["unparsable"] > 0  # seven pairs do not fit into 64 tokens
-    assert counts["reasoning_mcq"]["parsed"] > 0
+    assert counts["trace_writer"]["parsed"] > 0
     setting = shipped_setting()
     truth = {clip.id: clip.label for clip in clips}
     for annotation in read_jsonl(out / "annotations.jsonl", Annotation):

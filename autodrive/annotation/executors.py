@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Annotated, Literal
 
+import cloudpickle
 from annotated_types import Le
 
 from autodrive.annotation.stages import Item, Outcome
@@ -37,6 +38,7 @@ class LocalExecutor:
                 if self.workers == "threads"
                 else ProcessPoolExecutor(self.concurrency, mp_context=get_context("spawn"))
             )
+        work = function if self.workers == "threads" else _Shipped(cloudpickle.dumps(function))
         under_way: dict[Future[Outcome], Item] = {}
         errors: list[BaseException] = []
         left = iter(items)
@@ -47,7 +49,7 @@ class LocalExecutor:
                     if item is None:
                         break
                     with deaf_to_ctrl_c():  # a pool starts its processes as they are needed
-                        under_way[pool.submit(function, item)] = item
+                        under_way[pool.submit(work, item)] = item
                 if not under_way:
                     break
                 for done in wait(under_way, return_when=FIRST_COMPLETED).done:
@@ -60,3 +62,13 @@ class LocalExecutor:
             pool.shutdown(cancel_futures=True)
         if errors:
             raise errors[0]
+
+
+@dataclass(frozen=True)
+class _Shipped:
+    """A function on its way to another process, lambdas of rules included, which `pickle` cannot send."""
+
+    pickled: bytes
+
+    def __call__(self, item: Item) -> Outcome:
+        return cloudpickle.loads(self.pickled)(item)

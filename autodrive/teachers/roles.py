@@ -21,8 +21,10 @@ from autodrive.teachers.frames import AttachedFrames
 from autodrive.teachers.reading import Unreadable, read_reply
 
 Value = Literal["rule_caption", "figures", "vlm_caption", "question", "label", "wrong_trace", "duration_s"]
-"""What a prompt can say about a clip: its caption by rules, the times and figures that this may leave out, the caption by a
-model that saw it, the question of its class with the options, its true class, a trace of it that was not kept, its length.
+"""What a prompt can say about a clip.
+
+Its caption by rules; the times and figures that this may leave out; the caption by a model that saw it; the question of
+its class with the options; its true class; a trace of it that was not kept; its length.
 """
 
 

@@ -22,7 +22,7 @@ from autodrive.video.container import UnusableVideo
 from autodrive.video.frame_grid import FrameRateUnavailable
 
 log = logging.getLogger(__name__)
-WRITTEN_BY: Mapping[Value, str] = {"vlm_caption": "vlm_caption", "wrong_trace": "reasoning_mcq"}
+WRITTEN_BY: Mapping[Value, str] = {"vlm_caption": "vlm_caption", "wrong_trace": "trace_writer"}
 """Which role's work fills a value into the prompts of later ones."""
 
 
@@ -146,7 +146,7 @@ class RoleStage:
             return f"{item.facts.duration_s:g}"
         if value == "rule_caption":
             written = self.rule_captions.annotations([item.clip], labels, self.setting.seed)
-            return next((a.answer for a in written if a.task == "caption"), None)
+            return next((a.answer for a in written), None)
         if value == "figures":
             return figures(item.facts)
         if value == "vlm_caption":

@@ -76,6 +76,7 @@ class CaptionWriter(Role):
     """Sees the frames and nothing else: its captions are a second source beside the recorded facts.
 
     Attributes:
+        task: The task that renders and scores its captions.
         shown: Which frames it sees.
         question: The question that its captions answer.
     """
@@ -83,6 +84,7 @@ class CaptionWriter(Role):
     may_see: ClassVar[frozenset[Value]] = frozenset({"duration_s"})
     reply_form: ClassVar[type[Record]] = Caption
 
+    task: str
     shown: AttachedFrames
     question: str
 
@@ -93,7 +95,7 @@ class CaptionWriter(Role):
 
     def annotations(self, reply: Caption, item: Item, setting: Setting) -> Iterator[Annotation]:
         """One caption."""
-        yield self.annotation(item, "caption", self.question, reply.caption)
+        yield self.annotation(item, self.task, self.question, reply.caption)
 
 
 @dataclass(frozen=True)
@@ -101,57 +103,77 @@ class Paraphraser(Role):
     """Says the recorded facts in other words, for variety.
 
     Attributes:
+        task: The task that renders and scores its captions.
         question: The question that its captions answer.
     """
 
     may_see: ClassVar[frozenset[Value]] = frozenset({"rule_caption", "figures"})
     reply_form: ClassVar[type[Record]] = Paraphrases
 
+    task: str
     question: str
 
     def annotations(self, reply: Paraphrases, item: Item, setting: Setting) -> Iterator[Annotation]:
         """A caption for each wording."""
         for text in reply.paraphrases:
-            yield self.annotation(item, "caption", self.question, text)
+            yield self.annotation(item, self.task, self.question, text)
 
 
 @dataclass(frozen=True)
 class QuestionWriter(Role):
-    """Writes questions and answers from the recorded facts alone."""
+    """Writes questions and answers from the recorded facts alone.
+
+    Attributes:
+        task: The task that renders and scores its questions.
+    """
 
     may_see: ClassVar[frozenset[Value]] = frozenset({"rule_caption", "figures"})
     reply_form: ClassVar[type[Record]] = AspectPairs
 
+    task: str
+
     def annotations(self, reply: AspectPairs, item: Item, setting: Setting) -> Iterator[Annotation]:
-        """An annotation of the task vqa for each pair."""
+        """An annotation for each pair."""
         for pair in reply.pairs:
-            yield self.annotation(item, "vqa", pair.question, pair.answer)
+            yield self.annotation(item, self.task, pair.question, pair.answer)
 
 
 @dataclass(frozen=True)
 class ShortQuestionWriter(Role):
-    """Writes questions that are answered in a few words, so that students do not forget to be short."""
+    """Writes questions that are answered in a few words, so that students do not forget to be short.
+
+    Attributes:
+        task: The task that renders and scores its questions.
+    """
 
     may_see: ClassVar[frozenset[Value]] = frozenset({"rule_caption", "figures"})
     reply_form: ClassVar[type[Record]] = ShortPairs
 
+    task: str
+
     def annotations(self, reply: ShortPairs, item: Item, setting: Setting) -> Iterator[Annotation]:
-        """An annotation of the task vqa for each pair."""
+        """An annotation for each pair."""
         for pair in reply.pairs:
-            yield self.annotation(item, "vqa", pair.question, pair.answer)
+            yield self.annotation(item, self.task, pair.question, pair.answer)
 
 
 @dataclass(frozen=True)
 class ReasoningQuestionWriter(Role):
-    """Writes hard questions with the reasoning that leads to their answers."""
+    """Writes hard questions with the reasoning that leads to their answers.
+
+    Attributes:
+        task: The task that renders and scores its questions.
+    """
 
     may_see: ClassVar[frozenset[Value]] = frozenset({"rule_caption", "figures", "vlm_caption"})
     reply_form: ClassVar[type[Record]] = Triplets
 
+    task: str
+
     def annotations(self, reply: Triplets, item: Item, setting: Setting) -> Iterator[Annotation]:
-        """An annotation of the task reasoning_vqa for each triplet."""
+        """An annotation for each triplet."""
         for each in reply.triplets:
-            yield self.annotation(item, "reasoning_vqa", each.question, each.answer, think=each.reasoning.strip())
+            yield self.annotation(item, self.task, each.question, each.answer, think=each.reasoning.strip())
 
 
 @dataclass(frozen=True)
