@@ -36,9 +36,11 @@ class LocalExecutor:
             pool: Executor = (
                 ThreadPoolExecutor(self.concurrency)
                 if self.workers == "threads"
-                else ProcessPoolExecutor(self.concurrency, mp_context=get_context("spawn"))
+                else ProcessPoolExecutor(
+                    self.concurrency, get_context("spawn"), initializer=_take, initargs=(cloudpickle.dumps(function),)
+                )
             )
-        work = function if self.workers == "threads" else _Shipped(cloudpickle.dumps(function))
+        work = function if self.workers == "threads" else _work
         under_way: dict[Future[Outcome], Item] = {}
         errors: list[BaseException] = []
         left = iter(items)
@@ -64,11 +66,13 @@ class LocalExecutor:
             raise errors[0]
 
 
-@dataclass(frozen=True)
-class _Shipped:
-    """A function on its way to another process, lambdas of rules included, which `pickle` cannot send."""
+_taken: list[Callable[[Item], Outcome]] = []
+"""In a process of a pool, what it was started for. It gets that once: rules weigh more than an item."""
 
-    pickled: bytes
 
-    def __call__(self, item: Item) -> Outcome:
-        return cloudpickle.loads(self.pickled)(item)
+def _take(pickled: bytes) -> None:
+    _taken.append(cloudpickle.loads(pickled))  # lambdas of rules included, which `pickle` cannot send
+
+
+def _work(item: Item) -> Outcome:
+    return _taken[-1](item)

@@ -55,10 +55,9 @@ class Role(ABC):
     def __post_init__(self) -> None:
         where = f"teacher.roles.{self.name}.user"
         try:
-            named = {name for _, name, _, _ in Formatter().parse(self.user) if name is not None}
+            unseen = sorted(self._named() - self.may_see)
         except ValueError as error:
             raise InputError(f"{where}: {error}; write {{{{ for a brace that is text") from None
-        unseen = sorted(named - self.may_see)
         if unseen:
             raise InputError(
                 f"{where}: {{{unseen[0]}}} is not for this role, which sees {', '.join(sorted(self.may_see))}"
@@ -67,7 +66,11 @@ class Role(ABC):
     @property
     def values(self) -> frozenset[Value]:
         """The values that its prompt holds."""
-        return frozenset(value for value in self.may_see if f"{{{value}}}" in self.user)
+        named = self._named()
+        return frozenset(value for value in self.may_see if value in named)
+
+    def _named(self) -> set[str]:
+        return {name for _, name, _, _ in Formatter().parse(self.user) if name is not None}
 
     @property
     def prompt_hash(self) -> str:
