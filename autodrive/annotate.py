@@ -90,7 +90,7 @@ def clips_of_split(manifest: Path, split: str | None) -> list[Clip]:
 
 def print_funnel(counts: Sequence[StageCount], num_clips: int, labels: LabelSet, console: Console) -> None:
     """Show what came of what, stage by stage: requests, replies, candidates; what was dropped, and the kept shares."""
-    asked = Table(title=f"{counted(num_clips, 'clip')}: requests = replies + failed, replies = parsed + unparsable")
+    asked = Table(title=f"{counted(num_clips, 'clip')}: requests = replies (parsed or unparsable) + failed")
     made = Table(title="candidates = kept + dropped (annotations; kept shares by class of the clip)")
     classes = list(dict.fromkeys(name for count in counts for name in count.by_class))
     for table, names in (

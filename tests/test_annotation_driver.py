@@ -14,7 +14,7 @@ from annotation_samples import scenes, shipped_setting, shipped_teacher
 from autodrive.annotation.driver import AnnotationFiles, Driver
 from autodrive.annotation.executors import LocalExecutor
 from autodrive.annotation.funnel import Work, count_stages
-from autodrive.annotation.stages import Dropped, Item, Outcome, Setting, Stage
+from autodrive.annotation.stages import Dropped, Item, Outcome, Setting
 from autodrive.errors import InputError
 from autodrive.journal import Journal
 from autodrive.schema import Annotation, read_jsonl
@@ -186,22 +186,16 @@ def test_an_executor_is_bounded_and_gives_what_is_under_way_before_it_fails(item
 def test_other_processes_say_the_same(setting: Setting, items: list[Item]):
     """Rules hold lambdas, which must get there."""
     rules = shipped_teacher().stages(setting)[3]
+    row = {"item": "", "reason": "", "unit": "candidate", "stage": "", "clip_id": "", "clip_class": None}
+
+    def elsewhere(item: Item) -> Outcome:
+        told = Dropped.model_validate({**row, "detail": str(os.getpid())})
+        return rules.run(item).model_copy(update={"dropped": (told,)})
+
     work = list(rules.items(items))[:6]
-    found = {item.clip.id: outcome for item, outcome in LocalExecutor("processes", 2).map(Elsewhere(rules), work)}
+    found = {item.clip.id: outcome for item, outcome in LocalExecutor("processes", 2).map(elsewhere, work)}
     assert {item.clip.id: rules.run(item).candidates for item in work} == {k: o.candidates for k, o in found.items()}
     assert all(outcome.dropped[0].detail != str(os.getpid()) for outcome in found.values())
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """Runs a stage, and tells in which process."""
-
-    stage: Stage
-
-    def __call__(self, item: Item) -> Outcome:
-        row = {"item": "", "reason": "", "stage": "", "clip_id": "", "clip_class": None}
-        told = Dropped(detail=str(os.getpid()), unit="candidate", **row)
-        return Outcome(candidates=self.stage.run(item).candidates, dropped=(told,))
 
 
 def test_files_of_different_runs_do_not_add_up(tmp_path: Path, setting: Setting, items: list[Item]):

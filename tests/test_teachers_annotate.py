@@ -19,7 +19,7 @@ from autodrive.annotation.stages import Dropped
 from autodrive.schema import Annotation, Clip, View, read_jsonl, write_jsonl
 from autodrive.teachers.reply_cache import TeacherReply
 
-KEY, POISON = "sk-ZEBRA-key-42", "ZEBRA-42"
+KEY, POISON, NAME = "sk-ZEBRA-key-42", "ZEBRA-42", "OKAPI-17"
 FPS = 10
 ROLES = ("vlm_caption", "paraphrase", "vqa_writer", "short_qa", "trace_writer", "trace_repair", "reasoning_vqa")
 FINAL = ("annotations.jsonl", "dropped.jsonl", "funnel.json", "work.jsonl", "annotate.json")
@@ -28,9 +28,11 @@ FINAL = ("annotations.jsonl", "dropped.jsonl", "funnel.json", "work.jsonl", "ann
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
     """Six clips of 4 s, two of each class: windows from 0 s, 1 s, … of a video whose frames show their numbers."""
-    video = write_video(tmp_path_factory.mktemp("video") / "drive.mp4", 9 * FPS, FPS)
+    video = write_video(tmp_path_factory.mktemp(f"collision_{NAME}") / f"crash_{NAME}.mp4", 9 * FPS, FPS)
     view = View(path=str(video), content_hash="00", native_fps=FPS, width=80, height=48)
-    return [later(clip, view, start_s, camera=POISON) for start_s, clip in enumerate(scenes(2))]
+    found = [later(clip, view, start_s, camera=POISON) for start_s, clip in enumerate(scenes(2))]
+    names = [{"id": f"{clip.id}{NAME}", "source_video_id": f"{clip.source_video_id}{NAME}"} for clip in found]
+    return [clip.model_copy(update=update) for clip, update in zip(found, names, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +113,10 @@ def test_the_caption_writer_sees_the_clip_s_frames_with_their_times_and_no_fact(
 
 def test_no_role_sees_what_is_not_for_it(fluent_run, clips: list[Clip]):
     received, out, _ = fluent_run
-    assert not any(POISON in json.dumps(request.body) for request in received)  # no fact of the window
+    for request in received:
+        body = json.dumps(request.body)
+        assert POISON not in body  # no fact of the window
+        assert NAME not in body  # names of clips and files may tell the class
     for request in received:
         assert bool(request.pictures) == (request.role in ("vlm_caption", "vision_probe"))
         assert ("Right option" in request.text) == (request.role == "trace_repair")
