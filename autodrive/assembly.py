@@ -105,11 +105,11 @@ def load_run_data(config: DictConfig, needed: Sequence[Split], asked: Sequence[S
     clips = load_clips(prepared_manifest(config))
     known = {clip.id for clip in clips}
 
-    def supplied(sources: dict[str, AnnotationSource], members: Sequence[Clip]) -> Supply:
-        return supply(sources, members, known, book, labels, config.seed)
+    def supplied(sources: dict[str, AnnotationSource], members: Sequence[Clip], *, as_references: bool) -> Supply:
+        return supply(sources, members, known, book, labels, config.seed, as_references=as_references)
 
-    taught = supplied(teaching, [clip for clip in clips if clip.split not in (None, *asked)])
-    questions = supplied(asking, [clip for clip in clips if clip.split in asked])
+    taught = supplied(teaching, [clip for clip in clips if clip.split not in (None, *asked)], as_references=False)
+    questions = supplied(asking, [clip for clip in clips if clip.split in asked], as_references=True)
     by_id = {member.clip.id: member for member in (*taught.clips, *questions.clips)}
     trains = "train" in needed and "train" not in asked
     wanted = Wanted(needed, trains, shipped_label_sets())

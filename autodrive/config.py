@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from annotated_types import Le, MinLen
+from annotated_types import Le
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from pydantic import AfterValidator
 
+from autodrive.annotation.config import AnnotateConfig
 from autodrive.bounds import (
     Choices,
     Count,
     CountOrZero,
     Fraction,
     FramesPerSecond,
+    PathText,
     PositiveNumber,
     Processes,
     Seconds,
@@ -31,7 +33,6 @@ from autodrive.students.resolution import Resolution
 
 MAX_FOLDER_NAME = 200
 LEADING_FOLDERS = re.compile(r"(?<=-)/?(?:[^/_]+/)+(?=[^/_]+/[^/])")  # of a path, all but its last two parts
-PathText = Annotated[str, MinLen(1)]
 BatchSize = Annotated[Count, Le(4096)]
 
 
@@ -368,5 +369,6 @@ def register() -> None:
     store.store(name="predict_keys", node=PredictConfig)
     store.store(name="export_keys", node=ExportConfig)
     store.store(name="prepare_keys", node=PrepareConfig)
+    store.store(name="annotate_keys", node=AnnotateConfig)
     store.store(name="report_keys", node=ReportConfig)
     store.store(name="bench_keys", node=BenchConfig)

@@ -48,15 +48,15 @@ class Journal:
                     raise InputError(f"{self.path}:{number}: not a JSON object; remove that line")
                 yield record
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record; it is on the disk when this returns.
+    def append(self, *records: Mapping[str, Any]) -> None:
+        """Write records; all of them are on the disk when this returns. Several at once cost one wait for the disk.
 
         Raises:
             OSError: The disk is full; the next time, what was appended before is read back.
         """
         assert self._file is not None, "a journal is appended to inside its with block"
         try:
-            rest = memoryview(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            rest = memoryview("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode())
             while rest:
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())

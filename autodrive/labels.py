@@ -106,6 +106,6 @@ class LabelSet:
         silent = [name for name in self.names if name not in self.counts_as.values()]
         return text + (f" The student has no class for {', '.join(silent)}." if silent else "")
 
-    def class_of(self, source_label: str) -> str | None:
-        """The class a source's label belongs to; None if this set cannot express it."""
-        return self._by_source.get(source_label)
+    def class_of(self, source_label: str | None) -> str | None:
+        """The class a source's label belongs to; None if there is no label, or this set cannot express it."""
+        return None if source_label is None else self._by_source.get(source_label)

@@ -21,7 +21,9 @@ QUESTION = "What happens?"
 
 
 def caption(clip_id: str, answer: str, **changes) -> Annotation:
-    return Annotation.create(clip_id, changes.pop("task", "caption"), QUESTION, answer, "people", **changes)
+    return Annotation.create(
+        clip_id, changes.pop("task", "caption"), QUESTION, answer, changes.pop("generator", "source:people"), **changes
+    )
 
 
 def written(folder: Path, annotations: Sequence[Annotation]) -> AnnotationFile:

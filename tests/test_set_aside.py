@@ -20,7 +20,7 @@ def test_an_evaluation_says_what_it_sets_aside(
     clips = [test[0].model_copy(update={"label": "Oops"}), *test[1:3], train[0].model_copy(update={"label": "Oops"})]
     write_jsonl(tmp_path / "clips.jsonl", clips)
     captions = [
-        Annotation.create(name, "caption", "?", "A van.", "people") for name in (test[1].id, "gone#0", "lost#0")
+        Annotation.create(name, "caption", "?", "A van.", "source:people") for name in (test[1].id, "gone#0", "lost#0")
     ]
     write_jsonl(tmp_path / "captions.jsonl", captions)
     command = ["eval", f"ckpt={smoke_run}", f"clips={tmp_path / 'clips.jsonl'}", *SHORT, "questions=[rules,file]"]

@@ -138,7 +138,9 @@ POISON = "POISON_THE_ANSWER"
 def test_answers_and_metadata_never_reach_prompts(event3: LabelSet, book: TaskBook):
     metadata = {"weather": "rain", "blame": POISON, "expert_says": POISON, "ego_brakes": True}
     clip = make_clip(metadata=metadata)
-    annotations = [*asked(clip, event3), *closed(clip, event3), CAPTION.model_copy(update={"answer": POISON})]
+    free = [CAPTION.model_copy(update={"task": task, "answer": POISON}) for task in ("caption", "vqa", "reasoning_vqa")]
+    chosen = [a.model_copy(update={"task": task}) for a in asked(clip, event3) for task in ("mcq", "reasoning_mcq")]
+    annotations = [*chosen, *closed(clip, event3), *free]
     assert {a.task for a in annotations} == set(book.tasks)
     poisoned = [a.model_copy(update={"think": POISON, "review": POISON}) for a in annotations]
     for annotation in poisoned:
@@ -203,6 +205,38 @@ def test_a_headline_is_a_property_of_the_configuration(event3: LabelSet, book: T
     assert "test/accuracy" not in metrics
 
 
+def test_an_open_answer_after_a_trace_is_what_stands_in_its_block(event3: LabelSet, book: TaskBook):
+    why = Annotation.create(
+        "a#0", "reasoning_vqa", "Why?", "The van cut in.", "people", think="It comes from the left."
+    )
+    task = book["reasoning_vqa"]
+    assert task.modes == ("reasoning",)
+    target = task.target(why, event3)
+    assert task.read(target, why.without_answer(), "reasoning", event3).value == why.answer
+    assert task.why_not_teachable(why, event3) is None
+    for broken, reason in (("No tags.", "missing_tags"), ("<think>so</think><answer> </answer>", "empty")):
+        assert task.read(broken, why.without_answer(), "reasoning", event3).failure == reason
+    told = why.model_copy(update={"think": "so <answer>that</answer>"})
+    assert task.why_not_teachable(told, event3) == "target_unreadable: repeated_tags"
+    said = [
+        prediction(clip, parsed, task="reasoning_vqa", options=(), answer="B C", mode="reasoning", reply=f"x{parsed}x")
+        for clip, parsed in enumerate(["B C", None])
+    ]
+    assert task.values(said, event3)["rouge_l"].tolist() == [1, 0]
+
+
+def test_a_choice_with_a_trace_is_asked_in_the_words_of_the_choice(event3: LabelSet, book: TaskBook):
+    (plain,) = asked(make_clip(), event3)
+    traced = plain.model_copy(update={"task": "reasoning_mcq", "think": "The gap closes."})
+    assert book["reasoning_mcq"].modes == ("reasoning",)
+    shown = [book[a.task].render(a.without_answer(), "reasoning", event3).text for a in (plain, traced)]
+    assert shown[0] == shown[1]
+    assert book["reasoning_mcq"].why_not_teachable(traced, event3) is None
+    assert book["reasoning_mcq"].why_not_teachable(traced.model_copy(update={"think": None}), event3) == (
+        "task_has_no_direct_mode"
+    )
+
+
 def test_token_limits_belong_to_tasks_and_modes(book: TaskBook):
     assert "max_new_tokens" not in composed("train").evaluation
     for task in book.tasks.values():
@@ -210,7 +244,7 @@ def test_token_limits_belong_to_tasks_and_modes(book: TaskBook):
 
 
 def test_no_line_outside_the_tasks_names_one(repository: Path, book: TaskBook):
-    names = re.compile(rf"(?<![a-z])({'|'.join(book.tasks)})(?![a-z])")
+    names = re.compile(rf"(?<![a-z_])({'|'.join(book.tasks)})(?![a-z_])")
     files = [repository / "train.py", repository / "eval.py", *(repository / "autodrive").rglob("*.py")]
     naming = []
     for path in files:

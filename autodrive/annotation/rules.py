@@ -10,11 +10,15 @@ from typing import Annotated, Literal
 
 from annotated_types import Le
 
+from autodrive.annotation.balance import ask_fairly
+from autodrive.annotation.facts import HazardFacts
+from autodrive.annotation.stages import Item
 from autodrive.bounds import Count, Distinct
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.schema import Annotation, Clip, Question
 from autodrive.seeding import generator_for
+from autodrive.video.chunker import NORMAL
 
 GENERATOR = "rule/1"
 OptionOrder = Literal["per_clip", "per_run"]
@@ -22,61 +26,53 @@ OptionOrder = Literal["per_clip", "per_run"]
 
 @dataclass(frozen=True)
 class ClosedQuestion:
-    """A question with a fixed set of answers, and how to read the answer off a clip (None: not known)."""
+    """A question with a fixed set of answers, and how to read the answer off what is known (None: not known)."""
 
     key: str
     question: str
     options: tuple[str, ...]
-    answer: Callable[[Clip, str | None], str | None]
+    answer: Callable[[Item], str | None]
 
 
-def _scene_value(key: str) -> Callable[[Clip, str | None], str | None]:
-    """Reads what holds for the whole recording."""
-
-    def read(clip: Clip, label: str | None) -> str | None:
-        value = clip.metadata.get(key)
-        return None if value is None else str(value)
-
-    return read
-
-
-def _hazard_value(key: str) -> Callable[[Clip, str | None], str | None]:
+def _of_hazard(read: Callable[[HazardFacts], str | bool | None]) -> Callable[[Item], str | None]:
     """Reads what is true of the hazard, if the hazard lies in this window of the recording."""
 
-    def read(clip: Clip, label: str | None) -> str | None:
-        value = clip.metadata.get(key)
-        moment_s = clip.metadata.get("hazard_time_s", clip.event_time_s)
-        if value is None or moment_s is None or not clip.start_s <= moment_s < clip.end_s:
-            return None
-        return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+    def answer(item: Item) -> str | None:
+        value = None if item.facts.hazard is None else read(item.facts.hazard)
+        return ("yes" if value else "no") if isinstance(value, bool) else value
 
-    return read
+    return answer
 
 
-def _event_third(clip: Clip, label: str | None) -> str | None:
+def _event_third(item: Item) -> str | None:
     """Which third of the clip holds the event; "never" for a clip known to hold none."""
-    if label == "normal":
+    if item.label == NORMAL:
         return "never"
-    if clip.event_time_s is None:
+    if item.facts.event_time_s is None:
         return None
-    thirds = ("beginning", "middle", "end")
-    position = (clip.event_time_s - clip.start_s) / (clip.end_s - clip.start_s)
-    return thirds[int(position * 3)] if 0 <= position < 1 else None
+    return ("beginning", "middle", "end")[min(2, int(item.facts.event_time_s / item.facts.duration_s * 3))]
 
 
 CLOSED_QUESTIONS: Mapping[str, ClosedQuestion] = {
     q.key: q
     for q in (
-        ClosedQuestion("weather", "What is the weather?", ("clear", "rain", "fog"), _scene_value("weather")),
-        ClosedQuestion("light", "What is the light?", ("day", "dusk", "night"), _scene_value("light")),
+        ClosedQuestion("weather", "What is the weather?", ("clear", "rain", "fog"), lambda item: item.facts.weather),
+        ClosedQuestion("light", "What is the light?", ("day", "dusk", "night"), lambda item: item.facts.light),
         ClosedQuestion(
             "other_road_user",
             "Which road user matters most?",
             ("car", "van", "truck", "pedestrian"),
-            _hazard_value("other_road_user"),
+            _of_hazard(lambda hazard: hazard.other_road_user),
         ),
-        ClosedQuestion("side", "Where does it come from?", ("left", "ahead", "right"), _hazard_value("side")),
-        ClosedQuestion("ego_brakes", "Does the ego vehicle brake hard?", ("yes", "no"), _hazard_value("ego_brakes")),
+        ClosedQuestion(
+            "side", "Where does it come from?", ("left", "ahead", "right"), _of_hazard(lambda hazard: hazard.side)
+        ),
+        ClosedQuestion(
+            "ego_brakes",
+            "Does the ego vehicle brake hard?",
+            ("yes", "no"),
+            _of_hazard(lambda hazard: hazard.ego_brakes),
+        ),
         ClosedQuestion("when", "When does the incident happen?", ("beginning", "middle", "end", "never"), _event_third),
     )
 }
@@ -106,7 +102,7 @@ class ClassQuestion:
         run's set.
         """
         for clip in clips:
-            label = class_of(clip, labels)
+            label = labels.class_of(clip.label)
             if label is not None:
                 for q in self.questions(clip.id, labels, seed, self.num_orders):
                     classes = labels.classes_of(q.options)
@@ -136,11 +132,14 @@ class ClosedQuestions:
     Attributes:
         task: The task that renders and scores the questions.
         keys: Which of the catalogue's questions are asked.
+        balanced: Ask each question of so many clips of a split that no answer is much more frequent than others, and
+            none can be guessed from the question; otherwise of all clips that are known to have an answer.
         catalogue: Every question there is, by the key that `keys` chooses it with.
     """
 
     task: str
     keys: Distinct[str]
+    balanced: bool = False
     catalogue: Mapping[str, ClosedQuestion] = field(default_factory=lambda: CLOSED_QUESTIONS)
 
     def __post_init__(self) -> None:
@@ -151,14 +150,15 @@ class ClosedQuestions:
 
     def annotations(self, clips: Sequence[Clip], labels: LabelSet, seed: int) -> Iterator[Annotation]:
         """The questions whose answers are known, clip by clip."""
-        for clip in clips:
-            label = class_of(clip, labels)
-            for question in (self.catalogue[key] for key in self.keys):
-                answer = question.answer(clip, label)
-                if answer in question.options:
+        questions = [self.catalogue[key] for key in self.keys]
+        items = [Item.of(clip, labels) for clip in clips]
+        known = [[answer if (answer := q.answer(i)) in q.options else None for q in questions] for i in items]
+        if self.balanced:
+            for number, key in enumerate(self.keys):
+                asked = ask_fairly(clips, [row[number] for row in known], generator_for(seed, self.task, key))
+                for row, answer in zip(known, asked, strict=True):
+                    row[number] = None if answer is None else answer.answer
+        for clip, answers in zip(clips, known, strict=True):
+            for question, answer in zip(questions, answers, strict=True):
+                if answer is not None:
                     yield Annotation.create(clip.id, self.task, question.question, answer, GENERATOR, question.options)
-
-
-def class_of(clip: Clip, labels: LabelSet) -> str | None:
-    """The clip's class in this label set; None if the clip has no label or the set cannot express it."""
-    return None if clip.label is None else labels.class_of(clip.label)

@@ -9,6 +9,9 @@ from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.schema import Annotation, Clip, iterate_jsonl
 
+# Beginnings of the generators whose answers are known to be true: rules, and the sources of data sets themselves.
+REFERENCES = ("rule/", "source:")
+
 
 class AnnotationSource(Protocol):
     """An entry of the groups `annotations` (what training may draw from) and `questions` (what evaluation asks).
@@ -25,6 +28,11 @@ class AnnotationSource(Protocol):
             seed: Seed of the run, for sources that draw.
         """
         ...
+
+
+def is_reference(annotation: Annotation) -> bool:
+    """Whether evaluation may score against its answer: not one that a model wrote, which may be wrong."""
+    return annotation.generator.startswith(REFERENCES)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from autodrive.annotation.rules import class_of
-from autodrive.annotation.sources import AnnotationSource
+from autodrive.annotation.sources import AnnotationSource, is_reference
 from autodrive.labels import LabelSet
 from autodrive.schema import Annotation, Clip, Question, SetAside
 from autodrive.tasks.task_book import TaskBook
@@ -57,6 +56,8 @@ def supply(
     book: TaskBook,
     labels: LabelSet,
     seed: int,
+    *,
+    as_references: bool = False,
 ) -> Supply:
     """Ask every source for its annotations of some clips.
 
@@ -71,6 +72,8 @@ def supply(
         book: The tasks that exist; an annotation of any other is set aside.
         labels: The run's classes; sources ask about them, and clips are labelled by them.
         seed: Seed of the run.
+        as_references: The answers are what replies are scored against. Those that are not known to be true, because a
+            model wrote them, are set aside as `not_a_reference`.
 
     Raises:
         InputError: A source's file is missing or broken.
@@ -88,6 +91,8 @@ def supply(
                 reason = "unknown_task"
             elif annotation.id in seen:
                 reason = "duplicate"
+            elif as_references and not is_reference(annotation):
+                reason = f"not_a_reference: {annotation.generator.partition(':')[0]}"
             else:
                 annotation = book[annotation.task].folded(annotation, labels)
                 reason = book[annotation.task].why_not_teachable(annotation, labels)
@@ -98,7 +103,9 @@ def supply(
             seen.add(annotation.id)
             found[annotation.clip_id].setdefault(name, []).append(annotation)
     annotated = [
-        AnnotatedClip(clip, class_of(clip, labels), {name: tuple(members) for name, members in found[clip.id].items()})
+        AnnotatedClip(
+            clip, labels.class_of(clip.label), {name: tuple(members) for name, members in found[clip.id].items()}
+        )
         for clip in clips
     ]
     return Supply(annotated, set_aside)

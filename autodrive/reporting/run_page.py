@@ -151,7 +151,7 @@ def _case(prediction: Prediction, labels: LabelSet, frames_of: FramesOf | None) 
         "read": read,
         "reply": prediction.reply,
         "probabilities": _probability_text(prediction, labels),
-        "strip": [] if frames is None else _strip(*frames),
+        "strip": [] if frames is None else strip(*frames),
     }
 
 
@@ -163,7 +163,7 @@ def _probability_text(prediction: Prediction, labels: LabelSet) -> str:
     return ", ".join(f"P({labels.shown[name].short}) {share:.2f}" for name, share in pairs)
 
 
-def _strip(frames_THWC: NDArray[np.uint8], times_s: NDArray[np.float64]) -> list[tuple[str, str]]:
+def strip(frames_THWC: NDArray[np.uint8], times_s: NDArray[np.float64]) -> list[tuple[str, str]]:
     """Evenly spread frames, the first and the last among them, as (caption, picture address)."""
     total, height, width = frames_THWC.shape[:3]
     size = (STRIP_WIDTH_PIXELS, max(1, round(height * STRIP_WIDTH_PIXELS / width)))

@@ -7,8 +7,8 @@ exactly one option's words. Reasoning replies are one think block and then one a
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from autodrive.schema import Mode
@@ -70,8 +70,24 @@ def parse_reply(
         option_texts: The words shown for each of them.
         lettered: Whether the options were shown with letters; if not, only words are read.
     """
+
+    def read(text: str) -> ParsedReply:
+        return _parse_direct(text, options, option_texts, lettered)
+
+    return read(reply) if mode == "direct" else _after_a_trace(reply, read)
+
+
+def parse_free_reply(reply: str, mode: Mode) -> ParsedReply:
+    """What a reply in free words says: all of it as it is, or in `reasoning` mode the words of its answer block."""
     if mode == "direct":
-        return _parse_direct(reply, options, option_texts, lettered)
+        return ParsedReply(value=reply)
+    return _after_a_trace(
+        reply, lambda text: ParsedReply(value=text.strip()) if text.strip() else ParsedReply(failure=EMPTY)
+    )
+
+
+def _after_a_trace(reply: str, read: Callable[[str], ParsedReply]) -> ParsedReply:
+    """Read what stands in the answer block of a reply that has a think block before it, and nothing else."""
     counts = [reply.count(tag) for tag in _TAGS]
     if 0 in counts:
         return ParsedReply(failure=MISSING_TAGS if reply.strip() else EMPTY, think=think_block(reply))
@@ -80,8 +96,7 @@ def parse_reply(
     match = _REASONING.fullmatch(reply)
     if match is None:
         return ParsedReply(failure=MISPLACED_TAGS, think=think_block(reply))
-    answer = _parse_direct(match[2], options, option_texts, lettered)
-    return ParsedReply(value=answer.value, failure=answer.failure, think=think_block(reply))
+    return replace(read(match[2]), think=think_block(reply))
 
 
 def think_block(reply: str) -> str | None:

@@ -1,4 +1,4 @@
-"""A description in free words, compared with one or several references."""
+"""Answers in free words, such as captions, compared with one or several references."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ from torchmetrics.functional.text import rouge_score
 from autodrive.evaluation import by_video
 from autodrive.labels import LabelSet
 from autodrive.schema import Mode, Prediction, Question
-from autodrive.tasks.reading import ParsedReply
+from autodrive.tasks.reading import ParsedReply, parse_free_reply
 from autodrive.tasks.task import ShownOptions, Task
 
 
 @dataclass(frozen=True)
-class CaptionTask(Task):
-    """No options; every reply is read as it is, so that none counts as a parse failure."""
+class FreeTextTask(Task):
+    """No options; the answer is whatever was written, in reasoning mode inside the answer block."""
 
     def options(self, question: Question, labels: LabelSet) -> ShownOptions:
-        """Nothing: a caption is written freely, not chosen."""
+        """Nothing: the answer is written freely, not chosen."""
         return ShownOptions()
 
     def read(self, reply: str, question: Question, mode: Mode, labels: LabelSet) -> ParsedReply:
-        """The whole reply as it is: whatever was written is the caption."""
-        return ParsedReply(value=reply)
+        """The whole reply as it is, so that no direct one is a failure; in reasoning mode its answer block."""
+        return parse_free_reply(reply, mode)
 
     def values(self, predictions: Sequence[Prediction], labels: LabelSet) -> dict[str, NDArray[np.float64]]:
-        """F-measure of ROUGE-L (Lin 2004) of each reply with the closest of its references."""
+        """F-measure of ROUGE-L (Lin 2004) of each answer with the closest of its references; 0 where none was read."""
         return {"rouge_l": np.array([_closest_rouge_l(p) for p in predictions])}
 
     def score(self, predictions: Sequence[Prediction], labels: LabelSet, rng: np.random.Generator) -> dict[str, float]:
@@ -38,5 +38,5 @@ class CaptionTask(Task):
 
 def _closest_rouge_l(prediction: Prediction) -> float:
     references = [prediction.answer, *prediction.other_answers]
-    found = rouge_score([prediction.reply], [references], accumulate="best", rouge_keys="rougeL")
+    found = rouge_score([prediction.parsed or ""], [references], accumulate="best", rouge_keys="rougeL")
     return float(found["rougeL_fmeasure"])
