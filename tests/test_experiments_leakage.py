@@ -36,7 +36,8 @@ def test_boxes_tell_distance_and_closing_speed() -> None:
         view_T4 = np.stack([truth[name].astype(float) for name in VIEW], axis=1)
         boxes_TO4 = truth["object_boxes_px"].astype(float)
         names = staged.truth["object_class"].tolist()
-        tracks = read_tracks(boxes_TO4, names, view_T4, (SETTINGS.height, SETTINGS.width), 1 / 15)
+        size_px = SETTINGS.height, SETTINGS.width
+        tracks = read_tracks(boxes_TO4, names, view_T4, staged.camera.lens, size_px, 1 / 15)
         actor, camera = staged.actors[0], staged.camera
         true_m = (actor.x_m - camera.x_m)[::2] - family.scene.footprint_m[0] / 2 - LENS_TO_BUMPER_M
         near = tracks.shown[:, 0] & (boxes_TO4[:, 0, 3] < SETTINGS.height) & (true_m < 20)

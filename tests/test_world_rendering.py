@@ -259,9 +259,7 @@ def test_each_scene_has_a_lens_of_its_own_that_its_siblings_share(filmed):
 
 
 def test_a_wider_lens_sees_the_same_car_smaller():
-    narrow, wide = (
-        still_camera(lens=Lens(np.radians(half_view_deg), 0.0, 0.0, 0.0)) for half_view_deg in (35.0, 43.0)
-    )
+    narrow, wide = (still_camera(lens=Lens(np.radians(half_view_deg), 0.0, 0.0, 0.0)) for half_view_deg in (35.0, 43.0))
     pixels = [draw("day", camera, [car(np.array([12.0]))]) - draw("day", camera, []) for camera in (narrow, wide)]
     ratio = np.sqrt(np.divide(*((np.abs(p).max(axis=-1) > 25).sum() for p in pixels)))
     assert ratio == pytest.approx(np.tan(np.radians(43.0)) / np.tan(np.radians(35.0)), rel=0.15)

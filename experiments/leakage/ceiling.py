@@ -47,7 +47,9 @@ def film_features(example: Example, fps: float, phase: float = 0.0) -> Floats:
     # Some road users that are never in view, so that there are always enough to describe.
     boxes_TO4 = np.pad(truth["object_boxes_px"][index], ((0, 0), (0, NUM_OBJECTS), (0, 0)), constant_values=np.nan)
     classes = [*truth["object_class"].tolist(), *["car"] * NUM_OBJECTS]
-    tracks = read_tracks(_visible(boxes_TO4.astype(float), VISIBLE_PX), classes, view_T4, lens, example.size_px, 1 / fps)
+    tracks = read_tracks(
+        _visible(boxes_TO4.astype(float), VISIBLE_PX), classes, view_T4, lens, example.size_px, 1 / fps
+    )
     return describe(tracks, classes, view_T4[:, :3], 1 / fps)
 
 
