@@ -9,6 +9,7 @@ import numpy as np
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.mixture.clip_batches import BranchWriter
 from autodrive.schema import Annotation, Mode
+from autodrive.tasks.task_book import TaskBook
 from autodrive.trees.clip_tree import ClipProcessor
 from autodrive.trees.sample import ClipSample
 
@@ -62,13 +63,22 @@ def reply_lengths(clips: Sequence[AnnotatedClip], writer: BranchWriter, processo
         tree = processor.encode(ClipSample("", writer.book.system, (), branches))
         lengths = [len(branch.target_ids) for branch in tree.branches]
         percentile = int(np.percentile(lengths, PERCENTILE, method="higher"))
-        same_prompt = writer.book[name].templates[mode]
         found += [
-            ReplyLength(other, mode, name, percentile, task.max_new_tokens[mode])
-            for other, task in writer.book.tasks.items()
-            if task.templates.get(mode) == same_prompt
+            ReplyLength(asked, mode, name, percentile, writer.book[asked].max_new_tokens[mode])
+            for asked in _prompted_alike(writer.book, name, mode)
         ]
     return found
+
+
+def _prompted_alike(book: TaskBook, name: str, mode: Mode) -> list[str]:
+    """A task, and others whose template and options are the same: what the one is taught, the others are asked for.
+
+    Where a template shows no options, the questions tell tasks apart.
+    """
+    template = book[name].templates[mode]
+    if "{options}" not in template:
+        return [name]
+    return [other for other, task in book.tasks.items() if task.templates.get(mode) == template]
 
 
 def length_facts(lengths: Sequence[ReplyLength]) -> dict[str, Any]:
