@@ -1,4 +1,4 @@
-"""Writes records of the size of VLM-AutoDrive's Table 1, without a video: 53,000 clips and their annotations.
+r"""Writes records of the size of VLM-AutoDrive's Table 1, without a video: 53,000 clips and their annotations.
 
     python experiments/table1_records.py out=/tmp/table1 [share=1.0]
     python train.py mixture=table1 annotations=annotated clips=/tmp/table1/clips.jsonl \\
@@ -18,7 +18,9 @@ from autodrive.schema import ROAD, Annotation, Clip, Split, View, write_jsonl
 CLIPS = {"normal": 43_000, "near_collision": 9_000, "collision": 1_000}
 TEST_CLIPS_PER_CLASS = 66
 WINDOW_S, STRIDE_S, WINDOWS_PER_VIDEO = 6.0, 34 / 6, 7
-CAPTION = "A grey van drives ahead in light rain; it brakes, the ego car closes in and stops about two metres behind it."
+CAPTION = (
+    "A grey van drives ahead in light rain; it brakes, the ego car closes in and stops about two metres behind it."
+)
 TRACE = (
     "From 0.4 s the van ahead brakes. At 1.9 s the gap is down to two metres and the ego car brakes hard. At 2.8 s both "
     "stand, and the picture does not shake. So nothing was touched, but it was close."
@@ -75,7 +77,9 @@ def by_models(clips: list[Clip], share: float) -> Iterator[Annotation]:
         )
     for number in range(round(10_000 * share)):
         clip, think = clips[-1 - number % len(clips)], f"{TRACE} {number}"
-        yield Annotation.create(clip.id, "reasoning_vqa", "Who could have avoided it?", "The van.", generator, think=think)
+        yield Annotation.create(
+            clip.id, "reasoning_vqa", "Who could have avoided it?", "The van.", generator, think=think
+        )
 
 
 def by_others(clips: list[Clip], share: float) -> Iterator[Annotation]:
@@ -92,7 +96,7 @@ def main() -> None:
     out, share = Path(given["out"]), float(given.get("share", 1))
     out.mkdir(parents=True, exist_ok=True)
     train = list(clips_of("train", {label: round(count * share) for label, count in CLIPS.items()}))
-    asked = {label: TEST_CLIPS_PER_CLASS for label in CLIPS}
+    asked = dict.fromkeys(CLIPS, TEST_CLIPS_PER_CLASS)
     write_jsonl(out / "clips.jsonl", [*train, *clips_of("val", asked), *clips_of("test", asked)])
     write_jsonl(out / "rules.jsonl", by_rules(train, round(20_000 * share)))
     write_jsonl(out / "models.jsonl", by_models(train, share))

@@ -106,18 +106,17 @@ def _limited(
 ) -> list[AnnotatedClip]:
     """The clips with at most `limit` annotations of a source on all that are visited."""
     places = [(index, place) for index in visited for place in range(len(clips[index].by_source.get(source, ())))]
-    kept: dict[int, set[int]] = {index: set() for index in visited}
-    for drawn in random.permutation(len(places))[:limit]:  # a smaller limit draws the first of a larger one's
+    left_out: dict[int, set[int]] = {}
+    for drawn in random.permutation(len(places))[limit:]:  # a smaller limit draws the first of a larger one's
         index, place = places[drawn]
-        kept[index].add(place)
+        left_out.setdefault(index, set()).add(place)
     limited = list(clips)
-    for index in visited:
-        by_source = dict(clips[index].by_source)
-        left = tuple(a for place, a in enumerate(by_source.pop(source, ())) if place in kept[index])
-        if left:
-            order = clips[index].by_source
-            by_source = {name: left if name == source else order[name] for name in order}
-        limited[index] = replace(clips[index], by_source=by_source)
+    for index, gone in left_out.items():
+        kept = {
+            name: tuple(a for place, a in enumerate(annotations) if name != source or place not in gone)
+            for name, annotations in clips[index].by_source.items()
+        }
+        limited[index] = replace(clips[index], by_source={name: members for name, members in kept.items() if members})
     return limited
 
 
