@@ -1,6 +1,6 @@
 """Makes annotations of clips: captions, questions with answers, and traces.
 
-    python -m autodrive.annotate clips=<manifest> out=<folder> [teacher=rules] [split=train]
+    python -m autodrive.annotate clips=<manifest> out=<folder> [teacher=rules] [split=train] [dry_run=true]
 
 Writes into `out`: annotations.jsonl (one Annotation per line, to train on), dropped.jsonl (what was not kept, with the
 reason), funnel.json (how many of what), annotate.json (what it was made of), annotations.html (some clips to look at)
@@ -21,6 +21,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
 from autodrive.annotation.driver import AnnotationFiles, Driver
+from autodrive.annotation.forecast import forecast_table
 from autodrive.annotation.funnel import StageCount
 from autodrive.annotation.stages import Item, Setting
 from autodrive.config import AnnotateConfig, check_config
@@ -35,27 +36,37 @@ from autodrive.runs.provenance import git_commit
 from autodrive.schema import Annotation, Clip, read_jsonl
 from autodrive.whole_files import whole
 
+FOR_MODELS = ("base_url", "model", "max_requests")
 ASKED, MADE = ("requests", "replies", "failed", "parsed", "unparsable"), ("candidates", "kept", "dropped")
 
 
 def job(config: DictConfig) -> list[StageCount]:
     """Annotate the clips that the configuration names, and show the funnel."""
     check_config(config, AnnotateConfig)
+    for key in FOR_MODELS:
+        if config[key] is not None and "roles" not in config.teacher:
+            fix = "add teacher=openai_compatible, or leave it out"
+            raise InputError(f"{key}={config[key]}: this teacher asks no model; {fix}")
     setting = Setting(instantiate(config.labels), instantiate(config.prompts), config.seed)
-    stages = instantiate(config.teacher).stages(setting)
+    teacher = instantiate(config.teacher)
     clips = clips_of_split(Path(config.clips), config.split)
+    items = [Item.of(clip, setting.labels) for clip in clips]
+    console = Console()
+    if config.dry_run:
+        console.print(forecast_table(teacher.forecast(setting, items)))
+        return []
+    stages = teacher.stages(setting)
     files = AnnotationFiles(Path(config.out))
     try:
         files.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"out={files.folder}: cannot be written ({error.strerror}); choose another folder") from None
-    items = [Item.of(clip, setting.labels) for clip in clips]
     with Progress(SpinnerColumn(), TextColumn("{task.description} {task.completed:.0f}"), transient=True) as progress:
         bars = {stage.name: progress.add_task(stage.name, total=None) for stage in stages}
         executor = instantiate(config.executor)
-        counts = Driver(stages, setting, executor, files, lambda name: progress.advance(bars[name])).run(items)
+        driver = Driver(stages, setting, executor, files, lambda name: progress.advance(bars[name]))
+        counts = driver.run(items)
     write_provenance(files, config, clips, setting)
-    console = Console()
     print_funnel(counts, len(clips), setting.labels, console)
     if config.num_shown:
         shown = choose_clips(items, read_jsonl(files.annotations, Annotation), config.num_shown, config.seed)
@@ -64,6 +75,8 @@ def job(config: DictConfig) -> list[StageCount]:
         write_annotation_page(files.page, shown, frames_of, remark)
         console.print(f"to look at: {files.page}", soft_wrap=True)
     console.print(f"{files.annotations}", soft_wrap=True)
+    if driver.paused is not None:
+        console.print(f"paused: {driver.paused}; the same command goes on", soft_wrap=True, highlight=False)
     return counts
 
 
@@ -77,7 +90,7 @@ def clips_of_split(manifest: Path, split: str | None) -> list[Clip]:
 
 def print_funnel(counts: Sequence[StageCount], num_clips: int, labels: LabelSet, console: Console) -> None:
     """Show what came of what, stage by stage: requests, replies, candidates; what was dropped, and the kept shares."""
-    asked = Table(title=f"{counted(num_clips, 'clip')}: requests = replies + failed, replies = parsed + unparsable")
+    asked = Table(title=f"{counted(num_clips, 'clip')}: requests = replies (parsed or unparsable) + failed")
     made = Table(title="candidates = kept + dropped (annotations; kept shares by class of the clip)")
     classes = list(dict.fromkeys(name for count in counts for name in count.by_class))
     for table, names in (

@@ -28,6 +28,8 @@ Processes = Annotated[int, Ge(0), Le(256)]
 """Helpers beside this process: workers or threads."""
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 """A seed that every random generator in use takes."""
+PathText = Annotated[str, MinLen(1)]
+"""A path, or whatever else is not empty."""
 Layers = Annotated[int, Ge(1), Le(256)]
 """Depth of a network."""
 Width = Annotated[int, Ge(1), Le(65_536)]

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from annotated_types import Le, MinLen
+from annotated_types import Le
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from pydantic import AfterValidator
 
+from autodrive.annotation.config import AnnotateConfig
 from autodrive.bounds import (
     Choices,
     Count,
@@ -18,6 +19,7 @@ from autodrive.bounds import (
     Distinct,
     Fraction,
     FramesPerSecond,
+    PathText,
     PositiveNumber,
     Processes,
     Seconds,
@@ -32,7 +34,6 @@ from autodrive.students.resolution import Resolution
 
 MAX_FOLDER_NAME = 200
 LEADING_FOLDERS = re.compile(r"(?<=-)/?(?:[^/_]+/)+(?=[^/_]+/[^/])")  # of a path, all but its last two parts
-PathText = Annotated[str, MinLen(1)]
 BatchSize = Annotated[Count, Le(4096)]
 
 
@@ -227,32 +228,6 @@ class PrepareConfig:
     num_workers: Annotated[Count, Le(256)] | None = None
     dataset: Any = MISSING
     paths: Any = MISSING
-
-
-@dataclass
-class AnnotateConfig:
-    """Keys of making annotations.
-
-    Attributes:
-        clips: A manifest written by `python -m autodrive.prepare`.
-        out: Folder for the annotations and their companions.
-        split: The split whose clips are annotated; null: all clips.
-        seed: Seed of everything that is drawn.
-        concurrency: Clips that a stage works on at once.
-        num_shown: Most clips on the page.
-    """
-
-    clips: PathText = MISSING
-    out: PathText = MISSING
-    split: Annotated[str, one_of(*SPLITS)] | None = None
-    seed: Seed = MISSING
-    concurrency: Annotated[Count, Le(1024)] = MISSING
-    num_shown: Annotated[CountOrZero, Le(1000)] = MISSING
-    teacher: Any = MISSING
-    executor: Any = MISSING
-    labels: Any = MISSING
-    prompts: Any = MISSING
-    decoder: Any = MISSING
 
 
 @dataclass

@@ -10,12 +10,12 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import NoneType
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError
-from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from autodrive.errors import InputError
@@ -172,12 +172,19 @@ def _hints(target: Any) -> dict[str, Any]:
         return {}
 
 
+def _refuse_plain(value: Any) -> Any:
+    """Takes the place of a protocol, which nothing that is written as a plain value follows."""
+    raise ValueError("must be a node with a _target_; see the files in conf")
+
+
 @cache
 def _adapter(hint: Any) -> TypeAdapter | None:
     """A validator of a type; None for types that no plain value can be of, such as functions."""
     config = ConfigDict(allow_inf_nan=False, extra="forbid", arbitrary_types_allowed=True)
     if hint is Any or hint is NoneType:
         return None
+    if getattr(hint, "_is_protocol", False):
+        return TypeAdapter(Annotated[Any, AfterValidator(_refuse_plain)])
     try:
         return TypeAdapter(hint, config=config)
     except PydanticSchemaGenerationError:

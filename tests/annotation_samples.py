@@ -8,7 +8,7 @@ from running import composed
 
 from autodrive.annotation.sources import AnnotationSource
 from autodrive.annotation.stages import Setting, Teacher
-from autodrive.schema import Annotation, Clip, DrivingEvent, Split
+from autodrive.schema import ROAD, Annotation, Clip, DrivingEvent, Split, View
 from autodrive.seeding import generator_for
 from autodrive.tasks.task_book import TaskBook
 
@@ -126,4 +126,18 @@ def _event(rng: np.random.Generator, kind: str, start_s: float, end_s: float) ->
         start_s=start_s,
         end_s=round(max(end_s, start_s + 0.15), 3),
         severity=round(float(rng.uniform(3, 8)), 2),
+    )
+
+
+def later(clip: Clip, view: View, start_s: int, camera: str) -> Clip:
+    """The clip as one of a recording in which all that happens happens so much later."""
+
+    def moved(time_s: float | None) -> float | None:
+        return None if time_s is None else time_s + start_s
+
+    metadata = {**clip.metadata, "camera": camera, "hazard_time_s": clip.metadata["hazard_time_s"] + start_s}
+    events = [e.model_copy(update={"start_s": moved(e.start_s), "end_s": moved(e.end_s)}) for e in clip.driving_events]
+    times = {name: moved(getattr(clip, name)) for name in ("start_s", "end_s", "event_time_s", "alert_time_s")}
+    return clip.model_copy(
+        update={"views": {ROAD: view}, "metadata": metadata, "driving_events": tuple(events), **times}
     )

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 import eval as evaluation
 import train as training
-from autodrive import bench, export, plan, predict, prepare, report
+from autodrive import annotate, bench, export, plan, predict, prepare, report
 from autodrive.config import register
 from autodrive.datasets.preparing import PrepareSettings
 from autodrive.entry_point import CONFIG_FOLDER
@@ -21,6 +21,7 @@ from autodrive.entry_point import CONFIG_FOLDER
 VERBS: dict[str, Callable[[], None]] = {
     "train": training.main,
     "eval": evaluation.main,
+    "annotate": annotate.main,
     "export": export.main,
     "plan": plan.main,
     "predict": predict.main,

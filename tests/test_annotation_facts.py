@@ -1,7 +1,7 @@
 """What is true of a clip within its seconds, and what is not said of a window that does not hold it."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from records import make_clip
@@ -86,6 +86,7 @@ VALUES = (
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
 @given(st.dictionaries(st.sampled_from(["weather", "light", *EVENT]), VALUES))
 def test_any_metadata_give_facts_of_the_right_types(metadata: dict):
     facts = facts_of(window(10.0, metadata=metadata))

@@ -36,6 +36,7 @@ from autodrive.world import physics
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
+HOW_TOS = ("CONTRIBUTING.md", "docs/teachers.md")
 TOOLS = {"pip", "pytest", "ruff", "pyright", "pre-commit", ".ci/run", "conda", "wandb"}
 
 
@@ -198,8 +199,8 @@ def published_table_example(folder: Path) -> dict[str, object]:
 
 @pytest.fixture
 def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """What the how-tos of CONTRIBUTING.md add: their files, as if they lay where their first line says."""
-    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    """What the how-tos add: their files, as if they lay where their first line says."""
+    text = "".join((REPOSITORY / name).read_text(encoding="utf-8") for name in HOW_TOS)
     for content in blocks(text, "yaml"):
         path = tmp_path / re.match(r"# (\S+)", content)[1]  # type: ignore[index]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,8 +212,11 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
             exec(content, module.__dict__)
     names = ",".join(path.stem for folder in (REPOSITORY, tmp_path) for path in (folder / "conf" / "tasks").iterdir())
     where = (f"hydra.searchpath=[file://{tmp_path}/conf]", f"tasks@prompts.tasks=[{names}]")
+    asking = ("teacher=openai_compatible", "base_url=http://localhost/v1", "model=m", "clips=c", "out=o")
     return {
         "composed": lambda *overrides: composed("train", [*where, *overrides]),
+        "annotate_config": lambda *overrides: composed("annotate", [*where[:1], *asking, *overrides]),
+        "instantiate": instantiate,
         "book": instantiate(composed("train", where).prompts),
     }
 
@@ -225,7 +229,7 @@ def test_every_how_to_fits_on_a_page():
         assert sum(bool(line.strip()) for line in example.splitlines()) < 60, example.splitlines()[0]
 
 
-@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/clip_trees.md"])
+@pytest.mark.parametrize("document", [*HOW_TOS, "docs/clip_trees.md"])
 def test_worked_examples_are_true(document: str, example: dict[str, object], added: dict[str, object]):
     text = "\n".join(blocks((REPOSITORY / document).read_text(encoding="utf-8"), "python"))
     parsed = doctest.DocTestParser().get_doctest(text, example | added, document, document, 0)

@@ -19,8 +19,19 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = [REPOSITORY / "autodrive", REPOSITORY / "train.py", REPOSITORY / "eval.py"]
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 400, 60
 DRAWERS = {"utils", "util", "common", "helpers", "misc", "extras"}
-# Needed without an import of ours: by transformers' image processor, and tools that are run as commands.
-NOT_IMPORTED = {"pillow", "ipykernel", "mlflow", "pre-commit", "pyright", "ruff", "pytest-xdist"}
+# Needed without an import of ours: by transformers' image processor, by its server, and tools that are run as commands.
+NOT_IMPORTED = {
+    "pillow",
+    "fastapi",
+    "gguf",
+    "uvicorn",
+    "ipykernel",
+    "mlflow",
+    "pre-commit",
+    "pyright",
+    "ruff",
+    "pytest-xdist",
+}
 TEXT_SUFFIXES = {".py", ".md", ".yaml", ".yml", ".toml", ".ipynb", ".j2", ".cfg", ".txt", ".sh", ""}
 # Ids of a requirements ledger, and folders of one machine. (Written so that this file does not match itself.)
 FOREIGN_NAMES = re.compile(r"\bR-[ATSL]\d|\bD-[ATSL]\d|/w[o]rk/|/h[o]me/\w|/U[s]ers/\w|/r[o]ot/\w|/t[m]p/v[e]nv")

@@ -12,6 +12,7 @@ from running import composed
 
 from autodrive.assembly import check_training
 from autodrive.config import (
+    AnnotateConfig,
     BenchConfig,
     EvalConfig,
     ExportConfig,
@@ -44,6 +45,8 @@ OPTIONS = ["mixture=balanced", "mixture=unbalanced", "dataset=nexar", "dataset=v
 OPTIONS += ["adapter=dora rank=4", "optimizer=adamw_8bit"]
 OPTIONS += ["frame_cache=jpeg", "student=qwen2_5_vl_7b scale=paper", "questions=[rules,file] questions.file.path=a"]
 
+TEACHER = ("teacher=openai_compatible", "base_url=http://a/v1", "model=m")
+
 
 @dataclass
 class Command:
@@ -64,6 +67,8 @@ COMMANDS = [
     Command("predict", PredictConfig, ("video=a.mp4", "ckpt=run")),
     Command("export", ExportConfig, ("ckpt=run", "out=exported")),
     Command("prepare", PrepareConfig),
+    Command("annotate", AnnotateConfig, ("clips=a", "out=b")),
+    Command("annotate", AnnotateConfig, ("clips=a", "out=b", *TEACHER)),
     Command("report", ReportConfig),
     Command("bench", BenchConfig, ("name=tree",)),
     *(Command("train", TrainConfig, tuple(option.split())) for option in OPTIONS),
@@ -103,7 +108,18 @@ def try_out(command: Command, config: DictConfig, key: str) -> None:
     group = key.split(".")[0]
     if command.verb == "train" and group in BUILT_FOR_TRAINING and "scale" not in key:
         check_training(config)
-    elif group in ("labels", "prompts", "mixture", "annotations", "questions", "decoder", "frame_cache", "dataset"):
+    elif group in (
+        "teacher",
+        "executor",
+        "labels",
+        "prompts",
+        "mixture",
+        "annotations",
+        "questions",
+        "decoder",
+        "frame_cache",
+        "dataset",
+    ):
         instantiate(config[group])
 
 

@@ -35,7 +35,7 @@ QUESTIONS = (
     "Give a short description of the clip.",
     "Tell what happens on the road.",
     "Summarise the clip.",
-    "Write a caption for this dashcam clip.",
+    "Say in a sentence or two what this dashcam clip shows.",
 )
 EVADING = {
     "brakes": ("the driver brakes hard", "hard braking prevents it"),

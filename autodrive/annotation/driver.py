@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from autodrive.annotation.filters import Candidate, why_dropped
 from autodrive.annotation.funnel import StageCount, Work, count_stages
-from autodrive.annotation.stages import Dropped, Executor, Item, Outcome, Setting, Stage
+from autodrive.annotation.stages import Dropped, Executor, Item, Outcome, Paused, Setting, Stage
 from autodrive.errors import InputError
 from autodrive.journal import Journal
 from autodrive.schema import Annotation, read_jsonl, write_jsonl
@@ -69,6 +69,7 @@ class Driver:
         executor: Runs a stage's items.
         files: Where the files go.
         on_item: Told the stage of each item that is done, for a progress bar.
+        paused: Why not all of the work is done; None if it is.
     """
 
     stages: Sequence[Stage]
@@ -76,6 +77,7 @@ class Driver:
     executor: Executor
     files: AnnotationFiles
     on_item: Callable[[str], None] = lambda stage: None
+    paused: str | None = field(default=None, init=False)
     _work: list[Work] = field(default_factory=list)
     _dropped: list[Dropped] = field(default_factory=list)
 
@@ -83,7 +85,8 @@ class Driver:
         """Work through all stages, and write all files but the page and the provenance.
 
         What a killed run has done is not done again if its stage, its version and what it was given are the same; the
-        files are those of an unbroken run.
+        files are those of an unbroken run. What got no reply is tried again. If a stage pauses, the files hold what is
+        done by then, and later stages have no part in it.
 
         Args:
             items: The clips, about which nothing is annotated yet.
@@ -95,12 +98,14 @@ class Driver:
             InputError: Work of another version of this program lies in the folder, or as stages do.
             OSError: The disk is full; the same command goes on.
         """
-        self._work, self._dropped = [], []
+        self._work, self._dropped, self.paused = [], [], None
         kept: dict[str, list[Annotation]] = {item.clip.id: [] for item in items}
         in_hand = list(items)
         with Journal(self.files.work) as journal:
             known = self._known(journal)
             for stage in self.stages:
+                if self.paused is not None:
+                    break
                 outcomes = dict(self._outcomes(stage, in_hand, known, journal))
                 for item in in_hand:
                     if item.clip.id in outcomes:
@@ -131,7 +136,7 @@ class Driver:
         def left() -> Iterator[Item]:
             for item in stage.items(in_hand):
                 keys[item.clip.id] = key = _key(stage.version, item)
-                if (stage.name, key) not in known:
+                if (stage.name, key) not in known or known[stage.name, key].outcome.failed:
                     yield item
 
         fresh: list[Work] = []
@@ -146,11 +151,13 @@ class Driver:
                 if len(fresh) >= FLUSH_LINES or time.monotonic() - flushed > FLUSH_S:
                     journal.append(*(line.model_dump() for line in fresh))
                     fresh, flushed = [], time.monotonic()
+        except Paused as pause:
+            self.paused = str(pause)
         finally:
             journal.append(*(line.model_dump() for line in fresh))
         for item in in_hand:
-            if item.clip.id in keys:
-                line = done.get(item.clip.id) or known[stage.name, keys[item.clip.id]]
+            line = done.get(item.clip.id) or known.get((stage.name, keys.get(item.clip.id, "")))
+            if line is not None:
                 self._work.append(line)
                 yield item.clip.id, line.outcome
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Annotated, Literal
 
+import cloudpickle
 from annotated_types import Le
 
 from autodrive.annotation.stages import Item, Outcome
@@ -35,8 +36,11 @@ class LocalExecutor:
             pool: Executor = (
                 ThreadPoolExecutor(self.concurrency)
                 if self.workers == "threads"
-                else ProcessPoolExecutor(self.concurrency, mp_context=get_context("spawn"))
+                else ProcessPoolExecutor(
+                    self.concurrency, get_context("spawn"), initializer=_take, initargs=(cloudpickle.dumps(function),)
+                )
             )
+        work = function if self.workers == "threads" else _work
         under_way: dict[Future[Outcome], Item] = {}
         errors: list[BaseException] = []
         left = iter(items)
@@ -47,7 +51,7 @@ class LocalExecutor:
                     if item is None:
                         break
                     with deaf_to_ctrl_c():  # a pool starts its processes as they are needed
-                        under_way[pool.submit(function, item)] = item
+                        under_way[pool.submit(work, item)] = item
                 if not under_way:
                     break
                 for done in wait(under_way, return_when=FIRST_COMPLETED).done:
@@ -60,3 +64,15 @@ class LocalExecutor:
             pool.shutdown(cancel_futures=True)
         if errors:
             raise errors[0]
+
+
+_taken: list[Callable[[Item], Outcome]] = []
+"""In a process of a pool, what it was started for. It gets that once: rules weigh more than an item."""
+
+
+def _take(pickled: bytes) -> None:
+    _taken.append(cloudpickle.loads(pickled))  # lambdas of rules included, which `pickle` cannot send
+
+
+def _work(item: Item) -> Outcome:
+    return _taken[-1](item)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from autodrive.annotation.forecast import StageForecast
 from autodrive.annotation.sources import AnnotationSource
 from autodrive.annotation.stages import Item, Outcome, Setting, Stage
 from autodrive.errors import InputError
@@ -27,6 +28,10 @@ class RuleTeacher:
                 known = ", ".join(setting.book.tasks)
                 raise InputError(f"teacher.sources.{name}.task={task}: no such task; choose from {known}")
         return [RuleStage(name, source, setting) for name, source in self.sources.items()]
+
+    def forecast(self, setting: Setting, in_hand: Sequence[Item]) -> Sequence[StageForecast]:
+        """See `Teacher.forecast`: no model is asked."""
+        return []
 
 
 @dataclass(frozen=True)

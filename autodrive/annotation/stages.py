@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 from pydantic import Field, model_validator
 
 from autodrive.annotation.facts import WindowFacts, facts_of
+from autodrive.annotation.forecast import StageForecast
 from autodrive.labels import LabelSet
 from autodrive.schema import Annotation, Clip, Record, SetAside
 from autodrive.tasks.task_book import TaskBook
@@ -93,6 +94,10 @@ class Outcome(Record):
         return self
 
 
+class Paused(Exception):  # noqa: N818 - named for what becomes of the work
+    """A stage has done all that it may for now: what is done is kept, and the same command goes on with the rest."""
+
+
 class Stage(Protocol):
     """One step in the making of annotations, such as captions, or traces that lead to the class."""
 
@@ -127,6 +132,7 @@ class Stage(Protocol):
 
         Raises:
             InputError: Nothing else would work either, such as a server that refuses the key: all work stops here.
+            Paused: No more may be done for now.
         """
         ...
 
@@ -151,6 +157,10 @@ class Teacher(Protocol):
 
     def stages(self, setting: Setting) -> Sequence[Stage]:
         """The stages in their order; a later one sees what earlier ones kept."""
+        ...
+
+    def forecast(self, setting: Setting, in_hand: Sequence[Item]) -> Sequence[StageForecast]:
+        """What models would be asked about these clips; empty if none would be. Nothing is sent or written."""
         ...
 
 
