@@ -18,11 +18,10 @@ from autodrive.runs.resume import resumed_config
 
 
 def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
-    """One training run: data, student, fit, evaluation on the test split, report.
+    """One training run: data, student, fit, evaluation on the test split, report. A dry run tells of the data alone.
 
     Returns:
-        The metrics that `metrics.json` holds; of a folder that holds this run already, without training again. Of a dry
-        run, which leaves no folder, nothing.
+        The metrics that `metrics.json` holds; of a folder that holds this run already, without training again.
 
     Raises:
         InputError: The configuration or an input is wrong, or the folder holds another run.

@@ -165,6 +165,8 @@ class PredictConfig:
         batch_size: Windows in a batch.
         num_workers: Number of loader processes.
         logger: What the timeline is logged to.
+        question: A question that is asked about the window shown, answered in free words; null: none.
+        ask_as: The task of the run that puts it.
     """
 
     video: PathText = MISSING
@@ -176,6 +178,8 @@ class PredictConfig:
     num_orders: Annotated[Count, Le(720)] = MISSING
     batch_size: BatchSize = MISSING
     num_workers: Processes = MISSING
+    question: PathText | None = None
+    ask_as: str = MISSING
     decoder: Any = MISSING
     frame_cache: Any = MISSING
     logger: Any = None

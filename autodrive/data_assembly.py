@@ -26,6 +26,7 @@ from autodrive.evaluation.slices import check_slices
 from autodrive.label_sets import shipped_label_sets
 from autodrive.labels import LabelSet
 from autodrive.mixture.clip_batches import BranchWriter
+from autodrive.mixture.epoch import EpochPlan
 from autodrive.mixture.mixture import Mixture
 from autodrive.mixture.run_data import RunData
 from autodrive.mixture.selection import Wanted, select_clips
@@ -91,15 +92,7 @@ def load_run_data(
     labels: LabelSet = instantiate(config.labels)
     book: TaskBook = instantiate(config.prompts)
     mixture: Mixture = instantiate(config.mixture)
-    teaching, asking = (
-        {str(name): cast(AnnotationSource, instantiate(source)) for name, source in group.items()}
-        for group in (config.annotations, config.questions)
-    )
-    for group, sources in (("annotations", teaching), ("questions", asking)):
-        for name, source in sources.items():
-            task = getattr(source, "task", None)  # a file's rows name theirs themselves
-            if task is not None and task not in book.tasks:
-                raise InputError(f"{group}.{name}.task={task}: no such task; choose from {', '.join(book.tasks)}")
+    teaching, asking = (_sources(config, group, book) for group in ("annotations", "questions"))
     retention = {name: source for name, source in asking.items() if isinstance(source, Retention)}
     asking = {name: source for name, source in asking.items() if name not in retention}
     trains = "train" in needed and "train" not in asked
@@ -120,18 +113,11 @@ def load_run_data(
     examined = [member.clip for member in selection.clips[cast(Split, config.get("split", "test"))]]
     kept = supplied(retention, examined, as_references=True)
     check_slices(config.evaluation.get("slices", ()), examined)
-    plan = None
-    if trains:  # a wrong ratio is found before training starts
-        plan = mixture.plan(selection.clips["train"], tuple(config.annotations), config.seed)
-        if config.batch_size > len(plan.visits):  # a batch would hold the same clip again and again
-            fix = f"give batch_size={len(plan.visits)} or less" if plan.visits else "give annotations of these clips"
-            message = f"batch_size={config.batch_size}: an epoch has only {len(plan.visits)} visits of training clips"
-            raise InputError(f"{message}; {fix}")
-        if not headline_answers(selection.clips["val"], book):
-            message = (
-                "questions: none of task %s with options for the val split; the newest checkpoint counts as the best"
-            )
-            log.warning(message, book.headline)
+    # A wrong ratio is found before training starts.
+    plan = _training_plan(config, mixture, selection.clips["train"]) if trains else None
+    if trains and not headline_answers(selection.clips["val"], book):
+        newest = "the newest checkpoint counts as the best"
+        log.warning("questions: none of task %s with options for the val split; %s", book.headline, newest)
     # The same file may be taught and asked; what is wrong with a row is said once.
     set_aside = list(dict.fromkeys([*taught.set_aside, *questions.set_aside, *kept.set_aside]))
     data = RunData(
@@ -147,6 +133,26 @@ def load_run_data(
     for line in data.lines():  # before the hours that a training takes; under its table, too
         log.warning(line)
     return data
+
+
+def _training_plan(config: DictConfig, mixture: Mixture, clips: Sequence[AnnotatedClip]) -> EpochPlan:
+    """What an epoch over the training clips visits, of which a batch must not hold one again and again."""
+    plan = mixture.plan(clips, tuple(config.annotations), config.seed)
+    if config.batch_size > len(plan.visits):
+        fix = f"give batch_size={len(plan.visits)} or less" if plan.visits else "give annotations of these clips"
+        message = f"batch_size={config.batch_size}: an epoch has only {len(plan.visits)} visits of training clips"
+        raise InputError(f"{message}; {fix}")
+    return plan
+
+
+def _sources(config: DictConfig, group: str, book: TaskBook) -> dict[str, AnnotationSource]:
+    """The annotation sources of a group by name, whose tasks the book must know."""
+    sources = {str(name): cast(AnnotationSource, instantiate(source)) for name, source in config[group].items()}
+    for name, source in sources.items():
+        task = getattr(source, "task", None)  # a file's rows name theirs themselves
+        if task is not None and task not in book.tasks:
+            raise InputError(f"{group}.{name}.task={task}: no such task; choose from {', '.join(book.tasks)}")
+    return sources
 
 
 def _prepared_before(config: DictConfig) -> Path:

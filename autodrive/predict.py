@@ -1,6 +1,7 @@
 """Slides a student over a whole video: a timeline of class probabilities, the best window, and a picture.
 
 python -m autodrive.predict video=drive.mp4 ckpt=outputs/train/<run>
+python -m autodrive.predict video=drive.mp4 ckpt=outputs/train/<run> question="Who could have avoided it?"
 """
 
 import json
@@ -34,7 +35,7 @@ def job(config: DictConfig) -> dict[str, Any]:
     check_config(config, PredictConfig)
     # Imported here: they take seconds, and a wrong value is refused before them.
     from autodrive.assembly import build_loggers
-    from autodrive.inference.timeline import measured, window_clips
+    from autodrive.inference.timeline import free_question, measured, window_clips
     from autodrive.reporting.timeline import timeline_figure
     from autodrive.run_assembly import build_watcher
     from autodrive.runs.machine import quiet_libraries, share_cores
@@ -52,11 +53,15 @@ def job(config: DictConfig) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"out={out}: cannot be written ({error.strerror}); choose another folder") from None
     watcher = build_watcher(config)
+    question = None if config.question is None else free_question(config.question, config.ask_as, watcher.writer.book)
     clips = window_clips(video, info, config.window_s, config.stride_s)
     timeline = watcher.watch(clips)
     facts = {"content_hash": info.content_hash, "duration_s": info.duration_s, "native_fps": info.native_fps}
     record = {"video": str(video), "ckpt": config.ckpt, "adapter": watcher.student.adapter_name()}
     record |= facts | {"fps": config.fps} | timeline.record()
+    if question is not None:
+        reply = watcher.answer(clips[timeline.best], question)
+        record["question"] = {"task": reply.task, "mode": reply.mode, "question": reply.question, "reply": reply.reply}
     (out / "timeline.json").write_text(json.dumps(record, indent=2) + "\n")
     frames = watcher.frames_to_show(clips[timeline.best])
     class_names = [watcher.writer.labels[name].short for name in timeline.classes]
@@ -76,6 +81,8 @@ def job(config: DictConfig) -> dict[str, Any]:
     console = Console()
     console.print(table)
     console.print(f"* the window with the most probable incident; picture: {out / 'timeline.png'}")
+    if question is not None:
+        console.print(f"about it: {question.question}\n{record['question']['reply']}", markup=False, highlight=False)
     return record
 
 

@@ -1,12 +1,12 @@
 r"""Writes records of the size of VLM-AutoDrive's Table 1, without a video: 53,000 clips and their annotations.
 
     python experiments/table1_records.py out=/tmp/table1 [share=1.0]
-    python train.py mixture=table1 annotations=annotated clips=/tmp/table1/clips.jsonl \\
+    python train.py mixture=table1 annotations=[annotated,av_reasoning] clips=/tmp/table1/clips.jsonl \\
         annotations.caption.path=/tmp/table1/rules.jsonl annotations.vlm_caption.path=/tmp/table1/models.jsonl \\
-        labels=event3 batch_size=8 dry_run=true
+        annotations.av_reasoning.path=/tmp/table1/av.jsonl dry_run=true
 
-Clips are spread over source videos of seven windows, as many of each class as the paper has; 198 clips each for validation
-and test come on top. Texts are of the length that such texts have; what they say is of no account.
+Clips are spread over source videos of seven windows, as many of each class as the paper has; 198 clips each for
+validation and test come on top. Texts are of the length that such texts have; what they say is of no account.
 """
 
 import sys
@@ -22,8 +22,8 @@ CAPTION = (
     "A grey van drives ahead in light rain; it brakes, the ego car closes in and stops about two metres behind it."
 )
 TRACE = (
-    "From 0.4 s the van ahead brakes. At 1.9 s the gap is down to two metres and the ego car brakes hard. At 2.8 s both "
-    "stand, and the picture does not shake. So nothing was touched, but it was close."
+    "From 0.4 s the van ahead brakes. At 1.9 s the gap is down to two metres and the ego car brakes hard. "
+    "At 2.8 s both stand, and the picture does not shake. So nothing was touched, but it was close."
 )
 
 

@@ -200,7 +200,7 @@ class EpochPlan:
             for source, annotations in self.clips[index].by_source.items():
                 tasks = {annotation.task for annotation in annotations}
                 if len(tasks) == 1:
-                    counts[Portion(source, *tasks, label)] += self._num_taught(index, source)
+                    counts[Portion(source, tasks.pop(), label)] += self._num_taught(index, source)
                     continue
                 for place in range(num_visits):  # which of them is up when is known only once they are dealt
                     for taught in self._dealt(index, source, 0, place):

@@ -2,27 +2,18 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import yaml
 from rich.console import Console
 
-from autodrive.ablation.published import load_published
-from autodrive.mixture.epoch import NO_CLASS, EpochPlan
+from autodrive.ablation.published import PublishedTable, load_published
+from autodrive.mixture.epoch import NO_CLASS, EpochPlan, Portion
 from autodrive.mixture.run_data import RunData
 from autodrive.reporting.terminal import DASH, print_table
 
 TABLE_1 = "autodrive/table1_data_mixture"
-# Rows of Table 1, and the sources of conf/annotations/annotated.yaml that stand for them.
-UNBALANCED, UPSAMPLED = "mcq_unbalanced", "mcq_upsampled"
-SOURCE_OF_ROW = {
-    UNBALANCED: "mcq",
-    UPSAMPLED: "mcq",
-    "detailed_caption": "caption",
-    "gemini_caption": "vlm_caption",
-    "vqa": "vqa",
-    "av_reasoning": "av_reasoning",
-    "mcq_reasoning": "reasoning_mcq",
-    "vqa_reasoning": "reasoning_vqa",
-}
+SOURCES_FILE = Path(__file__).with_name("table1_sources.yaml")
 
 
 def print_recipe(data: RunData) -> None:
@@ -41,8 +32,9 @@ def print_recipe(data: RunData) -> None:
         by_class = " / ".join(classes)
         header = ("Table 1 of VLM-AutoDrive", "printed", "ours", f"printed: {by_class}", "ours")
         once_more = data.mixture.balance.once_more
-        print_table("beside the paper's", header, rows_beside_table_1(data.plan, classes, once_more), console)
-        console.print(load_published().table(TABLE_1).notes[0], highlight=False)
+        table = load_published().table(TABLE_1)
+        print_table("beside the paper's", header, rows_beside_table_1(table, data.plan, classes, once_more), console)
+        console.print(table.notes[0], highlight=False)
     print_table("asked", ("split", "task", "questions"), asked_rows(data), console)
     for line in data.lines():
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -50,37 +42,44 @@ def print_recipe(data: RunData) -> None:
 
 def taught_rows(plan: EpochPlan, classes: Sequence[str]) -> list[list[str]]:
     """Each source and task with its count of every class, and all together."""
-    pairs = list(dict.fromkeys((portion.source, portion.task) for portion in plan.counts))
-    counted = [[plan.counts.get((*pair, name), 0) for name in classes] for pair in sorted(pairs)]  # pyright: ignore
-    rows = [[*pair, *_cells([*counts, sum(counts)])] for pair, counts in zip(sorted(pairs), counted, strict=True)]
+    pairs = sorted({(portion.source, portion.task) for portion in plan.counts})
+    counted = [[plan.counts.get(Portion(*pair, name), 0) for name in classes] for pair in pairs]
+    rows = [[*pair, *_cells([*counts, sum(counts)])] for pair, counts in zip(pairs, counted, strict=True)]
     totals = [sum(column) for column in zip(*counted, strict=True)]
     return [*rows, ["all", "", *_cells([*totals, sum(totals)])]]
 
 
-def rows_beside_table_1(plan: EpochPlan, classes: Sequence[str], once_more: bool) -> list[list[str]]:
+def rows_beside_table_1(
+    table: PublishedTable, plan: EpochPlan, classes: Sequence[str], once_more: bool
+) -> list[list[str]]:
     """Each printed row with ours, then sources of ours that the table does not have, then the totals.
 
     Args:
+        table: The paper's.
         plan: What an epoch teaches.
         classes: The classes in the order in which their counts are shown.
         once_more: Whether every clip is visited once more beside its upsampled visits, as the printed total counts it.
     """
-    ours = {source: Counter[str]() for source in dict.fromkeys(SOURCE_OF_ROW.values())}
+    source_of_row: dict[str, str] = yaml.safe_load(SOURCES_FILE.read_text(encoding="utf-8"))
+    ours = {source: Counter[str]() for source in source_of_row.values()}
     for portion, count in plan.counts.items():
         ours.setdefault(portion.source, Counter())[portion.label] += count
-    unbalanced = Counter(plan.balanced.unique_clips if once_more else {})
-    rows, printed_total = [], 0
-    for row in load_published().table(TABLE_1).rows:
-        name = row["annotations_of"]
-        counts = unbalanced if name == UNBALANCED else ours.pop(SOURCE_OF_ROW[name]) if name != UPSAMPLED else None
-        if counts is None:
-            counts = ours.pop(SOURCE_OF_ROW[name]) - unbalanced
+    rows, printed_total, shown = [], 0, set[str]()
+    for row in table.rows:
+        source = source_of_row[row["annotations_of"]]
+        counts = ours[source]
+        if source not in shown and list(source_of_row.values()).count(source) > 1:
+            counts = Counter(plan.balanced.unique_clips if once_more else {})
+            ours[source] = ours[source] - counts
+        shown.add(source)
         printed = {label: row[f"{label}_annotations"] for label in classes if f"{label}_annotations" in row}
         cells = [_number(row["annotations"]), _number(counts.total()), _by_class(printed, classes)]
         rows.append([row["name"], *cells, _by_class(counts, classes)])
         printed_total += row["annotations"]
     rows += [
-        [source, DASH, _number(counts.total()), DASH, _by_class(counts, classes)] for source, counts in ours.items()
+        [source, DASH, _number(counts.total()), DASH, _by_class(counts, classes)]
+        for source, counts in ours.items()
+        if source not in shown
     ]
     return [*rows, ["all", _number(printed_total), _number(sum(plan.counts.values())), "", ""]]
 

@@ -42,7 +42,10 @@ def run_job(task: Callable[[DictConfig, Path], Metrics], config: DictConfig, key
     run_dir = Path(hydra.runtime.output_dir)
     if hydra.mode != RunMode.MULTIRUN:
         check_config(config, keys)
-        return task(config, run_dir)
+        metrics = task(config, run_dir)
+        if config.dry_run and not any(run_dir.iterdir()):  # Hydra made it before it asked us
+            run_dir.rmdir()
+        return metrics
     files = RunFiles(run_dir)
     try:
         check_config(config, keys)
