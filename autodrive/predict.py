@@ -5,6 +5,7 @@ python -m autodrive.predict video=drive.mp4 ckpt=outputs/train/<run> question="W
 """
 
 import json
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from autodrive.config import PredictConfig, check_config
 from autodrive.counted import counted
 from autodrive.entry_point import CommandLine, run_with_hydra
 from autodrive.errors import InputError
-from autodrive.runs.folder import run_config
+from autodrive.runs.folder import RunFiles, read_json, run_config
 from autodrive.runs.foreign import TRAINING_ONLY
+
+log = logging.getLogger(__name__)
 
 
 def with_run_values(config: DictConfig, command_line: CommandLine) -> DictConfig:
@@ -61,6 +64,11 @@ def job(config: DictConfig) -> dict[str, Any]:
     record |= facts | {"fps": config.fps} | timeline.record()
     if question is not None:
         reply = watcher.answer(clips[timeline.best], question)
+        taught = (
+            read_json(RunFiles(Path(config.ckpt)).provenance).get("mixture", {}).get("annotations_per_epoch_by_task")
+        )
+        if taught is not None and reply.task not in taught:
+            log.warning("ask_as=%s: this run was taught no such questions, so its reply means little", reply.task)
         record["question"] = {"task": reply.task, "mode": reply.mode, "question": reply.question, "reply": reply.reply}
     (out / "timeline.json").write_text(json.dumps(record, indent=2) + "\n")
     frames = watcher.frames_to_show(clips[timeline.best])

@@ -90,10 +90,8 @@ def by_others(clips: list[Clip], share: float) -> Iterator[Annotation]:
         yield Annotation.create(clip.id, "reasoning_vqa", question, "Keep a longer gap.", "source:av/1", think=think)
 
 
-def main() -> None:
-    """Write clips.jsonl, rules.jsonl, models.jsonl and av.jsonl."""
-    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    out, share = Path(given["out"]), float(given.get("share", 1))
+def write_records(out: Path, share: float = 1.0) -> None:
+    """Write clips.jsonl, rules.jsonl, models.jsonl and av.jsonl into a folder, or a share of each."""
     out.mkdir(parents=True, exist_ok=True)
     train = list(clips_of("train", {label: round(count * share) for label, count in CLIPS.items()}))
     asked = dict.fromkeys(CLIPS, TEST_CLIPS_PER_CLASS)
@@ -104,4 +102,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    write_records(Path(given["out"]), float(given.get("share", 1)))
