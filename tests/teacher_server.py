@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,3 +185,9 @@ def serving(behave: Behaviour | None = None) -> Iterator[TeacherServer]:
     finally:
         server.http.shutdown()
         server.http.server_close()
+
+
+def arguments(server: TeacherServer, manifest: Path, out: Path, *more: str) -> list[str]:
+    """The command line that asks this server about the clips of a manifest, in all roles."""
+    given = ["teacher=openai_compatible", f"base_url={server.base_url}", "model=m", f"clips={manifest}", f"out={out}"]
+    return [*given, "concurrency=3", "num_shown=0", "teacher.server.timeout_s=5", "teacher.server.max_retries=1", *more]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from annotation_samples import later, scenes, shipped_setting
 from running import run
-from teacher_server import Answer, Received, TeacherServer, fluent, right_letter, serving
+from teacher_server import Answer, Received, arguments, fluent, right_letter, serving
 from video_files import read_number, write_video
 
 from autodrive.annotation.facts import facts_of
@@ -40,11 +40,6 @@ def manifest(clips: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> Pat
     path = tmp_path_factory.mktemp("manifest") / "clips.jsonl"
     write_jsonl(path, clips)
     return path
-
-
-def arguments(server: TeacherServer, manifest: Path, out: Path, *more: str) -> list[str]:
-    given = ["teacher=openai_compatible", f"base_url={server.base_url}", "model=m", f"clips={manifest}", f"out={out}"]
-    return [*given, "concurrency=3", "num_shown=0", "teacher.server.timeout_s=5", "teacher.server.max_retries=1", *more]
 
 
 def funnel(out: Path) -> dict[str, dict]:
@@ -364,38 +359,3 @@ def test_another_model_prompt_sampling_or_frames_are_asked_anew(fluent_run, mani
         for number, (name, change) in enumerate(CHANGES.items(), 1):
             assert run("annotate", *given, change) == 0
             assert len(server.requests_of("vlm_caption")) == 6 * number, name
-
-
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [
-        (["base_url=null"], ["base_url=None: is missing", "base_url=<address"]),
-        (["model=null"], ["model=None: is missing"]),
-        (["base_url=localhost:8000"], ["base_url=localhost:8000: must begin with http"]),
-        (["base_url='http://me:secret@host/v1'"], ["must hold no name or password"]),
-        (["teacher.stages=[vqa]"], ["teacher.stages: no role 'vqa'", "vqa_writer"]),
-        (["teacher.stages=[trace_writer]"], ["trace_writer reads what vlm_caption writes", "{vlm_caption}"]),
-        (["teacher.stages=[vlm_caption,trace_repair]"], ["trace_repair reads what trace_writer writes"]),
-        (
-            ["teacher.roles.trace_writer.user='{label}'"],
-            ["teacher.roles.trace_writer.user: {label} is not for this role"],
-        ),
-        (
-            ["teacher.roles.vlm_caption.user='{rule_caption}'"],
-            ["{rule_caption} is not for this role, which sees duration_s"],
-        ),
-        (["teacher.roles.vqa_writer.user='{'"], ["teacher.roles.vqa_writer.user", "brace"]),
-        (["teacher.vision=perhaps"], ["teacher.vision=perhaps"]),
-        (["max_requests=0"], ["max_requests=0: must be greater than or equal to 1"]),
-        (["teacher.server.max_retries=-1"], ["teacher.server.max_retries=-1"]),
-    ],
-)
-def test_what_cannot_work_is_refused_before_anything_is_sent(
-    more: list[str], said: list[str], manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    with serving() as server:
-        assert run("annotate", *arguments(server, manifest, tmp_path / "out", *more)) == 2
-    assert server.received == []
-    assert not (tmp_path / "out").exists()
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert all(part in line for part in said), line

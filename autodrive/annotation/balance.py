@@ -62,7 +62,7 @@ def fair_choice(answers: Sequence[str], rng: np.random.Generator) -> dict[int, A
     most = _largest_cap(np.array(list(counts.values())), 1 / len(counts) + MOST_ABOVE_CHANCE)
     taken: Counter[str] = Counter()
     chosen = {}
-    for index in rng.permutation(len(answers)).tolist():
+    for index in map(int, rng.permutation(len(answers))):
         answer = answers[index]
         if taken[answer] < most:
             chosen[index] = Asked(answer, taken[answer])

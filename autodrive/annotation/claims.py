@@ -6,7 +6,7 @@ not understand as one that must at least be the time of something.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,19 +23,18 @@ Kind = Literal[
 ]
 
 # The first that matches: a sentence about the closest moment may add that nobody touches.
-_KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(pattern))
-    for kind, pattern in (
-        ("alert", r"could (?:already |first )?(?:be seen|see)|can (?:first )?be seen coming"),
-        ("closest", r"closest|nearest|(?:come|get|pass)(?:es)? within|least (?:room|distance)"),
-        ("contact", r"\b(?:hits?|strikes?|struck|touch(?:es)?|collides?|contact|impact|runs? into|crash(?:es)?)\b"),
-        ("onset", r"\b(?:begins?|starts?|sets? (?:in|out)|appears?)\b"),
-        ("bend", r"too fast (?:in|through|for)|too much speed"),
-        ("cornering", r"steered|steers|corners|swerves"),
-        ("acceleration", r"accelerates|speeds up"),
-        ("braking", r"brak(?:es|ed|ing)\b"),
-    )
-)
+_KINDS: Mapping[Kind, re.Pattern[str]] = {
+    "alert": re.compile(r"could (?:already |first )?(?:be seen|see)|can (?:first )?be seen coming"),
+    "closest": re.compile(r"closest|nearest|(?:come|get|pass)(?:es)? within|least (?:room|distance)"),
+    "contact": re.compile(
+        r"\b(?:hits?|strikes?|struck|touch(?:es)?|collides?|contact|impact|runs? into|crash(?:es)?)\b"
+    ),
+    "onset": re.compile(r"\b(?:begins?|starts?|sets? (?:in|out)|appears?)\b"),
+    "bend": re.compile(r"too fast (?:in|through|for)|too much speed"),
+    "cornering": re.compile(r"steered|steers|corners|swerves"),
+    "acceleration": re.compile(r"accelerates|speeds up"),
+    "braking": re.compile(r"brak(?:es|ed|ing)\b"),
+}
 _EVENTS = {
     "braking": "harsh_braking",
     "acceleration": "harsh_acceleration",
@@ -94,7 +93,8 @@ def _claims_of_sentence(sentence: str) -> Iterator[Claim]:
         yield Claim("outcome", outcome=_OUTCOMES[outcome[1]], text=sentence.strip())
     if not times:
         return
-    kind = next((kind for kind, pattern in _KINDS if pattern.search(text)), "unknown")
+    kinds: list[Kind] = [kind for kind, pattern in _KINDS.items() if pattern.search(text)]
+    kind: Kind = kinds[0] if kinds else "unknown"
     gap = _GAP.search(text) if kind == "closest" else None
     road_user, side, impact = _ROAD_USER.search(text), _SIDE.search(text), _IMPACT.search(text)
     about_other = kind in ("onset", "closest", "contact")

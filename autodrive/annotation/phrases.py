@@ -81,17 +81,16 @@ def capitalised(text: str) -> str:
 
 def conditions(facts: WindowFacts, draws: Draws) -> str | None:
     """Light and weather, such as `at dusk in the rain`; None if neither is known."""
-    words = [
-        draws.pick(known[value]) for known, value in ((LIGHT, facts.light), (WEATHER, facts.weather)) if value in known
-    ]
-    return " ".join(words) or None
+    found = (LIGHT.get(facts.light or ""), WEATHER.get(facts.weather or ""))
+    return " ".join(draws.pick(words) for words in found if words) or None
 
 
 def motion(hazard: HazardFacts, draws: Draws) -> str | None:
     """What the other road user does, without the subject; None where it is not known."""
-    if hazard.motion not in MOTIONS or (hazard.motion == "slows_ahead" and hazard.other_brakes is False):
+    words = MOTIONS.get(hazard.motion or "")
+    if words is None or (hazard.motion == "slows_ahead" and hazard.other_brakes is False):
         return None
-    return draws.pick(MOTIONS[hazard.motion])
+    return draws.pick(words)
 
 
 def approach(hazard: HazardFacts) -> str | None:
