@@ -12,6 +12,7 @@ from running import composed, run
 from autodrive.ablation.published import load_published
 from autodrive.entry_point import CONFIG_FOLDER
 from autodrive.mixture.mixture import Mixture
+from autodrive.reporting.terminal import DASH
 from experiments.table1_records import CLIPS, write_records
 
 PRESETS = sorted(path.stem for path in (CONFIG_FOLDER / "mixture").glob("*.yaml"))
@@ -47,7 +48,7 @@ def dry_run(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dic
     for line in capsys.readouterr().out.partition("beside the paper's")[0].splitlines():
         cells = [cell.strip() for cell in line.strip().strip("│").split("│")]
         if len(cells) == 6:
-            rows[cells[0]] = [0 if cell == "–" else int(cell.replace(",", "")) for cell in cells[2:]]
+            rows[cells[0]] = [0 if cell == DASH else int(cell.replace(",", "")) for cell in cells[2:]]
     return rows
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from running import composed, run, tiny
 
-from autodrive.runs.folder import RunFolder
 from autodrive.schema import Annotation, Prediction, read_jsonl, write_jsonl
 
 
@@ -52,7 +51,7 @@ def test_before_is_what_evaluation_finds_of_the_student(smoke_run: Path, metrics
 
 
 def test_questions_of_retention_are_not_scored_among_the_others(continued: Path, metrics: dict[str, float]):
-    asked = RunFolder(continued).predictions()
+    asked = read_jsonl(continued / "predictions.jsonl", Prediction)
     assert {p.task for p in asked} == {"mcq", "closed_qa"}
     assert not any(key.startswith("test/caption") for key in metrics)
 
