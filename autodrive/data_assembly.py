@@ -98,6 +98,8 @@ def load_run_data(
     trains = "train" in needed and "train" not in asked
     if trains:
         mixture.check_sources(teaching)
+        if left_out := [name for name in teaching if name in mixture.leave_out]:
+            log.info("not taught (mixture.leave_out): %s", ", ".join(left_out))
     teaching = {name: teaching[name] for name in mixture.taught(teaching)}
     clips = load_clips(_prepared_before(config) if dry else prepared_manifest(config), check_files=not dry)
     known = {clip.id for clip in clips}
