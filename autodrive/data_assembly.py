@@ -8,8 +8,9 @@ import gc
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from autodrive.annotation.retention import Retention
 from autodrive.annotation.sources import AnnotationSource
-from autodrive.annotation.supply import AnnotatedClip, Supply, supply
+from autodrive.annotation.supply import AnnotatedClip, supply
 from autodrive.datasets.manifest import load_clips
 from autodrive.datasets.preparing import PrepareSettings, prepare
 from autodrive.errors import InputError
@@ -30,7 +31,7 @@ from autodrive.mixture.epoch import EpochPlan
 from autodrive.mixture.mixture import Mixture
 from autodrive.mixture.run_data import RunData
 from autodrive.mixture.selection import Wanted, select_clips
-from autodrive.schema import Clip, Split
+from autodrive.schema import Split
 from autodrive.tasks.task_book import TaskBook
 from autodrive.video.frame_grid import FrameGrid
 
@@ -92,26 +93,17 @@ def load_run_data(
     labels: LabelSet = instantiate(config.labels)
     book: TaskBook = instantiate(config.prompts)
     mixture: Mixture = instantiate(config.mixture)
-    teaching, asking = (_sources(config, group, book) for group in ("annotations", "questions"))
-    retention = {name: source for name, source in asking.items() if isinstance(source, Retention)}
-    asking = {name: source for name, source in asking.items() if name not in retention}
     trains = "train" in needed and "train" not in asked
-    if trains:
-        mixture.check_sources(teaching)
-        if left_out := [name for name in teaching if name in mixture.leave_out]:
-            log.info("not taught (mixture.leave_out): %s", ", ".join(left_out))
-    teaching = {name: teaching[name] for name in mixture.taught(teaching)}
+    teaching = _taught_sources(config, book, mixture, trains)
+    questions_of = _sources(config, "questions", book)
+    retention = {name: source for name, source in questions_of.items() if isinstance(source, Retention)}
+    asking = {name: source for name, source in questions_of.items() if name not in retention}
     clips = load_clips(_prepared_before(config) if dry else prepared_manifest(config), check_files=not dry)
-    known = {clip.id for clip in clips}
-
-    def supplied(sources: Mapping[str, AnnotationSource], members: Sequence[Clip], *, as_references: bool) -> Supply:
-        return supply(sources, members, known, book, labels, config.seed, as_references=as_references)
-
+    supplied = partial(supply, known={clip.id for clip in clips}, book=book, labels=labels, seed=config.seed)
     taught = supplied(teaching, [clip for clip in clips if clip.split not in (None, *asked)], as_references=False)
     questions = supplied(asking, [clip for clip in clips if clip.split in asked], as_references=True)
     by_id = {member.clip.id: member for member in (*taught.clips, *questions.clips)}
-    wanted = Wanted(needed, trains, shipped_label_sets())
-    selection = select_clips(clips, by_id, labels, FrameGrid(config.fps), wanted)
+    selection = select_clips(clips, by_id, labels, FrameGrid(config.fps), Wanted(needed, trains, shipped_label_sets()))
     examined = [member.clip for member in selection.clips[cast(Split, config.get("split", "test"))]]
     kept = supplied(retention, examined, as_references=True)
     check_slices(config.evaluation.get("slices", ()), examined)
@@ -145,6 +137,16 @@ def _training_plan(config: DictConfig, mixture: Mixture, clips: Sequence[Annotat
         message = f"batch_size={config.batch_size}: an epoch has only {len(plan.visits)} visits of training clips"
         raise InputError(f"{message}; {fix}")
     return plan
+
+
+def _taught_sources(config: DictConfig, book: TaskBook, mixture: Mixture, trains: bool) -> dict[str, AnnotationSource]:
+    """The sources that the mixture takes; where one is trained, all that it needs are there."""
+    sources = _sources(config, "annotations", book)
+    if trains:
+        mixture.check_sources(sources)
+        if left_out := [name for name in sources if name in mixture.leave_out]:
+            log.info("not taught (mixture.leave_out): %s", ", ".join(left_out))
+    return {name: sources[name] for name in mixture.taught(sources)}
 
 
 def _sources(config: DictConfig, group: str, book: TaskBook) -> dict[str, AnnotationSource]:
