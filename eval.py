@@ -21,18 +21,26 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
 
     Returns:
         The metrics that `metrics.json` holds; of a folder that holds this evaluation already, without doing it again.
+        Of a dry run, which leaves no folder, nothing.
 
     Raises:
         InputError: The configuration or an input is wrong, or the folder holds another run.
     """
     # Imported here: they take seconds, and a wrong value is refused before them.
+    from autodrive.data_assembly import load_run_data
+
+    load = partial(load_run_data, config, needed=(config.split,), asked=("val", "test", config.split))
+    if config.dry_run:
+        from autodrive.reporting.recipe import print_recipe
+
+        print_recipe(load(dry=True))
+        return {}
     from autodrive.assembly import (
         build_exam,
         build_loaders,
         build_student,
         build_tracker,
         check_trees,
-        load_run_data,
         saved_student,
         student_digest,
     )
@@ -44,9 +52,9 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
 
     with open_run(config, run_dir) as run:
         check_loggers(config)
-        data = load_run_data(config, needed=(config.split,), asked=("val", "test", config.split))
+        data = load()
         student = build_student(config, data) if config.ckpt is None else saved_student(config, Path(config.ckpt))
-        done = run.begin(data.selection.fingerprint, student_digest(config, student))
+        done = run.begin(data.fingerprint, student_digest(config, student))
         if done is not None:
             return done
         loaders = build_loaders(config, data, student)

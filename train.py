@@ -3,6 +3,7 @@
 python train.py                                      the embedded default, on a laptop
 python train.py -m fps=1,15,30                       a sweep, with an ablation table at its end
 python train.py clips=my/clips.jsonl labels=event2   your own manifest
+python train.py mixture=table1 dry_run=true          what an epoch would teach, beside the paper's Table 1
 """
 
 from functools import partial
@@ -17,7 +18,7 @@ from autodrive.runs.resume import resumed_config
 
 
 def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
-    """One training run: data, student, fit, evaluation on the test split, report.
+    """One training run: data, student, fit, evaluation on the test split, report. A dry run tells of the data alone.
 
     Returns:
         The metrics that `metrics.json` holds; of a folder that holds this run already, without training again.
@@ -26,18 +27,25 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         InputError: The configuration or an input is wrong, or the folder holds another run.
     """
     # Imported here: they take seconds, and a wrong value is refused before them.
+    from autodrive.data_assembly import load_run_data
+
+    if config.dry_run:
+        from autodrive.reporting.recipe import print_recipe
+
+        print_recipe(load_run_data(config, needed=("train", "val", "test"), dry=True))
+        return {}
     from autodrive.assembly import (
         build_exam,
         build_loaders,
         build_student,
         build_tracker,
         build_training,
+        check_reply_lengths,
         check_training,
         check_trees,
-        load_run_data,
         student_digest,
     )
-    from autodrive.inference.evaluating import evaluate
+    from autodrive.inference.evaluating import BEFORE, ask_retention, evaluate
     from autodrive.reporting.show import show_run
     from autodrive.runs.frame import open_run
     from autodrive.tracking.exhibits import run_exhibits
@@ -48,20 +56,25 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         check_loggers(config)
         data = load_run_data(config, needed=("train", "val", "test"))
         student = build_student(config, data)
-        done = run.begin(data.selection.fingerprint, student_digest(config, student))
+        done = run.begin(data.fingerprint, student_digest(config, student))
         if done is not None:
             return done
         loaders = build_loaders(config, data, student)
         training = build_training(config, data, student, loaders, run)
+        lengths = check_reply_lengths(data, student)
         check_trees(config, student, loaders.smallest_training_clip, config.trainer.precision == "bf16-mixed")
+        exam = build_exam(config, "test")
         with build_tracker(config, run, "train", data, training) as tracker:
+            before = {}
+            if config.student_from is not None:  # what a student from nothing could do before is nothing
+                before = ask_retention(student, data, loaders, exam, run.files.retention_before, BEFORE)
             training.fit()
             run.lap("fit_s")
             student.save(run.files.student)
-            metrics = evaluate(student.as_read(), data, loaders, build_exam(config, "test"), run.files)
+            metrics = evaluate(student.as_read(), data, loaders, exam, run.files, before)
             shown = partial(run_exhibits, run.files, data, loaders.frames_of)
             tracker.finish(shown, training.trainer.global_step)
-        run.facts = data.facts() | training.facts() | tracker.facts()
+        run.facts = data.facts() | training.facts() | tracker.facts() | lengths
     show_run(run_dir, loaders.frames_of, config.evaluation.num_strips)
     return metrics
 

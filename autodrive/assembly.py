@@ -1,51 +1,43 @@
-"""From a configuration to the objects of a run, in the order in which they depend on each other.
+"""From a configuration and a run's data to the objects of the run, in the order in which they depend on each other.
 
-The only place that sees the whole configuration. Verbs call it; rooms receive what it builds.
+With `data_assembly`, from which the data come, the only place that sees the whole configuration. Verbs call it; rooms
+receive what it builds.
 """
 
-import hashlib
-import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from autodrive.annotation.sources import AnnotationSource
-from autodrive.annotation.supply import AnnotatedClip, Supply, supply
 from autodrive.config_check import key_to_blame
 from autodrive.config_identity import config_hash
-from autodrive.datasets.manifest import load_clips
-from autodrive.datasets.preparing import PrepareSettings, prepare
+from autodrive.data_assembly import headline_answers
 from autodrive.errors import InputError
 from autodrive.inference.answering import weights_digest
 from autodrive.inference.evaluating import Exam
-from autodrive.label_sets import shipped_label_sets
-from autodrive.labels import LabelSet
-from autodrive.mixture.clip_batches import Batching, BranchWriter, ClipReader, training_texts
+from autodrive.mixture.clip_batches import Batching, ClipReader, training_texts
 from autodrive.mixture.datamodule import ClipTreeDataModule
-from autodrive.mixture.mixture import Mixture
+from autodrive.mixture.reply_lengths import length_facts, reply_lengths
 from autodrive.mixture.run_data import RunData
-from autodrive.mixture.selection import Wanted, select_clips
 from autodrive.runs.checkpoints import WholeCheckpoints, checkpoint_to_continue
 from autodrive.runs.folder import RunFiles, read_run
 from autodrive.runs.frame import Run
 from autodrive.runs.machine import device_of
 from autodrive.runs.provenance import git_commit
-from autodrive.schema import Clip, Split
+from autodrive.schema import Split
 from autodrive.students.bases import check_base_name, is_adapter_folder
 from autodrive.students.resolution import Resolution, solve_resolution
 from autodrive.students.self_check import check_once
 from autodrive.students.student import Student, StudentSpec, load_student
 from autodrive.students.towers import TOWERS, Tower
 from autodrive.students.tuning import LowRankAdapter, Tuning, make_trainable
-from autodrive.tasks.task_book import TaskBook
 from autodrive.tracking.record import JobType, run_record
 from autodrive.tracking.tracker import Tracker, UnfailingLogger
 from autodrive.training.callbacks import training_callbacks
@@ -55,83 +47,6 @@ from autodrive.trees.clip_tree import ClipTree
 from autodrive.video.frame_grid import FrameGrid
 
 log = logging.getLogger(__name__)
-
-
-def prepared_manifest(config: DictConfig) -> Path:
-    """The manifest of a run: `clips` if given, else `dataset`, prepared below `paths.data_dir`.
-
-    An earlier run's manifest is brought up to date, which takes little time: files that were scanned once are not
-    scanned again, and a source that has changed since is noticed.
-    """
-    if config.clips is not None:
-        return Path(config.clips)
-    node: Any = OmegaConf.to_container(config.prepare, resolve=True)
-    dataset = OmegaConf.to_container(config.dataset, resolve=True)
-    identity = {"dataset": dataset, "duration_s": config.duration_s, "prepare": node}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
-    adapter = instantiate(config.dataset)
-    data_dir = Path(config.paths.data_dir)
-    out = data_dir / f"{adapter.name}-{digest}"
-    prepare(adapter, out, PrepareSettings(duration_s=config.duration_s, **node), data_dir=data_dir)
-    return out / "clips.jsonl"
-
-
-def load_run_data(config: DictConfig, needed: Sequence[Split], asked: Sequence[Split] = ("val", "test")) -> RunData:
-    """Clips, classes, annotations and visits of a run.
-
-    Args:
-        config: The composed configuration of a training or an evaluation.
-        needed: Splits that must hold clips.
-        asked: Splits that are annotated by `questions`; the others by `annotations`, to be taught.
-
-    Raises:
-        InputError: As `select_clips`, `Mixture`, the sources and the manifest's loader do, or validation would have
-            nothing to ask.
-    """
-    labels: LabelSet = instantiate(config.labels)
-    book: TaskBook = instantiate(config.prompts)
-    mixture: Mixture = instantiate(config.mixture)
-    teaching, asking = (
-        {str(name): cast(AnnotationSource, instantiate(source)) for name, source in group.items()}
-        for group in (config.annotations, config.questions)
-    )
-    for group, sources in (("annotations", teaching), ("questions", asking)):
-        for name, source in sources.items():
-            task = getattr(source, "task", None)  # a file's rows name theirs themselves
-            if task is not None and task not in book.tasks:
-                raise InputError(f"{group}.{name}.task={task}: no such task; choose from {', '.join(book.tasks)}")
-    if "train" in needed:
-        mixture.check_sources(teaching)
-    clips = load_clips(prepared_manifest(config))
-    known = {clip.id for clip in clips}
-
-    def supplied(sources: dict[str, AnnotationSource], members: Sequence[Clip], *, as_references: bool) -> Supply:
-        return supply(sources, members, known, book, labels, config.seed, as_references=as_references)
-
-    taught = supplied(teaching, [clip for clip in clips if clip.split not in (None, *asked)], as_references=False)
-    questions = supplied(asking, [clip for clip in clips if clip.split in asked], as_references=True)
-    by_id = {member.clip.id: member for member in (*taught.clips, *questions.clips)}
-    trains = "train" in needed and "train" not in asked
-    wanted = Wanted(needed, trains, shipped_label_sets())
-    selection = select_clips(clips, by_id, labels, FrameGrid(config.fps), wanted)
-    plan = None
-    if trains:  # a wrong ratio is found before training starts
-        plan = mixture.plan(selection.clips["train"], tuple(config.annotations), config.seed)
-        if config.batch_size > len(plan.visits):  # a batch would hold the same clip again and again
-            fix = f"give batch_size={len(plan.visits)} or less" if plan.visits else "give annotations of these clips"
-            message = f"batch_size={config.batch_size}: an epoch has only {len(plan.visits)} visits of training clips"
-            raise InputError(f"{message}; {fix}")
-        if not headline_answers(selection.clips["val"], book):
-            message = (
-                "questions: none of task %s with options for the val split; the newest checkpoint counts as the best"
-            )
-            log.warning(message, book.headline)
-    # The same file may be taught and asked; what is wrong with a row is said once.
-    set_aside = list(dict.fromkeys([*taught.set_aside, *questions.set_aside]))
-    data = RunData(labels, BranchWriter(book, labels), selection, mixture, plan, set_aside)
-    for line in data.lines():  # before the hours that a training takes; under its table, too
-        log.warning(line)
-    return data
 
 
 def build_student(config: DictConfig, data: RunData) -> Student:
@@ -316,6 +231,19 @@ def build_training(
     return Training(method, loaders, trainer, callbacks, resume_from, counts)
 
 
+def check_reply_lengths(data: RunData, student: Student) -> dict[str, Any]:
+    """Say which limits of replies are below what is taught, before the hours that a training takes.
+
+    Returns:
+        What `provenance.json` says of all of them.
+    """
+    assert data.plan is not None, "nothing to train"
+    lengths = reply_lengths(data.plan.clips, data.writer, student.processor)
+    for line in filter(None, (length.line for length in lengths)):
+        log.warning(line)
+    return {"reply_lengths": length_facts(lengths)}
+
+
 def check_trees(config: DictConfig, student: Student, clip: Callable[[], ClipTree | None], autocast: bool) -> None:
     """Move a student to its device and see, once a machine, that clip trees are exact there; see `check_once`.
 
@@ -349,9 +277,5 @@ def build_tracker(
 
 def build_exam(config: DictConfig, split: Split) -> Exam:
     """What the student is asked about the clips of a split."""
-    return Exam(split, tuple(config.evaluation.modes), device_of(config.trainer.accelerator))
-
-
-def headline_answers(clips: Sequence[AnnotatedClip], book: TaskBook) -> dict[str, int]:
-    """Index of the right option by annotation id, for the headline task's questions about these clips."""
-    return book.headline_answers(annotation for clip in clips for annotation in clip.annotations)
+    slices = tuple(config.evaluation.get("slices", ()))
+    return Exam(split, tuple(config.evaluation.modes), device_of(config.trainer.accelerator), slices)

@@ -16,6 +16,7 @@ from autodrive.bounds import (
     Choices,
     Count,
     CountOrZero,
+    Distinct,
     Fraction,
     FramesPerSecond,
     PathText,
@@ -72,6 +73,7 @@ class TrainConfig:
         student_from: A run folder whose student a new training starts from, with its family, size and tokenizer; or a
             folder with an adapter in peft's layout, which is put on `student`.
         resume: A run folder to continue in a new one, with its configuration.
+        dry_run: Say from records alone what would be taught and asked, and do nothing else.
         table: Published table that a sweep is compared with; null finds it by the swept keys.
         scale: Name of the scale in force.
         axes: For each axis of the paper's tables, the paper's values and those that stand for them at this scale.
@@ -94,6 +96,7 @@ class TrainConfig:
     num_workers: Processes = MISSING
     student_from: PathText | None = None
     resume: PathText | None = None
+    dry_run: bool = False
     table: PathText | None = None
     scale: str = MISSING
     axes: Any = MISSING
@@ -162,6 +165,8 @@ class PredictConfig:
         batch_size: Windows in a batch.
         num_workers: Number of loader processes.
         logger: What the timeline is logged to.
+        question: A question that is asked about the window shown, answered in free words; null: none.
+        ask_as: The task of the run that puts it.
     """
 
     video: PathText = MISSING
@@ -173,6 +178,8 @@ class PredictConfig:
     num_orders: Annotated[Count, Le(720)] = MISSING
     batch_size: BatchSize = MISSING
     num_workers: Processes = MISSING
+    question: PathText | None = None
+    ask_as: str = MISSING
     decoder: Any = MISSING
     frame_cache: Any = MISSING
     logger: Any = None
@@ -268,10 +275,12 @@ class EvaluationKeys(Record):
     Attributes:
         modes: Inference modes in which every question is asked.
         num_strips: Most misclassified clips shown in `report.html`.
+        slices: Keys of the clips' metadata, for whose values the headline task is scored apart.
     """
 
     modes: Choices[Mode]
     num_strips: CountOrZero
+    slices: Distinct[str] = ()
 
 
 class PathKeys(Record):

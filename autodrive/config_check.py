@@ -14,6 +14,7 @@ from typing import Annotated, Any, get_type_hints
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError
 from pydantic import AfterValidator, ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
@@ -71,7 +72,7 @@ def check_targets(config: DictConfig, path: str = "") -> None:
                     raise InputError(f"{path}.{key}: there is no such key; {path} takes {known}")
     for key in children:
         below = f"{path}.{key}" if path else key
-        if OmegaConf.is_missing(node, key):
+        if _is_missing(node, key):
             continue
         if _holds_target(node[key]):
             check_targets(config, below)
@@ -134,6 +135,17 @@ def key_to_blame(node: DictConfig, build: Callable[[DictConfig], Any]) -> str | 
                 continue
             return str(key)
     return None
+
+
+def _is_missing(node: DictConfig, key: str) -> bool:
+    """Whether a value is not given yet, itself or where it refers to; whoever needs it says so."""
+    try:
+        if not OmegaConf.is_missing(node, key):
+            node[key]  # follows references
+            return False
+    except InterpolationToMissingValueError:
+        pass
+    return True
 
 
 def _holds_target(node: Any) -> bool:

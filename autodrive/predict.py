@@ -1,9 +1,11 @@
 """Slides a student over a whole video: a timeline of class probabilities, the best window, and a picture.
 
 python -m autodrive.predict video=drive.mp4 ckpt=outputs/train/<run>
+python -m autodrive.predict video=drive.mp4 ckpt=outputs/train/<run> question="Who could have avoided it?"
 """
 
 import json
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ from autodrive.config import PredictConfig, check_config
 from autodrive.counted import counted
 from autodrive.entry_point import CommandLine, run_with_hydra
 from autodrive.errors import InputError
-from autodrive.runs.folder import run_config
+from autodrive.runs.folder import RunFiles, read_json, run_config
 from autodrive.runs.foreign import TRAINING_ONLY
+
+log = logging.getLogger(__name__)
 
 
 def with_run_values(config: DictConfig, command_line: CommandLine) -> DictConfig:
@@ -34,7 +38,7 @@ def job(config: DictConfig) -> dict[str, Any]:
     check_config(config, PredictConfig)
     # Imported here: they take seconds, and a wrong value is refused before them.
     from autodrive.assembly import build_loggers
-    from autodrive.inference.timeline import measured, window_clips
+    from autodrive.inference.timeline import free_question, measured, window_clips
     from autodrive.reporting.timeline import timeline_figure
     from autodrive.run_assembly import build_watcher
     from autodrive.runs.machine import quiet_libraries, share_cores
@@ -52,11 +56,20 @@ def job(config: DictConfig) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"out={out}: cannot be written ({error.strerror}); choose another folder") from None
     watcher = build_watcher(config)
+    question = None if config.question is None else free_question(config.question, config.ask_as, watcher.writer.book)
     clips = window_clips(video, info, config.window_s, config.stride_s)
     timeline = watcher.watch(clips)
     facts = {"content_hash": info.content_hash, "duration_s": info.duration_s, "native_fps": info.native_fps}
     record = {"video": str(video), "ckpt": config.ckpt, "adapter": watcher.student.adapter_name()}
     record |= facts | {"fps": config.fps} | timeline.record()
+    if question is not None:
+        reply = watcher.answer(clips[timeline.best], question)
+        taught = (
+            read_json(RunFiles(Path(config.ckpt)).provenance).get("mixture", {}).get("annotations_per_epoch_by_task")
+        )
+        if taught is not None and reply.task not in taught:
+            log.warning("ask_as=%s: this run was taught no such questions, so its reply means little", reply.task)
+        record["question"] = {"task": reply.task, "mode": reply.mode, "question": reply.question, "reply": reply.reply}
     (out / "timeline.json").write_text(json.dumps(record, indent=2) + "\n")
     frames = watcher.frames_to_show(clips[timeline.best])
     class_names = [watcher.writer.labels[name].short for name in timeline.classes]
@@ -76,6 +89,8 @@ def job(config: DictConfig) -> dict[str, Any]:
     console = Console()
     console.print(table)
     console.print(f"* the window with the most probable incident; picture: {out / 'timeline.png'}")
+    if question is not None:
+        console.print(f"about it: {question.question}\n{record['question']['reply']}", markup=False, highlight=False)
     return record
 
 

@@ -10,8 +10,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from autodrive.assembly import build_loaders, build_reader, fresh_student, load_run_data, saved_student
+from autodrive.assembly import build_loaders, build_reader, fresh_student, saved_student
 from autodrive.config_check import check_targets
+from autodrive.data_assembly import load_run_data
 from autodrive.inference.timeline import Watcher, class_question
 from autodrive.mixture.clip_batches import Batching, BranchWriter
 from autodrive.runs.folder import run_config

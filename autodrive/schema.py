@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
 
@@ -317,12 +317,14 @@ def read_jsonl(path: Path, record: type[RecordT]) -> list[RecordT]:
     return list(iterate_jsonl(path, record))
 
 
-def iterate_jsonl(path: Path, record: type[RecordT]) -> Iterator[RecordT]:
-    """Yield the records of a manifest one by one; raises as `read_jsonl` does."""
+def iterate_jsonl(
+    path: Path, record: type[RecordT], is_wanted: Callable[[str], bool] = lambda line: True
+) -> Iterator[RecordT]:
+    """Yield the records of a manifest one by one, but for lines that are not wanted; raises as `read_jsonl` does."""
     if not os.path.lexists(path):
         raise InputError(f"{path}: no such manifest; write it with python -m autodrive.prepare, or fix the path")
     for number, line in text_lines(path, ENCODING_FIX):
-        if not line.strip():
+        if not line.strip() or not is_wanted(line):
             continue
         try:
             yield record.model_validate_json(line)

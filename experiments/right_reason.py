@@ -17,8 +17,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from autodrive.assembly import load_run_data, saved_student
+from autodrive.assembly import saved_student
 from autodrive.config import register
+from autodrive.data_assembly import load_run_data
 from autodrive.inference.answering import answer_questions, beside_references, respondent_of
 from autodrive.mixture.clip_batches import Batching, ClipReader
 from autodrive.mixture.datamodule import ClipTreeDataModule

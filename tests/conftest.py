@@ -93,7 +93,7 @@ def smoke_run(world_dir: Path, shared_dir: Path) -> Path:
 @pytest.fixture(scope="session")
 def manifest(smoke_run: Path) -> Path:
     """The manifest that the smoke run was trained on."""
-    from autodrive.assembly import prepared_manifest
+    from autodrive.data_assembly import prepared_manifest
     from autodrive.runs.folder import run_config
 
     return prepared_manifest(run_config(smoke_run))

@@ -53,6 +53,34 @@ def test_rows_of_a_file_add_up(tmp_path: Path):
     assert "source file" in found.set_aside[0].detail
 
 
+def test_a_source_takes_the_rows_of_its_tasks_and_generators(tmp_path: Path):
+    rows = [
+        caption("a#0", "by rule", generator="rule/2"),
+        caption("a#0", "by a model", generator="openai:m@0"),
+        caption("a#0", "a reply", generator="openai:m@0", task="vqa"),
+    ]
+    path = written(tmp_path, rows).path
+
+    def taken(**wanted: list[str]) -> list[str]:
+        return [row.answer for row in AnnotationFile(path, **wanted).annotations([], label_set(), 0)]
+
+    assert taken() == ["by rule", "by a model", "a reply"]
+    assert taken(tasks=["caption"]) == ["by rule", "by a model"]
+    assert taken(generators=["openai:"]) == ["by a model", "a reply"]
+    assert taken(tasks=["caption"], generators=["rule", "source:"]) == ["by rule"]
+    with pytest.raises(
+        InputError, match=r"no row fits tasks=\[mcq\]; it holds caption by openai:m@0, caption by rule/2"
+    ):
+        taken(tasks=["mcq"])
+
+
+def test_a_row_that_does_not_say_what_it_is_is_named(tmp_path: Path):
+    (tmp_path / "rows.jsonl").write_text('{"task": "vqa", "generator": "rule/2"}\n{"task": "caption"}\n')
+    source = AnnotationFile(str(tmp_path / "rows.jsonl"), tasks=["caption"])
+    with pytest.raises(InputError, match=r"rows.jsonl:2: not a valid Annotation"):
+        list(source.annotations([], label_set(), 0))
+
+
 def test_references_of_a_free_question_are_asked_once_and_taught_apart(tmp_path: Path):
     rows = [caption("a#0", "A car stops."), caption("a#0", "The car ahead stops.")]
     sources = {"mcq": ClassQuestion("mcq", num_orders=2), "file": written(tmp_path, rows)}

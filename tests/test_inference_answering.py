@@ -8,7 +8,7 @@ from student_samples import make_sample, make_student
 
 from autodrive.annotation.rules import ClassQuestion
 from autodrive.annotation.supply import AnnotatedClip
-from autodrive.assembly import headline_answers
+from autodrive.data_assembly import headline_answers
 from autodrive.inference.answering import Respondent, answer_questions, beside_references, weights_digest
 from autodrive.schema import Annotation, Question, Reply
 from autodrive.students.student import Student

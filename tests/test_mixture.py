@@ -54,6 +54,22 @@ def test_equal_brings_every_class_to_the_largest():
     assert set(plan(Balance(equal=True), PAPER).visits_per_class.values()) == {430}
 
 
+def test_as_many_a_class_thins_some_and_repeats_others():
+    found = plan(Balance(per_class=100), PAPER)
+    assert found.visits_per_class == dict.fromkeys(("normal", "near_collision", "collision"), 100)
+    visits = Counter(found.visits)
+    assert {n for v, n in visits.items() if PAPER[v] == "normal"} == {1}
+    assert {n for v, n in visits.items() if PAPER[v] == "near_collision"} == {1, 2}
+    assert {n for v, n in visits.items() if PAPER[v] == "collision"} == {10}
+
+
+def test_once_more_adds_a_visit_of_every_clip():
+    ratio = {"normal": 43, "near_collision": 14, "collision": 11}
+    found = plan(Balance(target_counts=ratio, once_more=True), PAPER)
+    assert found.visits_per_class == {"normal": 860, "near_collision": 230, "collision": 120}
+    assert min(Counter(found.visits).values()) == 2
+
+
 def test_modes_exclude_each_other():
     with pytest.raises(InputError, match="not several"):
         plan(Balance(equal=True, factors={"normal": 1}), PAPER)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autodrive.assembly import build_loaders, load_run_data, saved_student
+from autodrive.assembly import build_loaders, saved_student
+from autodrive.data_assembly import load_run_data
 from autodrive.mixture.datamodule import ClipTreeDataModule
 from autodrive.runs.folder import run_config
 from autodrive.trees.clip_tree import TreeRow

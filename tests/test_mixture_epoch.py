@@ -60,6 +60,51 @@ def test_the_visit_that_holds_the_caption_changes_from_epoch_to_epoch():
     assert len(set(held)) > 3
 
 
+def test_a_limit_is_a_draw_of_which_a_smaller_one_takes_a_part():
+    clips = [annotated(index, "normal", mcq=1, people=3) for index in range(40)]
+
+    def drawn(limit: int | None, seed: int = 0) -> set[str]:
+        plan = Mixture({"people": Part(limit=limit)}).plan(clips, ("mcq", "people"), seed)
+        (epoch,) = stream(plan)
+        assert totals(epoch) == Counter(set(totals(epoch)))
+        assert sum(" mcq " in name for name in totals(epoch)) == 40  # other sources stay whole
+        return {name for name in totals(epoch) if " people " in name}
+
+    assert len(drawn(None)) == len(drawn(120)) == len(drawn(1000)) == 120
+    assert len(drawn(30)) == 30
+    assert drawn(10) < drawn(30) < drawn(100)
+    assert drawn(30, seed=1) != drawn(30)
+
+
+def test_each_so_many_th_visit_takes_some_and_clips_take_turns():
+    clips = [annotated(index, "normal", mcq=1, people=2) for index in range(60)]
+    parts = {"mcq": Part(per_visit=1), "people": Part(per_visit=1, every=6)}
+    plan = Mixture(parts).plan(clips, ("mcq", "people"), seed=0)
+    epochs = stream(plan, 12)
+    for epoch in epochs:  # one visit of each clip, a sixth of them with more; never all at once
+        assert sum(" mcq " in name for name in totals(epoch)) == 60
+        assert 0 < sum(" people " in name for name in totals(epoch)) < 30
+    over_all = sum((totals(epoch) for epoch in epochs), Counter())
+    assert {name: n for name, n in over_all.items() if " people " in name} == {
+        f"{index}#0 people {number}": 1 for index in range(60) for number in range(2)
+    }
+
+
+def test_what_is_left_out_and_what_is_missing():
+    mixture = Mixture({"mcq": Part(), "people": Part(optional=True)}, leave_out=["models"])
+    assert mixture.taught(["mcq", "models"]) == ["mcq"]
+    mixture.check_sources(["mcq", "models"])
+    assert mixture.lines(["mcq", "models"]) == [
+        "mixture.parts.people: there is no such annotation source; the run does without"
+    ]
+    with pytest.raises(InputError, match=r"mixture.parts.mcq: no such annotation source"):
+        mixture.check_sources(["people"])
+    with pytest.raises(InputError, match=r"nothing would be taught"):
+        mixture.check_sources(["models"])
+    with pytest.raises(InputError, match=r"every=2: set per_visit, too"):
+        Mixture({"mcq": Part(every=2)}).plan([annotated(0, "normal", mcq=1)], ["mcq"], 0)
+
+
 def test_repeat_teaches_twice_an_epoch_in_different_visits():
     clips = [annotated(0, "normal", people=3), annotated(1, "collision", people=1)]
     plan = Mixture({"people": Part(repeat=2)}).plan(clips, ("people",), seed=0)

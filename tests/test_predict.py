@@ -47,6 +47,36 @@ def test_timeline_picture(predicted: Path):
     assert sorted(path.name for path in predicted.iterdir()) == ["timeline.json", "timeline.png"]
 
 
+def test_a_question_of_ones_own_is_asked_about_the_window_shown(
+    smoke_run: Path, drive: Path, predicted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = [f'video="{drive}"', f"ckpt={smoke_run}", f"out={tmp_path}", "stride_s=0.8", "logger=none"]
+    assert run("predict", *arguments, "question=Who could have avoided it?") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    record = json.loads((tmp_path / "timeline.json").read_text())
+    asked = record.pop("question")
+    assert {name: asked[name] for name in ("task", "mode", "question")} == {
+        "task": "vqa",
+        "mode": "direct",
+        "question": "Who could have avoided it?",
+    }
+    assert f"about it: Who could have avoided it? {asked['reply']}".strip() in said
+    assert "the run was taught no such questions" in said.replace("this run", "the run")
+    assert record == json.loads((predicted / "timeline.json").read_text())  # asking changes nothing else
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [("mcq", "its answers are chosen from options; choose from caption, vqa"), ("poem", "the run knows no such task")],
+)
+def test_a_question_of_ones_own_needs_a_task_with_free_answers(
+    task: str, said: str, smoke_run: Path, drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = [f'video="{drive}"', f"ckpt={smoke_run}", f"out={tmp_path}", "logger=none"]
+    assert run("predict", *arguments, "question=Who?", f"ask_as={task}") == 2
+    assert f"ask_as={task}: {said}" in capsys.readouterr().err
+
+
 def test_a_frame_rate_above_the_video_s_can_be_lowered(
     smoke_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

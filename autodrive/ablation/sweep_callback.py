@@ -38,7 +38,9 @@ class AblationTable(Callback):
             exit_with_line(str(error))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called by Hydra after the last job."""
+        """Called by Hydra after the last job; dry runs leave nothing to compare."""
+        if config.get("dry_run"):
+            return
         try:
             failed, all_wrong_input = _report(Path(config.hydra.sweep.dir), config)
         except InputError as error:

@@ -1,13 +1,19 @@
 """Where annotations come from: rules that run when a run starts, and files that were written before it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import BaseModel, ValidationError
+
+from autodrive.bounds import Choices, Fraction
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.schema import Annotation, Clip, iterate_jsonl
+from autodrive.seeding import generator_for
+
+MOST_NAMED = 5
 
 # Beginnings of the generators whose answers are known to be true: rules, and the sources of data sets themselves.
 REFERENCES = ("rule/", "source:")
@@ -41,16 +47,73 @@ class AnnotationFile:
 
     Attributes:
         path: The file; one `Annotation` a line.
+        tasks: Rows of other tasks are passed over; null: all are wanted.
+        generators: Rows whose generator begins with none of these are passed over, such as `rule` or `openai:`; null:
+            all are wanted.
     """
 
     path: str
+    tasks: Choices[str] | None = None
+    generators: Choices[str] | None = None
 
     def annotations(self, clips: Sequence[Clip], labels: LabelSet, seed: int) -> Iterable[Annotation]:
-        """All rows of the file.
+        """The wanted rows of the file; a file without any, for the clips of whatever split, is a mistake.
 
         Raises:
-            InputError: The file is missing, or a line is not an annotation.
+            InputError: The file is missing, a line is not an annotation, or no row is wanted.
         """
         if not Path(self.path).is_file():
             raise InputError(f"{self.path}: no such file of annotations; fix `path` of the source that names it")
-        return iterate_jsonl(Path(self.path), Annotation)
+        return self._wanted()
+
+    def _wanted(self) -> Iterator[Annotation]:
+        # Plain values: asking a configuration's lists about each of some 100,000 rows takes longer than reading them.
+        tasks = None if self.tasks is None else frozenset(self.tasks)
+        generators = None if self.generators is None else tuple(self.generators)
+        passed_over: set[tuple[str, str]] = set()
+
+        def is_wanted(line: str) -> bool:
+            try:
+                head = _Head.model_validate_json(line)
+            except ValidationError:
+                return True  # reading the whole row says what is wrong with it
+            wanted = tasks is None or head.task in tasks
+            wanted = wanted and (generators is None or head.generator.startswith(generators))
+            if not wanted:
+                passed_over.add((head.task, head.generator))
+            return wanted
+
+        num_wanted = 0
+        for row in iterate_jsonl(Path(self.path), Annotation, is_wanted):
+            num_wanted += 1
+            yield row
+        if passed_over and not num_wanted:
+            held = ", ".join(sorted(f"{task} by {generator}" for task, generator in passed_over)[:MOST_NAMED])
+            chosen = {"tasks": self.tasks, "generators": self.generators}
+            told = " ".join(f"{key}=[{','.join(names)}]" for key, names in chosen.items() if names is not None)
+            raise InputError(f"{self.path}: no row fits {told}; it holds {held}")
+
+
+class _Head(BaseModel):
+    """What says whether a row is wanted: four sources may read one file, and whole rows take ten times as long."""
+
+    task: str
+    generator: str
+
+
+@dataclass(frozen=True)
+class SomeClips:
+    """What a source says of a share of the clips, drawn by the seed: as if no more had been annotated.
+
+    Attributes:
+        source: The source.
+        share: Of the clips.
+    """
+
+    source: AnnotationSource
+    share: Fraction
+
+    def annotations(self, clips: Sequence[Clip], labels: LabelSet, seed: int) -> Iterable[Annotation]:
+        """The source's annotations of these clips; raises as it does."""
+        drawn = [clip for clip in clips if generator_for(seed, "some clips", clip.id).random() < self.share]
+        return self.source.annotations(drawn, labels, seed)

@@ -15,11 +15,12 @@ OLDER_FIELDS = {"native_fps", "telemetry"}
 FileT = TypeVar("FileT", bound=DataFile)
 
 
-def load_clips(path: Path) -> list[Clip]:
+def load_clips(path: Path, check_files: bool = True) -> list[Clip]:
     """Read a `clips.jsonl` and check that every file it names is there.
 
     Args:
         path: The manifest; relative paths in it start at its folder.
+        check_files: Whether files must be there; not where nothing is read but the manifest itself.
 
     Returns:
         The clips with absolute paths, in the order of the file.
@@ -40,7 +41,8 @@ def load_clips(path: Path) -> list[Clip]:
         seen.add(clip.id)
     root = path.absolute().parent
     clips = [_with_absolute_paths(clip, root) for clip in clips]
-    _check_files(path, clips)
+    if check_files:
+        _check_files(path, clips)
     return clips
 
 

@@ -11,9 +11,11 @@ from rich.progress import track
 from autodrive.annotation.rules import ClassQuestion
 from autodrive.errors import InputError
 from autodrive.evaluation.timeline import Timeline, mean_probabilities
+from autodrive.inference.answering import answer_questions, respondent_of
 from autodrive.mixture.clip_batches import AskedClip, Batching, BranchWriter, ClipReader, question_loader
-from autodrive.schema import ROAD, Clip
+from autodrive.schema import ROAD, Clip, Question, Reply
 from autodrive.students.student import Student
+from autodrive.tasks.task_book import TaskBook
 from autodrive.video.chunker import sliding_windows
 from autodrive.video.decoder import DecodedFrames
 from autodrive.video.preflight import UnusableVideo, VideoInfo, scan
@@ -24,7 +26,7 @@ HEIGHT_SHOWN = 180
 
 @dataclass(frozen=True)
 class Watcher:
-    """A student that watches whole videos: it is asked for the class of every window.
+    """A student that watches whole videos: it is asked for the class of every window, and what else one likes.
 
     Attributes:
         student: The student, on the device it works on.
@@ -67,6 +69,16 @@ class Watcher:
         incident = [i for i, name in enumerate(labels.names) if name in labels.anomalous]
         best = int(probabilities_WC[:, incident].sum(axis=1).argmax())
         return Timeline(labels.names, np.array([(c.start_s, c.end_s) for c in clips]), probabilities_WC, best)
+
+    def answer(self, clip: Clip, question: Question) -> Reply:
+        """The reply to a question of one's own about a window, in the first mode of its task."""
+        asked = AskedClip(clip, {clip.id: question})
+        mode = self.writer.book[question.task].modes[0]
+        loader = question_loader([asked], self.reader, self.writer, (mode,), self.batching)
+        (reply,) = answer_questions(
+            self.student, loader, {clip.id: question}, self.writer.book, respondent_of(self.student)
+        )
+        return reply
 
     def frames_to_show(self, clip: Clip) -> DecodedFrames:
         """A few frames of a window, large enough for a person."""
@@ -113,3 +125,24 @@ def class_question(sources: Iterable[object], headline: str, run: Path) -> Class
         if isinstance(source, ClassQuestion) and source.task == headline:
             return source
     raise InputError(f"ckpt={run}: its `questions` do not ask for the class, which a timeline shows; use another run")
+
+
+def free_question(text: str, task: str, book: TaskBook) -> Question:
+    """A question of one's own, as a task puts it.
+
+    Args:
+        text: The question.
+        task: Name of a task whose answers are free words.
+        book: The tasks that the student knows.
+
+    Raises:
+        InputError: There is no such task, or it shows options, which a question of one's own does not have.
+    """
+    free = [name for name, known in book.tasks.items() if not any("{options}" in t for t in known.templates.values())]
+    if task not in free:
+        why = "its answers are chosen from options" if task in book.tasks else "the run knows no such task"
+        choose = (
+            f"choose from {', '.join(free)}" if free else "the run has no task with free answers; leave question= out"
+        )
+        raise InputError(f"ask_as={task}: {why}; {choose}")
+    return Question(task=task, question=text)

@@ -29,12 +29,18 @@ class Balance:
         target_counts: Visits per class are brought to this ratio of the largest class, by whole repeats and a
             seeded remainder (the paper's table: 11k, 14k, 43k; it does not follow from the factors).
         equal: Visits of every class are brought to the count of the largest.
+        per_class: Visits of every class are brought to this many: classes with more clips are thinned, others repeated
+            (the paper's 1,000 and 3,000 samples a class).
+        once_more: Every clip is visited once more beside its repeats, as the paper's total counts the multiple-choice
+            questions twice (its table: 53,000 unbalanced and 68,000 upsampled ones).
     """
 
     natural_ratio: Mapping[str, PositiveNumber] | None = None
     factors: Mapping[str, Count] | None = None
     target_counts: Mapping[str, PositiveNumber] | None = None
     equal: bool = False
+    per_class: Count | None = None
+    once_more: bool = False
 
     def plan(self, classes: Sequence[str], random: np.random.Generator) -> VisitPlan:
         """Plan one epoch over training clips.
@@ -47,16 +53,20 @@ class Balance:
             InputError: A ratio names a class that no clip has, or leaves one out, or two modes are set.
         """
         by_class = {name: np.flatnonzero(np.array(classes) == name) for name in dict.fromkeys(classes)}
-        chosen_modes = [self.factors is not None, self.target_counts is not None, self.equal]
-        if sum(chosen_modes) > 1:
-            raise InputError("mixture.balance: set one of factors, target_counts and equal, not several")
+        modes = (self.factors, self.target_counts, self.per_class)
+        if sum(mode is not None for mode in modes) + self.equal > 1:
+            raise InputError("mixture.balance: set one of factors, target_counts, per_class and equal, not several")
         if not classes:
             return VisitPlan((), {}, {})
         if self.natural_ratio is not None:
             self._check_names("natural_ratio", self.natural_ratio, by_class)
             by_class = _thin(by_class, self.natural_ratio, random)
+        if self.per_class is not None:
+            by_class = {name: _drawn(indices, self.per_class, random) for name, indices in by_class.items()}
         unique = {name: len(indices) for name, indices in by_class.items()}
         counts = self._visit_counts(unique, by_class)
+        if self.once_more:
+            counts = {name: count + unique[name] for name, count in counts.items()}
         visits = [_repeat(indices, counts[name], random) for name, indices in by_class.items()]
         flat = tuple(int(i) for i in np.concatenate(visits))
         realised = Counter(classes[i] for i in flat)
@@ -72,8 +82,8 @@ class Balance:
             # that no clip is lost (thinning is what `natural_ratio` is for).
             unit = max(unique[name] / self.target_counts[name] for name in unique)
             return {name: round(unit * self.target_counts[name]) for name in unique}
-        if self.equal:
-            return dict.fromkeys(unique, max(unique.values()))
+        if self.equal or self.per_class is not None:
+            return dict.fromkeys(unique, self.per_class or max(unique.values()))
         return dict(unique)
 
     @staticmethod
@@ -90,7 +100,11 @@ def _thin(
     # taught.
     unit = min(len(indices) / ratio[name] for name, indices in by_class.items())
     kept = {name: max(1, round(unit * ratio[name])) for name in by_class}
-    return {name: np.sort(random.permutation(indices)[: kept[name]]) for name, indices in by_class.items()}
+    return {name: _drawn(indices, kept[name], random) for name, indices in by_class.items()}
+
+
+def _drawn(indices: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    return np.sort(random.permutation(indices)[:count])
 
 
 def _repeat(indices: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:

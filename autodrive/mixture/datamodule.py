@@ -73,7 +73,13 @@ class ClipTreeDataModule(L.LightningDataModule):
         self, split: Split, modes: Sequence[Mode], tasks: Collection[str] | None = None
     ) -> DataLoader:
         """The clips of a split, in order, with the questions of some tasks (None: all) in some inference modes."""
-        return question_loader(self._asked(split, modes, tasks), self.reader, self.writer, modes, self.batching)
+        return self.dataloader_about(self.clips[split], modes, tasks)
+
+    def dataloader_about(
+        self, clips: Sequence[AnnotatedClip], modes: Sequence[Mode], tasks: Collection[str] | None = None
+    ) -> DataLoader:
+        """Any clips, in order, with their questions of some tasks (None: all) in some inference modes."""
+        return question_loader(self._asked(clips, modes, tasks), self.reader, self.writer, modes, self.batching)
 
     def smallest_training_clip(self) -> ClipTree | None:
         """The smallest clip of the first training batch that is taught something with options; None if none is."""
@@ -84,25 +90,27 @@ class ClipTreeDataModule(L.LightningDataModule):
 
     def smallest_asked_clip(self, split: Split, modes: Sequence[Mode]) -> ClipTree | None:
         """The same of the first batch of questions about a split."""
-        first = self._asked(split, modes)[: self.batching.batch_size]
+        first = self._asked(self.clips[split], modes)[: self.batching.batch_size]
         first.sort(key=lambda asked: self._size(asked.clip))
         dataset = QuestionTrees(first, self.reader, self.writer, modes)
         return _first_with_options(dataset[index] for index in range(len(dataset)))
 
     def some_asked_clips(self, split: Split, modes: Sequence[Mode], num: int) -> list[ClipTree]:
         """A few clips of a split, from its first to its last, with all that is asked about them."""
-        asked = self._asked(split, modes)
+        asked = self._asked(self.clips[split], modes)
         chosen = sorted({round(place) for place in np.linspace(0, len(asked) - 1, min(num, len(asked)))})
         dataset = QuestionTrees([asked[place] for place in chosen], self.reader, self.writer, modes)
         return [dataset[index] for index in range(len(dataset))]
 
-    def _asked(self, split: Split, modes: Sequence[Mode], tasks: Collection[str] | None = None) -> list[AskedClip]:
+    def _asked(
+        self, clips: Sequence[AnnotatedClip], modes: Sequence[Mode], tasks: Collection[str] | None = None
+    ) -> list[AskedClip]:
         book = self.writer.book
         names = {name for name, task in book.tasks.items() if set(task.modes) & set(modes)}
         names &= names if tasks is None else set(tasks)
         asked = [
             AskedClip(c.clip, {id_: question for id_, question in c.questions() if question.task in names})
-            for c in self.clips[split]
+            for c in clips
         ]
         return [clip for clip in asked if clip.questions]
 

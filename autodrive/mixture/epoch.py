@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, NamedTuple
 
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.bounds import Count, PositiveNumber
@@ -11,6 +12,8 @@ from autodrive.errors import InputError
 from autodrive.mixture.balancing import VisitPlan
 from autodrive.schema import Annotation
 from autodrive.seeding import generator_for
+
+NO_CLASS = "no_class"
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,21 @@ class Part:
     Attributes:
         per_visit: Every visit takes this many, and the visits of a clip take different ones until all had their turn;
             null: the source's annotations are taught `repeat` times an epoch, however often their clip is visited.
+        every: Of a clip's visits only each so-many-th takes any; for sources with `per_visit`. Clips begin at different
+            visits, so that steps cost about the same.
         repeat: How often an epoch teaches each annotation, in different visits; for sources without `per_visit`.
         weight: Share of the loss of one annotation, relative to the others of its step.
+        limit: Most annotations of the source that are taught at all: a seeded draw from all training clips that are
+            visited, of which a smaller limit takes a part. null: all.
+        optional: Whether the recipe holds without the source; a run then says so and does without it.
     """
 
     per_visit: Count | None = None
+    every: Count = 1
     repeat: Count = 1
     weight: PositiveNumber = 1.0
+    limit: Count | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,13 +48,22 @@ class Taught:
     weight: float
 
 
+class Portion(NamedTuple):
+    """What annotations are counted by: their source, their task, and the class of their clip, or `no_class`."""
+
+    source: str
+    task: str
+    label: str
+
+
 @dataclass(frozen=True)
 class EpochPlan:
     """Which annotations an epoch teaches, exactly, and in which visit of their clip.
 
-    A part with `per_visit` fills the visits that balancing gives a clip. Any other part gives each of its annotations
-    `repeat` times, dealt evenly over the clip's visits: a collision that is visited 15 times for balance has its one
-    caption taught once. A clip that is visited less often than a part repeats gets visits for the rest.
+    A part with `per_visit` fills the visits that balancing gives a clip, or every so-many-th of them. Any other part
+    gives each of its annotations `repeat` times, dealt evenly over the clip's visits: a collision that is visited 15
+    times for balance has its one caption taught once. A clip that is visited less often than a part repeats gets visits
+    for the rest.
 
     Attributes:
         clips: The training clips with their annotations.
@@ -61,6 +81,8 @@ class EpochPlan:
         for name, part in self.parts.items():
             if part.per_visit is not None and part.repeat > 1:
                 raise InputError(f"mixture.parts.{name}: set per_visit or repeat, not both")
+            if part.per_visit is None and part.every > 1:
+                raise InputError(f"mixture.parts.{name}.every={part.every}: set per_visit, too, whose visits it thins")
 
     @cached_property
     def visits(self) -> tuple[int, ...]:
@@ -92,12 +114,15 @@ class EpochPlan:
         epoch, place = divmod(ordinal, self.visits_of_clip[clip_index])
         taught: list[Taught] = []
         for source, annotations in self.clips[clip_index].by_source.items():
-            part = self._part(source)
-            deal = self._dealt_once if part.per_visit is None else self._dealt_per_visit
-            # Sorted, because the draw decides what is taught together and not which comes first in the row.
-            chosen = sorted(deal(clip_index, source, epoch, place))
-            taught += [Taught(annotations[index], part.weight) for index in chosen]
+            chosen = self._dealt(clip_index, source, epoch, place)
+            taught += [Taught(annotations[index], self._part(source).weight) for index in chosen]
         return taught
+
+    def _dealt(self, clip_index: int, source: str, epoch: int, place: int) -> list[int]:
+        """Which of a clip's annotations of a source one of its visits takes."""
+        deal = self._dealt_once if self._part(source).per_visit is None else self._dealt_per_visit
+        # Sorted, because the draw decides what is taught together and not which comes first in the row.
+        return sorted(deal(clip_index, source, epoch, place))
 
     def _part(self, source: str) -> Part:
         return self.parts.get(source, Part())
@@ -132,30 +157,67 @@ class EpochPlan:
 
     def _dealt_per_visit(self, clip_index: int, source: str, epoch: int, place: int) -> list[int]:
         """The hand of one visit from a shuffle; what does not fill a hand waits for the next shuffle."""
-        clip, filled = self.clips[clip_index], self._filled_visits(clip_index)
+        clip, part, filled = self.clips[clip_index], self._part(source), self._filled_visits(clip_index)
         if place >= filled:
             return []
+        # Visits, hands and shuffles run on over epochs. With a new shuffle each epoch, a clip that is visited once
+        # would be taught some of its annotations again before others had their turn; with a new count of visits, those
+        # that are left out would always be the same.
+        every, first = self._rhythm(clip_index, source)
+        number, left = divmod(epoch * filled + place - first, every)
+        if left or number < 0:
+            return []
         count = len(clip.by_source[source])
-        hand = min(self._part(source).per_visit or count, count)
-        # Shuffles run on over epochs. With a new one each epoch, a clip that is visited once would be taught some of
-        # its annotations again before others had their turn.
-        shuffle, turn = divmod(epoch * filled + place, count // hand)
+        hand = min(part.per_visit or count, count)
+        shuffle, turn = divmod(number, count // hand)
         order = generator_for(self.seed, source, clip.clip.id, shuffle).permutation(count)
         return order[turn * hand : (turn + 1) * hand].tolist()
 
+    def _rhythm(self, clip_index: int, source: str) -> tuple[int, int]:
+        """Which visits a part with `per_visit` fills: each so-many-th, from which one on.
+
+        Of a clip that no other part fills these are all: a visit that teaches nothing would be for nothing.
+        """
+        every, clip = self._part(source).every, self.clips[clip_index]
+        parts = [self._part(name) for name in clip.by_source]
+        if every == 1 or not any(part.per_visit is not None and part.every == 1 for part in parts):
+            return 1, 0
+        return every, int(generator_for(self.seed, source, clip.clip.id, "first visit").integers(every))
+
     def visits_per_class(self) -> dict[str, int]:
         """How often an epoch visits clips of each class; clips without one are counted under `no_class`."""
-        return dict(Counter(self.clips[index].label or "no_class" for index in self.visits))
+        return dict(Counter(self.clips[index].label or NO_CLASS for index in self.visits))
 
-    def annotations_per_epoch(self) -> dict[str, int]:
-        """How many pairs of a clip and an annotation an epoch teaches, by source."""
-        counts: Counter[str] = Counter()
-        for index in self.visits_of_clip:
-            clip = self.clips[index]
-            for source, annotations in clip.by_source.items():
-                part = self._part(source)
-                if part.per_visit is None:
-                    counts[source] += len(annotations) * part.repeat
-                else:
-                    counts[source] += min(part.per_visit, len(annotations)) * self._filled_visits(index)
-        return dict(counts)
+    @cached_property
+    def counts(self) -> dict[Portion, int]:
+        """How many pairs of a clip and an annotation the first epoch teaches, of each source, task and class.
+
+        Later epochs teach as many, but for parts that only some visits take: of those, a visit more or less.
+        """
+        counts: Counter[Portion] = Counter()
+        for index, num_visits in self.visits_of_clip.items():
+            label = self.clips[index].label or NO_CLASS
+            for source, annotations in self.clips[index].by_source.items():
+                tasks = {annotation.task for annotation in annotations}
+                if len(tasks) == 1:
+                    counts[Portion(source, tasks.pop(), label)] += self._num_taught(index, source)
+                    continue
+                for place in range(num_visits):  # which of them is up when is known only once they are dealt
+                    for taught in self._dealt(index, source, 0, place):
+                        counts[Portion(source, annotations[taught].task, label)] += 1
+        return {portion: count for portion, count in counts.items() if count}
+
+    def annotations_per_epoch(self, by: Literal["source", "task", "label"] = "source") -> dict[str, int]:
+        """The same by one of what they are counted by."""
+        totals: Counter[str] = Counter()
+        for portion, count in self.counts.items():
+            totals[getattr(portion, by)] += count
+        return dict(totals)
+
+    def _num_taught(self, clip_index: int, source: str) -> int:
+        """How many of one clip's annotations of a source the first epoch teaches."""
+        part, count = self._part(source), len(self.clips[clip_index].by_source[source])
+        if part.per_visit is None:
+            return count * part.repeat
+        every, first = self._rhythm(clip_index, source)
+        return min(part.per_visit, count) * len(range(first, self._filled_visits(clip_index), every))

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from autodrive.annotation.supply import AnnotatedClip
+from autodrive.bounds import Distinct
 from autodrive.errors import InputError
 from autodrive.mixture.balancing import Balance
 from autodrive.mixture.epoch import EpochPlan, Part, Taught
@@ -29,33 +30,47 @@ class Mixture:
         siblings_together: Visit the clips of one source video that show the same seconds next to each other, so that a
             batch holds the same scene with different outcomes and what they share cannot explain the answers.
         balance: Visits of each class.
+        leave_out: Sources of which nothing is taught, should they be there.
     """
 
     parts: Mapping[str, Part] = field(default_factory=dict)
     loss_mean: LossMean = "annotations"
     siblings_together: bool = False
     balance: Balance = field(default_factory=Balance)
+    leave_out: Distinct[str] = ()
 
     def __post_init__(self) -> None:
         built = {name: part if isinstance(part, Part) else Part(**part) for name, part in self.parts.items()}
         object.__setattr__(self, "parts", built)
+        if both := sorted(set(self.parts) & set(self.leave_out)):
+            raise InputError(f"mixture.leave_out: {both[0]} is also in mixture.parts; leave it out of one of them")
+
+    def taught(self, sources: Collection[str]) -> list[str]:
+        """Those of these annotation sources that are taught, in their order; nobody need ask the others."""
+        return [name for name in sources if name not in self.leave_out]
 
     def check_sources(self, sources: Collection[str]) -> None:
-        """Check that there is a source for every part, and a source at all.
+        """Check that there is a source for every part that needs one, and a source at all.
 
         Args:
             sources: Names of the annotation sources.
 
         Raises:
-            InputError: A part has no source of its name, or there is no source at all.
+            InputError: A part has no source of its name, or there is nothing to teach.
         """
-        if not sources:
+        chosen = self.taught(sources)
+        if not chosen:
             raise InputError("annotations: there is no source, so nothing would be taught; leave annotations=rules in")
-        unknown = sorted(set(self.parts) - set(sources))
+        unknown = sorted(name for name, part in self.parts.items() if name not in chosen and not part.optional)
         if unknown:
             leave_out = " ".join(f"~mixture.parts.{name}" for name in unknown)
             message = f"mixture.parts.{unknown[0]}: no such annotation source (there is {', '.join(sources)})"
             raise InputError(f"{message}; add the source, or leave the part out with {leave_out}")
+
+    def lines(self, sources: Collection[str]) -> list[str]:
+        """What the recipe has no source for although it would teach it, in lines for people."""
+        missing = [name for name, part in self.parts.items() if part.optional and name not in sources]
+        return [f"mixture.parts.{name}: there is no such annotation source; the run does without" for name in missing]
 
     def plan(self, clips: Sequence[AnnotatedClip], sources: Collection[str], seed: int) -> EpochPlan:
         """What an epoch over the training clips visits and teaches.
@@ -66,12 +81,16 @@ class Mixture:
             seed: Seed of balancing and of the deals.
 
         Raises:
-            InputError: A part names no source, or the classes do not fit the balance.
+            InputError: As `check_sources` does, or the classes do not fit the balance.
         """
         self.check_sources(sources)
         labelled = [index for index, clip in enumerate(clips) if clip.label is not None]
         balanced = self.balance.plan([str(clips[index].label) for index in labelled], generator_for(seed, "balance"))
         visits = tuple(labelled[index] for index in balanced.visits)
+        visited = sorted({*visits, *(index for index, clip in enumerate(clips) if clip.label is None)})
+        for name, part in self.parts.items():
+            if part.limit is not None:
+                clips = _limited(clips, visited, name, part.limit, generator_for(seed, "limit", name))
         return EpochPlan(clips, replace(balanced, visits=visits), self.parts, seed)
 
     def schedule(self, plan: EpochPlan, batch_size: int) -> VisitSchedule:
@@ -80,6 +99,25 @@ class Mixture:
         if self.siblings_together:
             blocks = sibling_blocks(plan.visits, [clip.clip for clip in plan.clips])
         return VisitSchedule(plan, blocks, batch_size)
+
+
+def _limited(
+    clips: Sequence[AnnotatedClip], visited: Sequence[int], source: str, limit: int, random: np.random.Generator
+) -> list[AnnotatedClip]:
+    """The clips with at most `limit` annotations of a source on all that are visited."""
+    places = [(index, place) for index in visited for place in range(len(clips[index].by_source.get(source, ())))]
+    left_out: dict[int, set[int]] = {}
+    for drawn in random.permutation(len(places))[limit:]:  # a smaller limit draws the first of a larger one's
+        index, place = places[drawn]
+        left_out.setdefault(index, set()).add(place)
+    limited = list(clips)
+    for index, gone in left_out.items():
+        kept = {
+            name: tuple(a for place, a in enumerate(annotations) if name != source or place not in gone)
+            for name, annotations in clips[index].by_source.items()
+        }
+        limited[index] = replace(clips[index], by_source={name: members for name, members in kept.items() if members})
+    return limited
 
 
 @dataclass(frozen=True)

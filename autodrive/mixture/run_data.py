@@ -1,5 +1,6 @@
 """What a run knows about its clips before any model exists."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ class RunData:
         mixture: The training recipe: visits, weights and modes of what is taught.
         plan: What an epoch of training visits and teaches; None where nothing is trained.
         annotations_set_aside: Annotations that no use is made of, with the reason.
+        retention: Clips of the evaluated split with what is asked about them apart, before and after a training.
+        remarks: What else there is to say of the recipe, in lines for people.
     """
 
     labels: LabelSet
@@ -33,6 +36,8 @@ class RunData:
     mixture: Mixture
     plan: EpochPlan | None
     annotations_set_aside: Sequence[SetAside]
+    retention: Sequence[AnnotatedClip] = ()
+    remarks: Sequence[str] = ()
 
     @property
     def clips(self) -> dict[Split, list[AnnotatedClip]]:
@@ -46,12 +51,20 @@ class RunData:
 
     def lines(self) -> list[str]:
         """What is set aside and what would use it, in lines for people."""
-        return [*self.selection.lines, *line_about_annotations(self.annotations_set_aside)]
+        return [*self.selection.lines, *line_about_annotations(self.annotations_set_aside), *self.remarks]
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies all clips and annotations of the run."""
+        if not self.retention:
+            return self.selection.fingerprint
+        asked = [annotation.id for clip in self.retention for annotation in clip.annotations]
+        return hashlib.sha256(" ".join([self.selection.fingerprint, *asked]).encode()).hexdigest()[:16]
 
     def facts(self) -> dict[str, Any]:
         """What `provenance.json` says of the data."""
         facts: dict[str, Any] = {
-            "data_fingerprint": self.selection.fingerprint,
+            "data_fingerprint": self.fingerprint,
             "clips_by_split_and_class": self.selection.counts(),
             "clips_dropped": len(self.selection.dropped),
             "annotations_set_aside": len(self.annotations_set_aside),
@@ -60,11 +73,12 @@ class RunData:
         if self.labels.folds:
             facts["folded_classes"] = dict(self.labels.counts_as)
         if self.plan is not None:
-            annotations = self.plan.annotations_per_epoch()
             facts["mixture"] = {
                 "unique_clips": self.plan.balanced.unique_clips,
                 "visits_per_epoch": self.plan.visits_per_class(),
-                "annotations_per_epoch": annotations,
-                "annotations_per_visit": sum(annotations.values()) / len(self.plan.visits),
+                "annotations_per_epoch": self.plan.annotations_per_epoch(),
+                "annotations_per_epoch_by_task": self.plan.annotations_per_epoch("task"),
+                "annotations_per_epoch_by_class": self.plan.annotations_per_epoch("label"),
+                "annotations_per_visit": sum(self.plan.counts.values()) / len(self.plan.visits),
             }
         return facts

@@ -1,6 +1,7 @@
 """One run as one web page: scores, pictures, the clips it got wrong, and where it came from."""
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -52,7 +53,9 @@ def write_run_page(run_dir: Path, frames_of: FramesOf | None = None, num_strips:
         headline=_headline(run.metrics, modes[0]) if modes else "This run has no scores.",
         folded=labels.remark,
         tables=[_score_table(run.metrics, labels, prefix, reasoning=prefix != split) for prefix in modes],
-        others=[(name, rows) for name in run.other_tasks() if (rows := task_rows(run.metrics, f"{split}/{name}_"))],
+        others=[(f"Task {name}", rows) for name in run.other_tasks() if (rows := _task(run, name))],
+        parts=[(f"By {key.replace('_', ' ')}", _slices(run.metrics, split, key)) for key in run.slices()],
+        retention=_retention(run.metrics),
         pictures=_pictures(run, labels, direct),
         num_wrong=len(wrong),
         num_asked=len(direct),
@@ -124,6 +127,35 @@ def _score_table(metrics: Mapping[str, float], labels: LabelSet, prefix: str, *,
         facts.append(("Replies with a well-formed trace", rate))
     title = "Reasoning, then answer" if reasoning else "Direct answers"
     return {"title": f"{title}, N = {metrics[f'{prefix}/n']:.0f}", "rows": rows, "facts": facts}
+
+
+def _task(run: RunFolder, name: str) -> list[tuple[str, str]]:
+    """The scores of a task other than the headline's, in both modes."""
+    direct, reasoning = (task_rows(run.metrics, f"{run.split()}{mode}/{name}_") for mode in ("", "_reasoning"))
+    return [*direct, *((f"{score}, reasoning", value) for score, value in reasoning)]
+
+
+def _slices(metrics: Mapping[str, float], split: str, key: str) -> list[tuple[str, str]]:
+    """Direct accuracy of the parts of the clips that have each value of a key of their metadata."""
+    start, end = f"{split}/{key}_", "_accuracy"
+    values = [name.removeprefix(start).removesuffix("_n") for name in metrics if re.fullmatch(f"{start}.*_n", name)]
+    return [
+        (f"{value.replace('_', ' ')}, N = {metrics[f'{start}{value}_n']:.0f}", with_interval(metrics, score, True))
+        for value in sorted(values)
+        if (score := f"{start}{value}{end}") in metrics
+    ]
+
+
+def _retention(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """Score, value before the training (a dash where nobody was asked) and value after it."""
+    rows = []
+    for mode in ("", "_reasoning"):
+        start = f"retention{mode}/"
+        for name in sorted(key for key in metrics if key.startswith(start) and f"{key}_ci_low" in metrics):
+            before = f"retention_before{mode}/{name.removeprefix(start)}"
+            title = name.removeprefix(start).replace("_", " ") + (", reasoning" if mode else "")
+            rows.append((title, with_interval(metrics, before, True), with_interval(metrics, name, True)))
+    return rows
 
 
 def _pictures(run: RunFolder, labels: LabelSet, direct: Sequence[Prediction]) -> list[tuple[str, str]]:

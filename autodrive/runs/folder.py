@@ -33,6 +33,8 @@ class RunFiles:
         hydra: Hydra's settings, with the option taken of each group.
         metrics: Flat metric keys and their values; there once the evaluation has ended.
         predictions: One `Prediction` per line.
+        retention: The same of what is asked apart, to see what was forgotten.
+        retention_before: The same before the training.
         annotations: The `Annotation`s that were asked, one per line.
         dropped: One `SetAside` per clip that the run could not use.
         provenance: What the run was made of and what it cost; there once the run has ended.
@@ -56,6 +58,8 @@ class RunFiles:
         self.hydra = folder / ".hydra" / "hydra.yaml"
         self.metrics = folder / "metrics.json"
         self.predictions = folder / "predictions.jsonl"
+        self.retention = folder / "retention.jsonl"
+        self.retention_before = folder / "retention_before.jsonl"
         self.annotations = folder / "annotations.jsonl"
         self.dropped = folder / "dropped.jsonl"
         self.provenance = folder / "provenance.json"
@@ -158,6 +162,10 @@ class RunFolder:
     def other_tasks(self) -> list[str]:
         """Names of the run's other tasks."""
         return [name for name in self.select("prompts.tasks") or {} if name != self.headline_task()]
+
+    def slices(self) -> list[str]:
+        """Keys of the clips' metadata for whose values the run was scored apart."""
+        return [str(key) for key in self.select("evaluation.slices") or ()]
 
     def predictions(self) -> list[Prediction]:
         """The run's predictions; raises InputError if there are none or a line is broken."""

@@ -42,7 +42,9 @@ def run_job(task: Callable[[DictConfig, Path], Metrics], config: DictConfig, key
     run_dir = Path(hydra.runtime.output_dir)
     if hydra.mode != RunMode.MULTIRUN:
         check_config(config, keys)
-        return task(config, run_dir)
+        metrics = task(config, run_dir)
+        _leave_no_empty_folder(config, run_dir)
+        return metrics
     files = RunFiles(run_dir)
     try:
         check_config(config, keys)
@@ -59,4 +61,11 @@ def run_job(task: Callable[[DictConfig, Path], Metrics], config: DictConfig, key
         files.error.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         return None
     files.error.unlink(missing_ok=True)
+    _leave_no_empty_folder(config, run_dir)
     return metrics
+
+
+def _leave_no_empty_folder(config: DictConfig, run_dir: Path) -> None:
+    """Remove the folder of a dry run, which Hydra makes before it asks us; not one that holds anything."""
+    if config.dry_run and not any(run_dir.iterdir()):
+        run_dir.rmdir()

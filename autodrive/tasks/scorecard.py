@@ -1,11 +1,13 @@
 """The numbers of a run: predictions in, a flat dictionary of literal metric keys out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autodrive.evaluation import by_video
+from autodrive.evaluation.slices import by_slice
 from autodrive.labels import LabelSet
 from autodrive.schema import Prediction
 from autodrive.tasks.reading import think_block
@@ -53,6 +55,40 @@ def scorecard(
     if "reasoning" in modes:
         metrics |= by_video.mean_with_interval(TRACE_RATE, trace_values(predictions), predictions, rng)
     return {f"{prefix}/{key}": value for key, value in metrics.items()}
+
+
+def slice_scores(
+    predictions: Sequence[Prediction],
+    metadata: Mapping[str, Mapping[str, Any]],
+    keys: Sequence[str],
+    book: TaskBook,
+    labels: LabelSet,
+    prefix: str,
+) -> dict[str, float]:
+    """The headline task's scores of parts of the clips, such as those at night.
+
+    Keys are `{prefix}/{key}_{value}_{score}` with `_ci_low` and `_ci_high`, and `{prefix}/{key}_{value}_n`; only scores
+    that are means over predictions have slices. Clips of which nobody knows the value are a part of their own,
+    `unknown`.
+
+    Args:
+        predictions: Predictions of one run in one mode.
+        metadata: Metadata of the clips by their id.
+        keys: What parts are told apart by.
+        book: Its headline task scores.
+        labels: The run's classes.
+        prefix: First part of every key.
+    """
+    asked = [p for p in predictions if p.task == book.headline]
+    metrics: dict[str, float] = {}
+    for key in keys:
+        for value, places in by_slice([p.clip_id for p in asked], metadata, key).items():
+            members = [asked[place] for place in places]
+            metrics[f"{prefix}/{key}_{value}_n"] = float(len(members))
+            for score, values_N in book[book.headline].values(members, labels).items():
+                rng = np.random.default_rng(0)
+                metrics |= by_video.mean_with_interval(f"{prefix}/{key}_{value}_{score}", values_N, members, rng)
+    return metrics
 
 
 def trace_values(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
