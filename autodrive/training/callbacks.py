@@ -3,7 +3,6 @@
 import math
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,6 @@ from autodrive.errors import InputError
 from autodrive.runs.checkpoints import read_checkpoint
 from autodrive.runs.folder import RunFiles
 from autodrive.training.curves import Curves
-from autodrive.trees.clip_tree import TreeRow
 from autodrive.whole_files import whole
 
 
@@ -103,18 +101,17 @@ class Throughput(L.Callback):
         self._since = now
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Sequence[TreeRow], batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count a step; its loss is read here, so that a GPU has finished it."""
+        """Count a step, over all processes; its loss is read here, so that a GPU has finished it."""
         torch.as_tensor(outputs["loss"]).item()
         now = time.monotonic()
         self.working_s += now - (self._since or now)
         self._since = now
         self.steps += 1
-        self.rows += len(batch)
         self.clips += self.batch_size
-        self.annotations += sum(len(row.spans) for row in batch)
-        self.tokens += sum(row.num_tokens for row in batch)
+        for name in ("rows", "annotations", "tokens"):
+            setattr(self, name, getattr(self, name) + outputs[name])
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Validation is no waiting."""

@@ -4,10 +4,12 @@ Every process works this out for itself, from the numbers of tokens of all trees
 and each decodes only what it was dealt.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from autodrive.ranks.group import Group
+from autodrive.trees.clip_tree import TreeRow
 from autodrive.trees.packing import TreeSize, first_fit, split
 
 
@@ -88,6 +90,28 @@ def shared_rows(
             own = sorted(row) or _cheapest(share, pieces, costs)
             share.append(SharedRow([pieces[i] for i in own], filler=not row))
     return shares
+
+
+def side_by_side(rows: Iterable[TreeRow], lockstep: Group | None) -> Iterator[TreeRow]:
+    """A process's rows, and behind them fillers as long as another process has more.
+
+    Args:
+        rows: The rows, at least one.
+        lockstep: The processes that must read as many rows each; None where each is free.
+    """
+    if lockstep is None:
+        yield from rows
+        return
+    own, last = iter(rows), None
+    while True:
+        row = next(own, None)
+        if not lockstep.any(row is not None):
+            return
+        if row is None:
+            assert last is not None
+            row = last.as_filler()
+        yield row
+        last = row
 
 
 def _levelled(
