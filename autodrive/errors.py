@@ -30,11 +30,13 @@ class LostRankError(Exception):
 
     Attributes:
         rank: Its number.
+        arguments: What follows the verb on the command line that continues the run; None if nothing does.
     """
 
     def __init__(self, rank: int, size: int, how: str) -> None:
         super().__init__(f"process {rank} of {size} {how}")
         self.rank = rank
+        self.arguments: Sequence[str] | None = None
 
 
 class Interrupted(KeyboardInterrupt):

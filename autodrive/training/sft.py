@@ -1,7 +1,7 @@
 """Supervised fine-tuning of a student on clip trees."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -65,6 +65,8 @@ class SupervisedFineTuning(L.LightningModule):
         self.answers = answers or {}
         self.sharing, self.group = sharing or OneProcess(), group or Group()
         self.trained_groups: list[list[torch.nn.Parameter]] = []
+        self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.at_end: Callable[[], None] = lambda: None
         self._right, self._asked = 0.0, 0
 
     def configure_model(self) -> None:
@@ -77,7 +79,8 @@ class SupervisedFineTuning(L.LightningModule):
 
     def forward(self, row: TreeRow, noise: EmbeddingNoise | None = None) -> torch.Tensor:
         """A row's share of the loss of its step, in nats."""
-        logits = self.student.supervised_logits(row, noise)
+        with self.autocast():
+            logits = self.student.supervised_logits(row, noise)
         return weighted_cross_entropy(logits, row.target_ids, row.target_weights)
 
     def training_step(self, rows: Sequence[TreeRow], batch_index: int) -> dict[str, Any]:
@@ -107,6 +110,10 @@ class SupervisedFineTuning(L.LightningModule):
         self.log("train/loss", total, prog_bar=True, batch_size=1)
         self.log("train/annotations_per_step", float(step["annotations"]), batch_size=1)
         return {"loss": total, "gradient_norm": norm, "lr": lr, **step}
+
+    def on_train_end(self) -> None:
+        """What is done while every process still has its part of the weights, after the last checkpoint."""
+        self.at_end()
 
     def on_validation_epoch_start(self) -> None:
         """Begin to count."""

@@ -1,4 +1,4 @@
-"""FSDP2 under Lightning: how a student is cut up, and checkpoints as one process writes them."""
+"""FSDP2 under Lightning, with checkpoints as one process writes them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,28 +8,9 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.strategies import Strategy as LightningStrategy
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-from autodrive.students.student import Student
-
-
-def shard(student: Student, mesh: DeviceMesh) -> None:
-    """Cut up the weights of a student: each layer by itself, and the rest together.
-
-    Embedding and head stay together, since they may be one weight. Afterwards weights are there during the student's
-    forward pass only, which is the one way to use it.
-
-    Args:
-        student: The student, changed in place.
-        mesh: The processes, in one dimension.
-    """
-    for layer in [module for module in student.modules() if isinstance(module, GradientCheckpointingLayer)]:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(student, mesh=mesh, reshard_after_forward=True)
 
 
 class ShardedStrategy(ModelParallelStrategy):

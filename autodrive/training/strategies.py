@@ -8,7 +8,7 @@ The arithmetic is that of one process: what is trained is float32, and a precisi
 in every strategy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
@@ -22,6 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from autodrive.students.noise import EmbeddingNoise
+from autodrive.students.sharding import shard
+from autodrive.training.sharded import ShardedStrategy, whole
 from autodrive.trees.clip_tree import TreeRow
 
 if TYPE_CHECKING:
@@ -61,6 +63,10 @@ class Sharing(Protocol):
         """Give each process its part of the student, where parts are not made by a library."""
         ...
 
+    def whole_weights(self, method: "SupervisedFineTuning") -> Mapping[str, Tensor] | None:
+        """The student's weights, put together on the CPU of rank 0, where no process has them all; else None."""
+        ...
+
     def backward(
         self, method: "SupervisedFineTuning", row: TreeRow, noise: EmbeddingNoise | None, last: bool
     ) -> Tensor:
@@ -95,6 +101,10 @@ class OneProcess:
 
     def cut_up(self, method: "SupervisedFineTuning") -> None:
         """See `Sharing`."""
+
+    def whole_weights(self, method: "SupervisedFineTuning") -> Mapping[str, Tensor] | None:
+        """See `Sharing`."""
+        return None
 
     def backward(
         self, method: "SupervisedFineTuning", row: TreeRow, noise: EmbeddingNoise | None, last: bool
@@ -147,17 +157,17 @@ class FullySharded(OneProcess):
 
     def for_lightning(self, num_ranks: int, max_grad_norm: float) -> Strategy | str:
         """See `Sharing`."""
-        from autodrive.training.sharded import ShardedStrategy
-
         return ShardedStrategy(num_ranks)
 
     def cut_up(self, method: "SupervisedFineTuning") -> None:
         """See `Sharing`."""
-        from autodrive.training.sharded import shard
-
         if not isinstance(method.student, FSDPModule):
             assert method.device_mesh is not None
             shard(method.student, method.device_mesh["data_parallel"])
+
+    def whole_weights(self, method: "SupervisedFineTuning") -> Mapping[str, Tensor] | None:
+        """See `Sharing`."""
+        return whole(method.student.model.state_dict(), method.group.leads)
 
     def backward(
         self, method: "SupervisedFineTuning", row: TreeRow, noise: EmbeddingNoise | None, last: bool
@@ -205,7 +215,14 @@ class ZeroRedundancy:
         return ZeroStrategy(self.stage, max_grad_norm)
 
     def cut_up(self, method: "SupervisedFineTuning") -> None:
+        """See `Sharing`; the engine does it, and switches off the autocast around it, which comes back within."""
+        method.autocast = method.trainer.precision_plugin.forward_context
+
+    def whole_weights(self, method: "SupervisedFineTuning") -> Mapping[str, Tensor] | None:
         """See `Sharing`."""
+        from autodrive.training.zero import gathered
+
+        return gathered(method.student.model, method.group.leads) if self.stage == 3 else None
 
     def backward(
         self, method: "SupervisedFineTuning", row: TreeRow, noise: EmbeddingNoise | None, last: bool

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -13,7 +14,22 @@ from torch.optim import Optimizer
 
 
 class RowsAsTheyAre(DeepSpeedPrecision):
-    """Float32 for DeepSpeed; batches are left alone, which hold frozen records and no numbers to convert."""
+    """Float32 for DeepSpeed, whose own mixed precision is another arithmetic than that of the other strategies.
+
+    Batches are left alone, which hold frozen records and no numbers to convert.
+
+    Args:
+        autocast: The type that forward passes compute in, if it is not that of the weights.
+    """
+
+    def __init__(self, autocast: torch.dtype | None) -> None:
+        super().__init__("32-true")
+        self.autocast = autocast
+
+    def forward_context(self) -> AbstractContextManager[Any]:
+        """What forward passes are made in."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return nullcontext() if self.autocast is None else torch.autocast(device, self.autocast)
 
     def convert_input(self, data: Any) -> Any:
         """The batch itself."""
@@ -47,7 +63,8 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     @precision_plugin.setter
     def precision_plugin(self, plugin: Precision | None) -> None:
-        self._precision_plugin = RowsAsTheyAre("32-true")
+        precision = "32-true" if plugin is None else plugin.precision
+        self._precision_plugin = RowsAsTheyAre(torch.bfloat16 if precision == "bf16-mixed" else None)
 
     def setup_environment(self) -> None:
         """Lightning would refuse anything but CUDA, and DeepSpeed runs on CPUs."""
@@ -195,6 +212,22 @@ class ZeroStrategy(DeepSpeedStrategy):
             begin = part.numel() * self.global_rank
             own = value.flatten()[begin : begin + part.numel()]
             part.data[: own.numel()].copy_(own)
+
+
+def gathered(model: torch.nn.Module, kept: bool) -> dict[str, torch.Tensor]:
+    """All weights of a model that stage 3 has cut up, one after the other, on the CPU; all ranks must call it.
+
+    Args:
+        model: The model.
+        kept: Whether this rank keeps them.
+    """
+    import deepspeed
+
+    found = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        with deepspeed.zero.GatheredParameters([parameter]):
+            found[name] = parameter.detach().cpu().clone() if kept else torch.empty(0)
+    return found
 
 
 def _is_moment(value: Any) -> bool:

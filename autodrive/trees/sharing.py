@@ -96,11 +96,11 @@ def side_by_side(rows: Iterable[TreeRow], lockstep: Group | None) -> Iterator[Tr
     """A process's rows, and behind them fillers as long as another process has more.
 
     Args:
-        rows: The rows, at least one.
+        rows: The rows, at least one; fillers among them are left out where each process is free.
         lockstep: The processes that must read as many rows each; None where each is free.
     """
     if lockstep is None:
-        yield from rows
+        yield from (row for row in rows if not row.filler)
         return
     own, last = iter(rows), None
     while True:
