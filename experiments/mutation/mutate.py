@@ -39,7 +39,7 @@ def copy_of_repository(part: Mapping[str, Sequence[str]], scratch: Path) -> None
         "pytest_add_cli_args": ["-n", "0", "-p", "no:cacheprovider", "-p", "no:randomly"],
         "pytest_add_cli_args_test_selection": list(part["tests"]),
         "process_isolation": "forkserver",  # torch is not safe to fork once tests have run in it
-        "timeout_constant": 60.0,  # seconds; a busy machine is no infinite loop
+        "timeout_constant": 180.0,  # seconds; a busy machine is no infinite loop
         "use_git_change_detection": False,
     }
     with (scratch / "pyproject.toml").open("a", encoding="utf-8") as file:
