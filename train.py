@@ -3,6 +3,7 @@
 python train.py                                      the embedded default, on a laptop
 python train.py -m fps=1,15,30                       a sweep, with an ablation table at its end
 python train.py clips=my/clips.jsonl labels=event2   your own manifest
+python train.py strategy=ddp trainer.devices=2       the same steps, shared by two processes
 """
 
 from functools import partial
@@ -35,6 +36,7 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         check_training,
         check_trees,
         load_run_data,
+        saved_student,
         student_digest,
     )
     from autodrive.inference.evaluating import evaluate
@@ -44,25 +46,28 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
     from autodrive.tracking.tracker import check_loggers
 
     with open_run(config, run_dir) as run:
-        check_training(config)  # before anything is rendered or prepared
+        check_training(config, run.group)  # before anything is rendered or prepared
         check_loggers(config)
         data = load_run_data(config, needed=("train", "val", "test"))
         student = build_student(config, data)
         done = run.begin(data.selection.fingerprint, student_digest(config, student))
         if done is not None:
             return done
-        loaders = build_loaders(config, data, student)
+        loaders = build_loaders(config, data, student, run.group)
         training = build_training(config, data, student, loaders, run)
         check_trees(config, student, loaders.smallest_training_clip, config.trainer.precision == "bf16-mixed")
         with build_tracker(config, run, "train", data, training) as tracker:
-            training.fit()
+            training.fit(run.files.student)
             run.lap("fit_s")
-            student.save(run.files.student)
-            metrics = evaluate(student.as_read(), data, loaders, build_exam(config, "test"), run.files)
+            exam = build_exam(config, "test", run.group)
+            # Where no process has all weights, each reads what the first one has written.
+            trained = saved_student(config, run_dir) if exam.sharded else student.as_read()
+            metrics = evaluate(trained, data, loaders, exam, run.files)
             shown = partial(run_exhibits, run.files, data, loaders.frames_of)
             tracker.finish(shown, training.trainer.global_step)
         run.facts = data.facts() | training.facts() | tracker.facts()
-    show_run(run_dir, loaders.frames_of, config.evaluation.num_strips)
+    if run.group.leads:
+        show_run(run_dir, loaders.frames_of, config.evaluation.num_strips)
     return metrics
 
 

@@ -112,6 +112,7 @@ class TrainConfig:
     evaluation: Any = MISSING
     prepare: Any = MISSING
     trainer: Any = MISSING
+    strategy: Any = MISSING
     logger: Any = None
     paths: Any = MISSING
 

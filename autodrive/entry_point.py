@@ -61,9 +61,9 @@ def run_with_hydra(task: Callable[[DictConfig], Any], verb: str, complete: Compl
     """Compose the configuration from the command line, run the task, and exit with the project's codes.
 
     0: done. 2: the configuration or an input is wrong, or the disk is full (one line on standard error). 130: stopped
-    by Ctrl-C (two lines, the second with the command that goes on). 1: a job of a sweep failed, a process of the run was
-    killed (one line), or anything unforeseen (with its traceback). In a sweep a failing job does not stop the others: the task must turn its own exceptions into
-    results there (see `autodrive/runs/job.py`).
+    by Ctrl-C (two lines, the second with the command that goes on). 1: a job of a sweep failed, a process of the run
+    was killed (one line), or anything unforeseen (with its traceback). In a sweep a failing job does not stop the
+    others: the task must turn its own exceptions into results there (see `autodrive/runs/job.py`).
 
     Args:
         task: Does the verb's work.

@@ -151,6 +151,7 @@ def job(config: DictConfig) -> dict[str, Any]:
     quiet_libraries()
     here = config.copy()
     here.trainer.devices, here.trainer.num_nodes, here.trainer.accelerator = 1, 1, "auto"
+    here.strategy = {"_target_": "autodrive.training.strategies.OneProcess"}  # DeepSpeed need not be installed here
     check_training(here)
     plan = build_plan(config)
     adapter = HydraConfig.get().runtime.choices["adapter"]

@@ -8,13 +8,14 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, NamedTuple
 
 from autodrive.errors import InputError, LostRankError
 from autodrive.workers import deaf_to_ctrl_c
@@ -103,6 +104,14 @@ class RankError(Exception):
     """Something unforeseen in a rank; its message is the traceback there."""
 
 
+class _End(NamedTuple):
+    """How a rank ended: when, on the clock that all processes of a machine share, and with which result or error."""
+
+    moment_s: float
+    raised: bool
+    value: Any
+
+
 @dataclass
 class _Rank:
     """A rank as the process that started it sees it.
@@ -110,12 +119,12 @@ class _Rank:
     Attributes:
         process: The process.
         reports: From which it says how it ended.
-        report: What it said: a result, or an exception.
+        report: What it said.
     """
 
     process: BaseProcess
     reports: Connection
-    report: tuple[str, Any] | None = None
+    report: "_End | None" = None
 
     def listen(self) -> None:
         """Take its report, if there is one."""
@@ -131,11 +140,11 @@ def _watched(ranks: Sequence[_Rank]) -> Any:
         wait([rank.process.sentinel for rank in running] + [rank.reports for rank in running if rank.report is None])
         for rank in running:
             rank.listen()
-        if any((rank.report and rank.report[0] == "raised") or _is_lost(rank) for rank in ranks):
+        if any((rank.report and rank.report.raised) or _is_lost(rank) for rank in ranks):
             raise _reason(ranks)
         running = [rank for rank in running if rank.process.is_alive()]
     assert ranks[0].report is not None
-    return ranks[0].report[1]
+    return ranks[0].report.value
 
 
 def _is_lost(rank: _Rank) -> bool:
@@ -153,7 +162,8 @@ def _reason(ranks: Sequence[_Rank]) -> BaseException:
     for number, rank in enumerate(ranks):
         if not rank.process.is_alive() and rank.report is None:
             return LostRankError(number, len(ranks), _how_it_ended(rank.process.exitcode or 0))
-    errors = [rank.report[1] for rank in ranks if rank.report and rank.report[0] == "raised"]
+    raised = sorted((rank.report for rank in ranks if rank.report and rank.report.raised), key=lambda end: end.moment_s)
+    errors = [end.value for end in raised]
     return next((error for error in errors if isinstance(error, InputError)), errors[0])
 
 
@@ -184,17 +194,25 @@ def _be_rank(
     place.announce(place.size)
     try:
         with joined(place, rendezvous):
-            report = "returned", function(*arguments)
-    except InputError as error:
-        report = "raised", error
-    except BaseException as error:
-        import traceback
-
-        report = "raised", RankError(f"rank {place.rank}: {error}\n{traceback.format_exc()}")
-    reports.send(report)
+            try:
+                end = _End(time.monotonic(), False, function(*arguments))
+            except BaseException as error:
+                # Before the group is left, since that makes the others fail as well; and left at once, since threads of
+                # a library may wait for ranks that are gone.
+                reports.send(_failure(place, error))
+                os._exit(1)
+    except BaseException as error:  # where they meet
+        end = _failure(place, error)
+    reports.send(end)
     reports.close()
-    if report[0] == "raised":
-        os._exit(1)  # threads of a library may wait for ranks that are gone
+
+
+def _failure(place: Place, error: BaseException) -> "_End":
+    if isinstance(error, InputError):
+        return _End(time.monotonic(), True, error)
+    import traceback
+
+    return _End(time.monotonic(), True, RankError(f"rank {place.rank}: {error}\n{traceback.format_exc()}"))
 
 
 def _end_with_parent() -> None:

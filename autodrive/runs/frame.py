@@ -62,6 +62,7 @@ class Run:
         self.inputs = inputs
         if self.group.leads:
             self._take_folder()
+        self.group.wait()
         return None
 
     def _done(self, inputs: RunInputs) -> dict[str, float] | None:

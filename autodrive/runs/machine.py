@@ -19,6 +19,7 @@ IRRELEVANT_WARNINGS = (
     r"You have overridden `transfer_batch_to_device` in `LightningModule`",
     r"`gradient_checkpointing_enable` is deprecated",  # its new name is missing in earlier 5.x releases
     r"The '\w+_dataloader' does not have many workers",  # num_workers is chosen for the cores there are
+    r"It is recommended to use `self.log\('val/accuracy', \.\.\., sync_dist=True\)`",  # it is summed up before
     r"`torch.distributed.\w+_tensor` is deprecated",  # DeepSpeed's calls
 )
 

@@ -1,11 +1,12 @@
 """In how many processes a run is made, and that it is: here, by starting them, or as one of those of a launcher."""
 
+import importlib.util
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
@@ -22,6 +23,7 @@ Task = Callable[[DictConfig, Path], Metrics]
 
 ONE_PROCESS = "OneProcess"  # class of the strategy that is for one
 ENVIRONMENT = "env://"
+LOWEST_PORT = 15_000  # of ten thousand, of which a job takes one by its number, as Lightning does in Slurm
 
 
 class Ranks(NamedTuple):
@@ -73,8 +75,8 @@ def _num_devices(trainer: DictConfig) -> int:
 def place_from_launcher() -> Place | None:
     """Which rank this process is, if a launcher has started it as one of several.
 
-    `torchrun` and Kubernetes' training operators say so by RANK and WORLD_SIZE, `srun` by its own variables. MPI's alone
-    are not enough: they name no place to meet.
+    `torchrun` and Kubernetes' training operators say so by RANK and WORLD_SIZE, `srun` by its own variables. MPI's
+    alone are not enough: they name no place to meet.
 
     Raises:
         InputError: A launcher has started several processes and does not say where they meet.
@@ -86,13 +88,21 @@ def place_from_launcher() -> Place | None:
             raise InputError(f"{message} without {missing[0]}; start them with torchrun or srun")
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         return Place(rank, size, int(os.environ.get("LOCAL_RANK", "0")))
-    if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+    # Of a step that `srun` has started; the number of tasks of the whole job is known to its script and shells, too.
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
-        if SLURMEnvironment.detect():  # a job step, not an interactive shell
+        try:
             slurm = SLURMEnvironment(auto_requeue=False)
-            os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = slurm.main_address, str(slurm.main_port)
-            return Place(slurm.global_rank(), slurm.world_size(), slurm.local_rank())
+        except RuntimeError as error:
+            raise InputError(f"srun: {' '.join(str(error).split())}") from None
+        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = slurm.main_address, str(slurm.main_port)
+        return Place(slurm.global_rank(), slurm.world_size(), slurm.local_rank())
+    if int(os.environ.get("SUBMITIT_LOCAL_NTASKS", "1")) > 1:  # submitit's stand-in for Slurm on one machine
+        os.environ["MASTER_ADDR"] = "localhost"
+        os.environ["MASTER_PORT"] = str(LOWEST_PORT + int(os.environ["SUBMITIT_LOCAL_JOB_ID"]) % 10_000)
+        rank, local_rank = (int(os.environ[f"SUBMITIT_LOCAL_{name}"]) for name in ("GLOBALID", "LOCALID"))
+        return Place(rank, int(os.environ["SUBMITIT_LOCAL_NTASKS"]), local_rank)
     if int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
         size = os.environ["OMPI_COMM_WORLD_SIZE"]
         raise InputError(f"OMPI_COMM_WORLD_SIZE={size}: mpirun does not say where processes meet; use torchrun or srun")
@@ -111,11 +121,15 @@ def in_processes(task: Task, config: DictConfig, run_dir: Path) -> Metrics:
         What the task returns in rank 0.
 
     Raises:
-        InputError: As the task does in any process, or the launcher has started another number of them.
+        InputError: As the task does in any process, the launcher has started another number of them, or a package is
+            missing.
         LostRankError: A process was ended from outside.
         Interrupted: The user stopped a training that `resume=` can continue.
     """
     ranks, place = ranks_wanted(config), place_from_launcher()
+    if config.strategy._target_.endswith(".ZeroRedundancy") and importlib.util.find_spec("deepspeed") is None:
+        install = 'DS_BUILD_OPS=0 pip install -e ".[deepspeed]"'
+        raise InputError(f"strategy=deepspeed_zero{config.strategy.stage}: {install} first, or give strategy=fsdp")
     if place is not None:
         if place.size != ranks.total:
             wanted = f"trainer.devices={config.trainer.devices} x trainer.num_nodes={ranks.nodes}"
@@ -145,7 +159,7 @@ def _started_here(task: Task, config: DictConfig, run_dir: Path, settings: DictC
 
     register()
     if settings is not None:
-        HydraConfig.instance().cfg = settings
+        HydraConfig.instance().cfg = settings  # type: ignore[assignment]
         configure_log(settings.hydra.job_logging, settings.hydra.verbose)
     group = this_group()
     _take_device(config.trainer, group.rank)
@@ -182,11 +196,11 @@ def _take_device(trainer: DictConfig, local_rank: int) -> None:
 
 @contextmanager
 def _speaking(aloud: bool) -> Iterator[None]:
-    """Let one process speak for all; errors of the others are heard all the same."""
+    """Let one process speak for all; exceptions of the others are told outside of this."""
     if aloud:
         yield
         return
     logging.disable(logging.WARNING)
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         yield
     logging.disable(logging.NOTSET)

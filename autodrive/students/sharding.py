@@ -4,7 +4,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from autodrive.errors import InputError
+from autodrive.students.quantisation import is_quantised
 from autodrive.students.student import Student
+from autodrive.students.towers import TOWERS
 
 
 def shard(student: Student, mesh: DeviceMesh) -> None:
@@ -16,8 +19,22 @@ def shard(student: Student, mesh: DeviceMesh) -> None:
     Args:
         student: The student, changed in place.
         mesh: The processes, in one dimension.
+
+    Raises:
+        InputError: As `check_divisible` does.
     """
+    check_divisible(student)
     for layer in [module for module in student.modules() if isinstance(module, GradientCheckpointingLayer)]:
         fully_shard(layer, mesh=mesh)
     # By default the root would keep its weights gathered, and what goes around its forward pass would work after one.
     fully_shard(student, mesh=mesh, reshard_after_forward=True)
+
+
+def check_divisible(student: Student) -> None:
+    """Refuse a student with weights in 4 bits: cut up, they would lose the scales that belong to them.
+
+    Raises:
+        InputError: It has some.
+    """
+    if any(is_quantised(student.towers.linear_layers(tower)) for tower in TOWERS):
+        raise InputError("strategy: this student has weights in 4 bits, which are not cut up; give strategy=ddp")

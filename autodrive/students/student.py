@@ -182,16 +182,10 @@ class Student(nn.Module, ABC):
 
     @without_gradients
     def prefill(self, row: TreeRow, lockstep: Group | None = None) -> PrefilledRow:
-        """Read a row once, to score options and to generate from it.
-
-        Args:
-            row: The row.
-            lockstep: The processes among which the weights are cut up, each of which reads a row; None if none are.
-        """
+        """Read a row once, to score options and to generate; in lockstep with processes that share the weights."""
         cache = DynamicCache(config=self.text_model.config)
         ends = torch.tensor([s.target_start - 1 for s in row.spans], dtype=torch.long, device=row.input_ids.device)
         log_probs = self(ReadRow(row, ends, cache)).float().log_softmax(-1)
-
         return PrefilledRow(self, row, log_probs, cache, self.processor.end_id, lockstep)
 
     def checkpoint_activations(self) -> None:

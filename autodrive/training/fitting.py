@@ -135,6 +135,8 @@ class Training:
             if not self.trainer.interrupted:
                 raise
             raise KeyboardInterrupt from None  # which Lightning turns into an exit with code 1
+        if not self.method.ended:  # it was resumed after its last step, of which Lightning makes no end
+            self._keep_best(student)
 
     def _keep_best(self, folder: Path) -> None:
         self.callbacks.checkpoints.restore(self.method)

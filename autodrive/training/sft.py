@@ -67,6 +67,7 @@ class SupervisedFineTuning(L.LightningModule):
         self.trained_groups: list[list[torch.nn.Parameter]] = []
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.at_end: Callable[[], None] = lambda: None
+        self.ended = False
         self._right, self._asked = 0.0, 0
 
     def configure_model(self) -> None:
@@ -114,6 +115,7 @@ class SupervisedFineTuning(L.LightningModule):
     def on_train_end(self) -> None:
         """What is done while every process still has its part of the weights, after the last checkpoint."""
         self.at_end()
+        self.ended = True
 
     def on_validation_epoch_start(self) -> None:
         """Begin to count."""

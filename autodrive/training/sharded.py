@@ -12,7 +12,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 
-
 class ShardedStrategy(ModelParallelStrategy):
     """Lightning's strategy for FSDP2, with checkpoints in one file, which any strategy can go on from.
 

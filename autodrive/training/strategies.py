@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from autodrive.students.noise import EmbeddingNoise
-from autodrive.students.sharding import shard
+from autodrive.students.sharding import check_divisible, shard
 from autodrive.training.sharded import ShardedStrategy, whole
 from autodrive.trees.clip_tree import TreeRow
 
@@ -216,6 +216,7 @@ class ZeroRedundancy:
 
     def cut_up(self, method: "SupervisedFineTuning") -> None:
         """See `Sharing`; the engine does it, and switches off the autocast around it, which comes back within."""
+        check_divisible(method.student)
         method.autocast = method.trainer.precision_plugin.forward_context
 
     def whole_weights(self, method: "SupervisedFineTuning") -> Mapping[str, Tensor] | None:

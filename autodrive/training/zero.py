@@ -192,7 +192,8 @@ class ZeroStrategy(DeepSpeedStrategy):
         assert self.lightning_module is not None
         return {name: value for name, value in self.lightning_module.named_parameters() if value.requires_grad}
 
-    def _kept(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _kept(self, tensor: torch.Tensor | None) -> torch.Tensor:
+        assert tensor is not None, "every trained parameter has a part that is optimised"
         return tensor.detach().cpu().clone() if self.is_global_zero else torch.empty(0)
 
     def _set(self, parameter: torch.nn.Parameter, value: torch.Tensor, state: str | None = None) -> None:
