@@ -136,6 +136,13 @@ def test_launchers_say_which_process_this_is(monkeypatch: pytest.MonkeyPatch):
     assert place_from_launcher() == Place(rank=5, size=8, local_rank=1)
     assert os.environ.pop("MASTER_ADDR") == "node7"
     assert int(os.environ.pop("MASTER_PORT")) > 1024
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
+    submitit = {"SUBMITIT_LOCAL_NTASKS": "2", "SUBMITIT_LOCAL_GLOBALID": "1", "SUBMITIT_LOCAL_LOCALID": "1"}
+    for name, value in (submitit | {"SUBMITIT_LOCAL_JOB_ID": "77"}).items():
+        monkeypatch.setenv(name, value)
+    assert place_from_launcher() == Place(rank=1, size=2, local_rank=1)
+    assert int(os.environ.pop("MASTER_PORT")) > 1024
+    assert os.environ.pop("MASTER_ADDR") == "localhost"
     for name, value in {"WORLD_SIZE": "16", "RANK": "3", **LAUNCHED}.items():  # of a pod that is one process
         monkeypatch.setenv(name, value)
     assert place_from_launcher() == Place(rank=3, size=16, local_rank=0)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
+from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig
 
 from autodrive.config import register
@@ -135,6 +136,9 @@ def in_processes(task: Task, config: DictConfig, run_dir: Path) -> Metrics:
             wanted = f"trainer.devices={config.trainer.devices} x trainer.num_nodes={ranks.nodes}"
             message = f"{wanted}: a launcher has started {place.size} processes"
             raise InputError(f"{message}; start as many, or give their number and a strategy for them")
+        if "WORLD_SIZE" in os.environ and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+            message = "-m: each of the processes that a launcher has started would begin the whole sweep"
+            raise InputError(f"{message}; leave the launcher out, or start its jobs one by one")
         return _as_rank(place, ranks.local, task, config, run_dir)
     if ranks.total == 1:
         return task(config, run_dir)
