@@ -21,9 +21,9 @@ from autodrive.mixture.mixture import Visit, VisitSchedule
 from autodrive.schema import Annotation, Clip, Mode, Question
 from autodrive.tasks.task_book import TaskBook
 from autodrive.trees.clip_tree import ClipProcessor, ClipTree, TreeRow
-from autodrive.trees.packing import LossMean, TreeSize, lay_out, pack_trees, sum_of_weights
+from autodrive.trees.packing import LossMean, TreeSize, pack_trees, sum_of_weights
 from autodrive.trees.sample import Branch, ClipSample, Turn, Video
-from autodrive.trees.sharing import Share, passes, shared_rows
+from autodrive.trees.sharing import Share, laid_out, passes, shared_rows
 from autodrive.video.container import check_native_fps
 from autodrive.video.decoder import DecodedFrames, Decoder
 from autodrive.video.frame_cache import FrameCache, NoFrameCache
@@ -158,14 +158,7 @@ class TrainingRows(Dataset[tuple[TreeRow, ...]]):
             if TreeSize.of(tree) != sizes[place]:
                 # Other processes have dealt rows by the size that this clip was thought to have.
                 raise RuntimeError(f"{tree.clip_id}: measured as {sizes[place]}, read as {TreeSize.of(tree)}")
-        rows = []
-        for row in shared:
-            pieces = [
-                replace(own[place], branches=own[place].branches[part.start : part.stop]) for place, part in row.pieces
-            ]
-            laid_out = lay_out(pieces, normaliser, how.loss_mean)
-            rows.append(laid_out.as_filler() if row.filler else laid_out)
-        return tuple(rows)
+        return laid_out(shared, own, normaliser, how.loss_mean)
 
 
 @dataclass(frozen=True)

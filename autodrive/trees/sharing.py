@@ -4,13 +4,13 @@ Every process works this out for itself, from the numbers of tokens of all trees
 and each decodes only what it was dealt.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from autodrive.ranks.group import Group
-from autodrive.trees.clip_tree import TreeRow
-from autodrive.trees.packing import TreeSize, first_fit, split
+from autodrive.trees.clip_tree import ClipTree, TreeRow
+from autodrive.trees.packing import LossMean, TreeSize, first_fit, lay_out, split
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,25 @@ def shared_rows(
             own = sorted(row) or _cheapest(share, pieces, costs)
             share.append(SharedRow([pieces[i] for i in own], filler=not row))
     return shares
+
+
+def laid_out(
+    share: Sequence[SharedRow], trees: Mapping[int, ClipTree], normaliser: float, loss_mean: LossMean
+) -> tuple[TreeRow, ...]:
+    """A process's rows with their tokens.
+
+    Args:
+        share: Its rows, as `shared_rows` deals them.
+        trees: The trees that it needs for them, by their places in the step.
+        normaliser: What the weighted losses of the whole step are divided by.
+        loss_mean: What the loss of a step is a mean over.
+    """
+    rows = []
+    for pieces, filler in share:
+        parts = [replace(trees[place], branches=trees[place].branches[p.start : p.stop]) for place, p in pieces]
+        row = lay_out(parts, normaliser, loss_mean)
+        rows.append(row.as_filler() if filler else row)
+    return tuple(rows)
 
 
 def side_by_side(rows: Iterable[TreeRow], lockstep: Group | None) -> Iterator[TreeRow]:
