@@ -57,14 +57,15 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
         done = run.begin(data.fingerprint, student_digest(config, student))
         if done is not None:
             return done
-        loaders = build_loaders(config, data, student)
-        exam = build_exam(config, config.split)
+        loaders = build_loaders(config, data, student, run.group)
+        exam = build_exam(config, config.split, run.group)
         check_trees(config, student, lambda: loaders.smallest_asked_clip(exam.split, exam.modes), autocast=False)
         with build_tracker(config, run, "eval", data) as tracker:
             metrics = evaluate_student(student, data, loaders, exam, run.files)
             tracker.finish(partial(run_exhibits, run.files, data, loaders.frames_of))
         run.facts = data.facts() | tracker.facts() | {"ckpt": config.ckpt}
-    show_run(run_dir, loaders.frames_of, config.evaluation.num_strips)
+    if run.group.leads:
+        show_run(run_dir, loaders.frames_of, config.evaluation.num_strips)
     return metrics
 
 

@@ -4,6 +4,7 @@ python train.py                                      the embedded default, on a 
 python train.py -m fps=1,15,30                       a sweep, with an ablation table at its end
 python train.py clips=my/clips.jsonl labels=event2   your own manifest
 python train.py mixture=table1 dry_run=true          what an epoch would teach, beside the paper's Table 1
+python train.py strategy=ddp trainer.devices=2       the same steps, shared by two processes
 """
 
 from functools import partial
@@ -43,39 +44,44 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         check_reply_lengths,
         check_training,
         check_trees,
+        saved_student,
         student_digest,
     )
-    from autodrive.inference.evaluating import BEFORE, ask_retention, evaluate
+    from autodrive.inference.evaluating import ask_retention, check_retention, evaluate
     from autodrive.reporting.show import show_run
     from autodrive.runs.frame import open_run
     from autodrive.tracking.exhibits import run_exhibits
     from autodrive.tracking.tracker import check_loggers
 
     with open_run(config, run_dir) as run:
-        check_training(config)  # before anything is rendered or prepared
+        check_training(config, run.group)  # before anything is rendered or prepared
         check_loggers(config)
         data = load_run_data(config, needed=("train", "val", "test"))
+        exam = build_exam(config, "test", run.group)
+        if config.student_from is not None:
+            check_retention(data, exam)
         student = build_student(config, data)
         done = run.begin(data.fingerprint, student_digest(config, student))
         if done is not None:
             return done
-        loaders = build_loaders(config, data, student)
+        loaders = build_loaders(config, data, student, run.group)
         training = build_training(config, data, student, loaders, run)
         lengths = check_reply_lengths(data, student)
         check_trees(config, student, loaders.smallest_training_clip, config.trainer.precision == "bf16-mixed")
-        exam = build_exam(config, "test")
         with build_tracker(config, run, "train", data, training) as tracker:
             before = {}
             if config.student_from is not None:  # what a student from nothing could do before is nothing
-                before = ask_retention(student, data, loaders, exam, run.files.retention_before, BEFORE)
-            training.fit()
+                before = ask_retention(student, data, loaders, exam, run.files.retention_before)
+            training.fit(run.files.student)
             run.lap("fit_s")
-            student.save(run.files.student)
-            metrics = evaluate(student.as_read(), data, loaders, exam, run.files, before)
+            # Where no process has all weights, each reads what the first one has written.
+            trained = saved_student(config, run_dir) if exam.sharded else student.as_read()
+            metrics = evaluate(trained, data, loaders, exam, run.files, before)
             shown = partial(run_exhibits, run.files, data, loaders.frames_of)
             tracker.finish(shown, training.trainer.global_step)
         run.facts = data.facts() | training.facts() | tracker.facts() | lengths
-    show_run(run_dir, loaders.frames_of, config.evaluation.num_strips)
+    if run.group.leads:
+        show_run(run_dir, loaders.frames_of, config.evaluation.num_strips)
     return metrics
 
 

@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig
 
 from autodrive.config_check import key_to_blame
@@ -26,6 +27,7 @@ from autodrive.mixture.clip_batches import Batching, ClipReader, training_texts
 from autodrive.mixture.datamodule import ClipTreeDataModule
 from autodrive.mixture.reply_lengths import length_facts, reply_lengths
 from autodrive.mixture.run_data import RunData
+from autodrive.ranks.group import Group
 from autodrive.runs.checkpoints import WholeCheckpoints, checkpoint_to_continue
 from autodrive.runs.folder import RunFiles, read_run
 from autodrive.runs.frame import Run
@@ -43,7 +45,9 @@ from autodrive.tracking.tracker import Tracker, UnfailingLogger
 from autodrive.training.callbacks import training_callbacks
 from autodrive.training.combinations import TrainingChoice
 from autodrive.training.fitting import Training, training_lines
+from autodrive.training.strategies import Sharing
 from autodrive.trees.clip_tree import ClipTree
+from autodrive.trees.sharing import Share
 from autodrive.video.frame_grid import FrameGrid
 
 log = logging.getLogger(__name__)
@@ -80,8 +84,12 @@ def student_digest(config: DictConfig, student: Student) -> str | None:
     return None if student.base is None else student.base.digest()
 
 
-def check_training(config: DictConfig) -> None:
+def check_training(config: DictConfig, group: Group | None = None) -> None:
     """Find a wrong student, resolution, adapter, optimiser, schedule or trainer before anything is prepared.
+
+    Args:
+        config: Configuration of a training.
+        group: The processes that train together; None where one does.
 
     Raises:
         InputError: As `student_spec` and `resolution_of` do, settings contradict each other, an adapter does not suit
@@ -95,17 +103,18 @@ def check_training(config: DictConfig) -> None:
         tuning.layers(spec.sketch(resolution).towers)
     parameter = torch.nn.Parameter(torch.zeros(1))
     # Classes of other libraries check much of what they are given only when they are built.
+    in_a_group = _in_a_group(config, group or Group(), 1.0)
     trials: dict[str, Callable[[DictConfig], Any]] = {
         "optimizer": lambda node: _moving(instantiate(node)([parameter])),
         "schedule": lambda node: instantiate(node)(0),
-        "trainer": lambda node: instantiate(node, max_steps=config.num_steps, logger=False),
+        "trainer": lambda node: instantiate(node, max_steps=config.num_steps, logger=False, **in_a_group),
     }
-    for group, build in trials.items():
+    for name, build in trials.items():
         try:
-            build(config[group])
+            build(config[name])
         except (TypeError, ValueError, KeyError, InstantiationException) as error:
-            key = key_to_blame(config[group], build)
-            where = group if key is None else f"{group}.{key}={config[group][key]}"
+            key = key_to_blame(config[name], build)
+            where = name if key is None else f"{name}.{key}={config[name][key]}"
             text = " ".join(str(error.__cause__ or error).split())
             raise InputError(f"{where}: {text}; fix the value, see --cfg job") from None
 
@@ -124,6 +133,8 @@ def training_choice(config: DictConfig, spec: StudentSpec) -> Tuning:
         tower_lr=_tower_lr(config),
         precision=config.trainer.precision,
         from_scratch=spec.name if spec.base() is None and config.student_from is None else None,
+        strategy=sharing_of(config).kind,
+        optimizer=config.optimizer._target_,
     )
     choice.check()
     return tuning
@@ -186,9 +197,21 @@ def build_reader(config: DictConfig, student: Student) -> ClipReader:
     return ClipReader(instantiate(config.decoder), student.processor, FrameGrid(config.fps), cache=cache)
 
 
-def build_loaders(config: DictConfig, data: RunData, student: Student) -> ClipTreeDataModule:
-    """Loaders that read clips the way this student wants them; those of training where the data have a plan."""
-    batching = Batching(config.batch_size, config.tokens_per_row, config.num_workers, data.mixture.loss_mean)
+def build_loaders(
+    config: DictConfig, data: RunData, student: Student, group: Group | None = None
+) -> ClipTreeDataModule:
+    """Loaders that read clips the way this student wants them; those of training where the data have a plan.
+
+    The processes of `group` share what is read; where it is None, one reads all.
+    """
+    batching = Batching(
+        batch_size=config.batch_size,
+        tokens_per_row=config.tokens_per_row,
+        num_workers=config.num_workers,
+        loss_mean=data.mixture.loss_mean,
+        share=Share() if group is None else Share(group.rank, group.size),
+        width=student.text_model.config.hidden_size,
+    )
     schedule = None if data.plan is None else data.mixture.schedule(data.plan, config.batch_size)
     reader = build_reader(config, student)
     return ClipTreeDataModule(data.clips, schedule, reader, data.writer, batching, config.num_steps)
@@ -204,7 +227,7 @@ def build_training(
             are not its own.
     """
     assert run.inputs is not None
-    tower_lr = _tower_lr(config)
+    tower_lr, group, sharing = _tower_lr(config), run.group, sharing_of(config)
     make_trainable(student.towers, instantiate(config.adapter), frozen_towers(config), config.seed)
     counts = student.towers.counts()
     for line in (*student.adapter_lines(), *training_lines(counts, tower_lr, config.lr)):
@@ -216,17 +239,20 @@ def build_training(
         tower_lr=tower_lr,
         seed=config.seed,
         answers=headline_answers(data.clips["val"], data.writer.book),
+        sharing=sharing,
+        group=group,
     )
     resume_from = config.resume and checkpoint_to_continue(config.resume, run.inputs, method.trained_weights())
     files = run.files
-    callbacks = training_callbacks(files, config.batch_size, choosing=bool(method.answers), resume=config.resume)
+    choosing = bool(method.answers)
+    callbacks = training_callbacks(files, config.batch_size, choosing=choosing, resume=config.resume, group=group)
     trainer = instantiate(
         config.trainer,
         max_steps=config.num_steps,
         callbacks=list(callbacks),
-        plugins=[WholeCheckpoints(run.inputs)],
-        logger=build_loggers(config, files.folder),
+        logger=build_loggers(config, files.folder) if group.leads else [],
         default_root_dir=str(files.folder),
+        **_in_a_group(config, group, method.max_grad_norm, WholeCheckpoints(run.inputs)),
     )
     return Training(method, loaders, trainer, callbacks, resume_from, counts)
 
@@ -242,6 +268,18 @@ def check_reply_lengths(data: RunData, student: Student) -> dict[str, Any]:
     for line in filter(None, (length.line for length in lengths)):
         log.warning(line)
     return {"reply_lengths": length_facts(lengths)}
+
+
+def _in_a_group(config: DictConfig, group: Group, max_grad_norm: float, *plugins: Any) -> dict[str, Any]:
+    """What Lightning's trainer is told of the processes that train together, which have met already."""
+    strategy = sharing_of(config).for_lightning(group.size, max_grad_norm)
+    # Or Lightning would look for a launcher itself, and take a shell in a Slurm job for one of several processes.
+    return {"strategy": strategy, "plugins": [*plugins, LightningEnvironment()]}
+
+
+def sharing_of(config: DictConfig) -> Sharing:
+    """How several processes take steps together, as configured."""
+    return instantiate(config.strategy)
 
 
 def check_trees(config: DictConfig, student: Student, clip: Callable[[], ClipTree | None], autocast: bool) -> None:
@@ -272,10 +310,12 @@ def build_tracker(
     facts["run"] = {"commit": git_commit(Path(__file__).resolve().parents[1]), "config_hash": config_hash(config)}
     sweep = hydra is not None and hydra.mode == RunMode.MULTIRUN
     record = run_record(read_run(run.files.folder), job_type, facts, sweep=sweep)
-    return Tracker(training.loggers if training else build_loggers(config, run.files.folder), record)
+    loggers = build_loggers(config, run.files.folder) if run.group.leads and not training else []
+    return Tracker(training.loggers if training else loggers, record)
 
 
-def build_exam(config: DictConfig, split: Split) -> Exam:
-    """What the student is asked about the clips of a split."""
+def build_exam(config: DictConfig, split: Split, group: Group) -> Exam:
+    """What the student is asked about the clips of a split, by one process or several."""
+    device, sharded = device_of(config.trainer.accelerator), sharing_of(config).shards_weights
     slices = tuple(config.evaluation.get("slices", ()))
-    return Exam(split, tuple(config.evaluation.modes), device_of(config.trainer.accelerator), slices)
+    return Exam(split, tuple(config.evaluation.modes), device, slices, group, sharded)

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from autodrive.benchmarks.adapters import adapter_benchmark
 from autodrive.benchmarks.mixture import evaluation_benchmark, mixture_benchmark
+from autodrive.benchmarks.ranks import ranks_benchmark
 from autodrive.benchmarks.trees import tree_benchmark
 from autodrive.benchmarks.video import decode_benchmark, loader_benchmark, patchify_benchmark
 from autodrive.config import BenchConfig, check_config
@@ -50,6 +51,7 @@ def bench(config: DictConfig) -> dict[str, Any]:
         "adapters": lambda: adapter_benchmark(
             rank=config.rank, prefix_tokens=prefixes[-1], tokens_per_row=config.tokens_per_row, **model
         ),
+        "ranks": lambda: ranks_benchmark(prefix_tokens=prefixes[-1], tokens_per_row=config.tokens_per_row, **model),
         "evaluate": lambda: evaluation_benchmark(prefix_tokens=prefixes[-1], **model),
         "decode": lambda: decode_benchmark(video, config.repeats),
         "loader": lambda: loader_benchmark(video, config.repeats),

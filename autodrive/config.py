@@ -116,6 +116,7 @@ class TrainConfig:
     evaluation: Any = MISSING
     prepare: Any = MISSING
     trainer: Any = MISSING
+    strategy: Any = MISSING
     logger: Any = None
     paths: Any = MISSING
 
@@ -255,7 +256,9 @@ class ReportConfig:
 class BenchConfig:
     """Keys of a benchmark; conf/bench.yaml explains them."""
 
-    name: Annotated[str, one_of("tree", "train", "adapters", "evaluate", "decode", "loader", "patchify")] = MISSING
+    name: Annotated[str, one_of("tree", "train", "adapters", "ranks", "evaluate", "decode", "loader", "patchify")] = (
+        MISSING
+    )
     out: PathText | None = None
     repeats: Annotated[Count, Le(1000)] = MISSING
     accelerator: Annotated[str, one_of("auto", "cpu", "gpu", "cuda")] = MISSING

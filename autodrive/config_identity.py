@@ -8,7 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 
 # Where, how fast and by what way a run is made rather than what it computes: they may differ when it is continued. The
 # student that a run starts from is known by its weights, wherever its folder lies.
-MACHINE_KEYS = frozenset({"resume", "student_from", "num_workers", "paths", "logger", "dry_run"})
+MACHINE_KEYS = frozenset({"resume", "student_from", "num_workers", "paths", "logger", "strategy", "dry_run"})
+# Values that say no more than how many processes share the steps, which are the same ones however many do.
+NUMBERS_OF_PROCESSES = frozenset({"trainer.devices", "trainer.num_nodes"})
 # Where data lie that are known by their content: the data fingerprint, not the path, says whether they are the same.
 PLACES_OF_DATA = frozenset({"clips", "source"})
 
@@ -23,6 +25,8 @@ def computed_values(config: DictConfig) -> dict[str, Any]:
     placed = config.copy()
     for key in ("paths.data_dir", *PLACES_OF_DATA):  # others are made of them, such as the world's root
         OmegaConf.update(placed, key, "", force_add=True)
+    for key in NUMBERS_OF_PROCESSES:
+        OmegaConf.update(placed, key, 1)
     content = OmegaConf.to_container(placed, resolve=True)
     assert isinstance(content, dict)
     kept = {str(key): value for key, value in content.items() if key not in MACHINE_KEYS | {"frame_cache"}}

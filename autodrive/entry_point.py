@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from autodrive.config import register
-from autodrive.errors import InputError, Interrupted, is_about_storage
+from autodrive.errors import InputError, Interrupted, LostRankError, is_about_storage
 from autodrive.workers import end_workers
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "conf"
@@ -61,9 +61,9 @@ def run_with_hydra(task: Callable[[DictConfig], Any], verb: str, complete: Compl
     """Compose the configuration from the command line, run the task, and exit with the project's codes.
 
     0: done. 2: the configuration or an input is wrong, or the disk is full (one line on standard error). 130: stopped
-    by Ctrl-C (two lines, the second with the command that goes on). 1: a job of a sweep failed, or anything unforeseen
-    (with its traceback). In a sweep a failing job does not stop the others: the task must turn its own exceptions into
-    results there (see `autodrive/runs/job.py`).
+    by Ctrl-C (two lines, the second with the command that goes on). 1: a job of a sweep failed, a process of the run
+    was killed (one line), or anything unforeseen (with its traceback). In a sweep a failing job does not stop the
+    others: the task must turn its own exceptions into results there (see `autodrive/runs/job.py`).
 
     Args:
         task: Does the verb's work.
@@ -100,6 +100,10 @@ def _told_to_the_user(verb: str) -> Iterator[None]:
         if not is_about_storage(error):
             raise
         exit_with_line(explain(error, verb))
+    except LostRankError as lost:
+        again = sys.argv[1:] if lost.arguments is None else lost.arguments
+        print(f"error: {lost}; go on with: {shell_line(verb, again)}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
         end_workers()

@@ -25,6 +25,20 @@ class RefusedFolderError(InputError):
     """A run may not write into its folder, so nothing may: neither results nor the reason."""
 
 
+class LostRankError(Exception):
+    """A process of a run was ended from outside, and with it the run.
+
+    Attributes:
+        rank: Its number.
+        arguments: What follows the verb on the command line that continues the run; None if nothing does.
+    """
+
+    def __init__(self, rank: int, size: int, how: str) -> None:
+        super().__init__(f"process {rank} of {size} {how}")
+        self.rank = rank
+        self.arguments: Sequence[str] | None = None
+
+
 class Interrupted(KeyboardInterrupt):
     """The user stopped a run that can be continued.
 

@@ -1,11 +1,12 @@
 """Says what a training would take before anything is downloaded: parameters, tokens, memory, arithmetic.
 
 python -m autodrive.plan student=qwen2_5_vl_7b adapter=dora rank=32 fps=30 duration_s=6 resolution=128x32
-python -m autodrive.plan student=qwen2_5_vl_7b trainer.devices=8 gpu_memory_gib=80 out=plan.json
+python -m autodrive.plan student=qwen2_5_vl_7b strategy=fsdp trainer.devices=8 gpu_memory_gib=80 out=plan.json
 """
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,16 +61,16 @@ def build_plan(config: DictConfig) -> "Plan":
         InputError: Settings contradict each other, or `trainer.devices` is no number.
     """
     # Imported here: they take seconds, and a wrong value is refused before them.
-    from autodrive.assembly import frozen_towers, resolution_of, student_spec, training_choice
+    from autodrive.assembly import frozen_towers, resolution_of, sharing_of, student_spec, training_choice
     from autodrive.planning.estimate import Devices, Recipe, make_plan
     from autodrive.planning.workload import assumed
+    from autodrive.runs.processes import ranks_wanted
     from autodrive.students.student import Student
     from autodrive.students.towers import TOWERS
     from autodrive.students.tuning import LowRankAdapter, make_trainable
 
     devices = config.trainer.devices
-    number = len(devices) if isinstance(devices, ListConfig) else devices
-    if not isinstance(number, int) or number < 1:
+    if not isinstance(devices, ListConfig | int) or devices == -1:
         raise InputError(f"trainer.devices={devices}: a plan is for devices that are elsewhere; give their number")
     spec = student_spec(config)
     tuning = training_choice(config, spec)
@@ -96,7 +97,7 @@ def build_plan(config: DictConfig) -> "Plan":
         autocast=config.trainer.precision == "bf16-mixed",
         optimizer=instantiate(config.optimizer),
     )
-    room = Devices(number * config.trainer.num_nodes, config.gpu_memory_gib)
+    room = Devices(ranks_wanted(config).total, config.gpu_memory_gib, sharing_of(config).kind)
     workload = assumed(instantiate(config.workload), instantiate(config.mixture), config.annotations)
     return make_plan(sketch, prepare, recipe, workload, room, packed)
 
@@ -111,6 +112,8 @@ def changed_plans(config: DictConfig, plan: "Plan") -> Iterator[tuple[str, "Plan
     Yields:
         The changes as overrides of the command line, and their plan, which fits.
     """
+    from autodrive.assembly import student_spec, training_choice
+
     for changes in CHANGES:
         changed, made = config.copy(), []
         for change in changes:
@@ -130,10 +133,15 @@ def changed_plans(config: DictConfig, plan: "Plan") -> Iterator[tuple[str, "Plan
             yield " ".join(made), other
             if "rank=16" in changes:
                 break
+    strategy = plan.devices.strategy if plan.devices.share_weights else "fsdp"
     for number in NUMBERS_OF_DEVICES:
-        other = replace(plan, devices=replace(plan.devices, number=number))
+        other = replace(plan, devices=replace(plan.devices, number=number, strategy=strategy))
         if number > plan.devices.number and other.fits:
-            yield f"trainer.devices={number}", other
+            changed = config.copy()
+            changed.strategy = hydra.compose("plan", [f"strategy={strategy}"]).strategy
+            with suppress(InputError):  # it may not go with the rest
+                training_choice(changed, student_spec(changed))
+                yield f"strategy={strategy} trainer.devices={number}", other
             return
 
 
@@ -151,6 +159,7 @@ def job(config: DictConfig) -> dict[str, Any]:
     quiet_libraries()
     here = config.copy()
     here.trainer.devices, here.trainer.num_nodes, here.trainer.accelerator = 1, 1, "auto"
+    here.strategy = {"_target_": "autodrive.training.strategies.OneProcess"}  # DeepSpeed need not be installed here
     check_training(here)
     plan = build_plan(config)
     adapter = HydraConfig.get().runtime.choices["adapter"]
@@ -172,9 +181,7 @@ def job(config: DictConfig) -> dict[str, Any]:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if not plan.fits:
-        needed = (
-            f"{plan.needed_gib:.1f} GiB on a device, {plan.fixed.settled / plan.devices.number / 2**30:.1f} of them"
-        )
+        needed = f"{plan.needed_gib:.1f} GiB on a device, {plan.settled_bytes / 2**30:.1f} of them"
         fix = f"give {next(iter(changes))}" if changes else "give a smaller student, fps, duration_s or resolution"
         raise InputError(f"gpu_memory_gib={config.gpu_memory_gib:g}: {name} needs {needed} before activations; {fix}")
     return record

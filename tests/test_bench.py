@@ -46,6 +46,16 @@ def test_a_step_over_a_mixture_and_an_evaluation(tmp_path: Path):
     assert evaluate["evaluate_all_speedup"] > 3
 
 
+def test_two_processes_are_timed_against_one(tmp_path: Path):
+    """Rows so short that a step has many, so that both have some; the shares say where the rest goes."""
+    found = bench(tmp_path, "name=ranks", "prefix_tokens=[110]", "tokens_per_row=1000")
+    assert 2 * found["rows"]["each"] >= found["rows"]["alone"] > 2
+    assert found["ranks_over_alone"] == pytest.approx(found["ranks_s"] / found["alone_s"])
+    assert 0 < found["communication_share"] < 1
+    assert 0 <= found["empty_rows_share"] < 0.3
+    assert 1 <= found["imbalance"] < 1.3
+
+
 def test_every_adapter_is_timed_against_full_fine_tuning_and_merged_weights(tmp_path: Path):
     found = bench(tmp_path, "name=adapters", "prefix_tokens=[110]", "rank=4")
     kinds = ("lora", "dora", "qlora", "qdora")
@@ -77,7 +87,7 @@ def test_the_median_is_of_every_step_in_turn():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["name=trees"], "name=trees: choose one of tree, train, adapters, evaluate, decode, loader, patchify"),
+        (["name=trees"], "name=trees: choose one of tree, train, adapters, ranks, evaluate, decode, loader, patchify"),
         (["name=tree", "dtype=float8"], "dtype=float8: choose one of float32, bfloat16"),
         (["name=tree", "repeats=0"], "repeats=0: must be greater than or equal to 1"),
         (["name=loader", "video=/nowhere.mp4"], "video=/nowhere.mp4: no such file"),

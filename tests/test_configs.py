@@ -7,12 +7,14 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from running import composed
 
+from autodrive.assembly import training_choice
 from autodrive.config import TrainConfig, check_config
 from autodrive.config_check import check_targets
 from autodrive.config_identity import config_hash
 from autodrive.entry_point import CONFIG_FOLDER, CommandLine
 from autodrive.errors import InputError
 from autodrive.runs.folder import save_config
+from autodrive.runs.processes import ranks_wanted
 from autodrive.runs.resume import resumed_config
 from autodrive.students.resolution import Resolution
 
@@ -32,6 +34,7 @@ GROUPS = (
     "decoder",
     "frame_cache",
     "trainer",
+    "strategy",
     "logger",
     "method",
     "optimizer",
@@ -53,6 +56,30 @@ def test_every_experiment_composes_at_every_scale(experiment: str, scale: str):
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_names_a_class_with_these_keys(group: str, option: str):
     check_config(composed("train", [f"{group}={option}"]), TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "processes"),
+    [
+        ("experiment=autodrive_full trainer=h100x32_zero3", "deepspeed_zero3", (8, 4)),
+        ("experiment=trinci_dora trainer=a10gx4_ddp", "ddp", (4, 1)),
+        ("experiment=sakajo_language trainer=a100x8_zero2", "deepspeed_zero2", (8, 1)),
+    ],
+)
+def test_a_paper_s_training_goes_with_its_machines(command: str, kind: str, processes: tuple[int, int]):
+    config = composed("train", [*command.split(), "source=x", "dataset=nexar"])
+    check_config(config, TrainConfig)
+    assert instantiate(config.strategy).kind == kind
+    assert tuple(ranks_wanted(config)) == processes
+    training_choice(config, instantiate(config.student))  # raises what does not go together
+
+
+def test_slurm_is_asked_for_a_task_for_every_process():
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason='pip install -e ".[slurm]"')
+    command = ["hydra/launcher=slurm", "strategy=fsdp", "trainer.devices=8", "trainer.num_nodes=4"]
+    launcher = composed("train", command, with_hydra=True).hydra.launcher
+    assert (launcher.tasks_per_node, launcher.gpus_per_node, launcher.nodes) == (8, 8, 4)
+    assert launcher._target_.endswith("SlurmLauncher")
 
 
 @pytest.mark.parametrize("verb", ["train", "eval", "export", "plan", "predict", "prepare", "report"])

@@ -4,7 +4,7 @@ import json
 import pickle
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 import pytest
@@ -45,25 +45,22 @@ class Items(Dataset):
         return 2 + len(ERRORS)
 
 
-def summed(items: list[int]) -> int:
-    if sum(items) == 1:
-        raise ERRORS[-1]
-    return sum(items)
-
-
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_errors_travel_between_processes_whatever_they_are_made_of(error: InputError):
     received = pickle.loads(pickle.dumps(error))
     assert (type(received), str(received), received.__dict__) == (type(error), str(error), error.__dict__)
 
 
-@pytest.mark.parametrize(("batch", "error"), [([0, 1], ERRORS[2]), ([0, 2], ERRORS[0]), ([3], ERRORS[1])])
-def test_the_error_of_a_loader_process_arrives_as_it_is(batch: list[int], error: InputError):
-    """One of collating, and two of items; forked, since a new interpreter would import for seconds."""
-    loader = InputLoader(Items(), summed, batch_sampler=[batch], num_workers=1, multiprocessing_context="fork")
-    with pytest.raises(type(error)) as raised:
-        list(loader)
-    assert str(raised.value) == str(error)
+@pytest.mark.parametrize("number", range(len(ERRORS)))
+def test_the_error_of_a_loader_process_arrives_as_it_is(number: int):
+    """Forked, since a new interpreter would import for seconds."""
+    order: Any = [0, 1, 2 + number]
+    loader = InputLoader(Items(), order, num_workers=1, multiprocessing_context="fork")
+    read = iter(loader)
+    assert [next(read), next(read)] == [0, 1]
+    with pytest.raises(type(ERRORS[number])) as raised:
+        next(read)
+    assert str(raised.value) == str(ERRORS[number])
 
 
 def test_a_bad_clip_ends_an_evaluation_with_one_line(

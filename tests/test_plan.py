@@ -62,8 +62,10 @@ def test_what_does_not_fit_ends_with_2_and_says_what_would(tmp_path: Path, capsy
     assert plan["settled_gib"] == pytest.approx(123.6, abs=0.05)
     assert not plan["fits"]
     assert plan["would_fit"]["adapter=dora rank=16"] < 80
-    assert "trainer.devices=2" not in plan["would_fit"]  # 62 GiB of states, and as much as that again beside them
-    assert plan["would_fit"]["trainer.devices=4"] == pytest.approx((123.6 + 14.4) / 4 + 12.4, abs=1)
+    assert "strategy=fsdp trainer.devices=2" not in plan["would_fit"]  # 62 GiB of states, and much beside them
+    # A part of what is settled, the copies, the largest layer and what lies outside of layers, activations and context.
+    beside = 14.4 + 5.2 + 12.4
+    assert plan["would_fit"]["strategy=fsdp trainer.devices=4"] == pytest.approx(123.6 / 4 + beside, abs=1)
     captured = capsys.readouterr()
     assert "does not fit in 80 GiB" in captured.out
     assert captured.err.startswith("error: gpu_memory_gib=80: student=qwen2_5_vl_7b adapter=full needs ")
@@ -98,11 +100,30 @@ def test_resolution_and_weights_in_4_bits_are_those_of_training():
     assert plan.fixed.weights == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_strategy_says_what_a_device_holds(tmp_path: Path):
+    """GiB of 3B with AdamW: 14.0 of weights, as much of gradients, twice that of states, of eight devices a part."""
+    held = {}
+    for strategy in ("ddp", "deepspeed_zero2", "deepspeed_zero3", "fsdp"):
+        arguments = ["student=qwen2_5_vl_3b", f"strategy={strategy}", "trainer.devices=4", "trainer.num_nodes=2"]
+        plan = planned(tmp_path, *arguments)
+        assert plan["devices"]["number"] == 8
+        held[strategy] = plan["device_gib"]
+    weights = 3_754_622_976 * 4 / 2**30
+    names = ("weights", "gradients", "optimizer")
+    eighths = {"ddp": (8, 8, 16), "deepspeed_zero2": (8, 1, 3), "deepspeed_zero3": (1, 1, 3), "fsdp": (1, 1, 2)}
+    for strategy, expected in eighths.items():
+        found = [held[strategy][name] / weights * 8 for name in names]
+        assert found == pytest.approx(expected, rel=1e-3), strategy
+        assert ("gathered" in held[strategy]) == (expected[0] == 1)
+    assert len({held[strategy]["copies"] for strategy in eighths}) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["student_from=runs/a"], "student_from=runs/a: a plan reads no run"),
         (["trainer.devices=auto"], "trainer.devices=auto: a plan is for devices that are elsewhere"),
+        (["trainer.devices=8"], "trainer.devices=8: strategy=single is for one device"),
         (["student.checkpoint=nobody/nothing"], "student.checkpoint=nobody/nothing: cannot be read"),
         (["student=qwen2_5_vl_3b", "scale=tiny"], "scale=tiny sets a laptop's frame rate"),
     ],

@@ -90,7 +90,8 @@ def test_environment_file_lists_the_packages_and_bounds_of_pyproject():
 
 def test_every_import_is_a_declared_dependency_and_every_dependency_is_imported():
     declared = {package_name(requirement) for requirement in project()["dependencies"]}
-    optional = {package_name(requirement) for requirement in project()["optional-dependencies"]["torchcodec"]}
+    extras = project()["optional-dependencies"]
+    optional = {package_name(requirement) for requirement in extras["torchcodec"] + extras["deepspeed"]}
     used = distributions(imported_names(python_files(*SOURCES)))
     assert used - declared - optional == set()
     assert declared - used - NOT_IMPORTED == set()

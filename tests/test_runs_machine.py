@@ -1,4 +1,4 @@
-"""One process, the threads and memory it takes, and what several would be told."""
+"""The threads and memory that a process takes, and how many processes there are."""
 
 import os
 import platform
@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from running import composed, run
 
 from autodrive.errors import InputError
-from autodrive.runs.machine import TORCH_THREADS, check_one_process, device_of, share_cores
+from autodrive.ranks.launching import Place
+from autodrive.runs.machine import TORCH_THREADS, device_of, share_cores
+from autodrive.runs.processes import place_from_launcher, ranks_wanted
 
 
 @pytest.fixture(autouse=True)
@@ -62,35 +63,51 @@ def test_a_step_finds_the_memory_of_the_last_one():
     assert int(with_ours) < 0.1 * int(without)
 
 
-ONE_DEVICE = "only one device works so far"
+PROCESSES = "strategy=single is for one device"
 
 
 @pytest.mark.parametrize(
-    ("devices", "said"),
-    [(devices, ONE_DEVICE) for devices in ("2", "auto", "-1", "[0,1]")] + [("'2'", "must be a valid integer")],
+    ("arguments", "said"),
+    [(f"trainer.devices={devices}", PROCESSES) for devices in ("2", "auto", "-1", "[0,1]")]
+    + [
+        ("trainer.num_nodes=2", PROCESSES),
+        ("trainer.devices='2'", "must be a valid integer"),
+        ("trainer.devices=1 strategy=ddp", "this strategy shares steps among several"),
+        ("trainer.devices=2 strategy=fsdp +trainer.strategy=ddp", "give strategy=ddp, fsdp or another one"),
+        ("trainer.num_nodes=2 strategy=ddp", "use torchrun, srun or hydra/launcher=slurm"),
+    ],
 )
 @pytest.mark.parametrize("verb", ["train", "eval"])
-def test_several_devices_end_in_one_line(
-    verb: str, devices: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_number_of_devices_that_the_strategy_is_not_for_ends_in_one_line(
+    verb: str, arguments: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    arguments = [f"trainer.devices={devices}", f"hydra.run.dir={tmp_path}", f"paths.data_dir={tmp_path}"]
-    assert run(verb, *arguments, *(["ckpt=null"] if verb == "eval" else [])) == 2
+    places = [f"hydra.run.dir={tmp_path}", f"paths.data_dir={tmp_path}"]
+    assert run(verb, *arguments.split(), *places, *(["ckpt=null"] if verb == "eval" else [])) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
-    assert captured.err.startswith("error: trainer.devices=")
+    assert captured.err.startswith("error: trainer.")
     assert said in captured.err
     assert not list(tmp_path.glob("synthetic-*"))  # before anything is rendered
+
+
+LAUNCHED = {"MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
 
 
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, "WORLD_SIZE=2"),
-        ({"OMPI_COMM_WORLD_SIZE": "4"}, "OMPI_COMM_WORLD_SIZE=4"),
-        ({"SLURM_NTASKS": "8", "SLURM_JOB_NAME": "sweep"}, "SLURM_NTASKS=8"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "0"},
+            "WORLD_SIZE=2: a launcher has started several processes without MASTER_ADDR",
+        ),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "OMPI_COMM_WORLD_SIZE=4: mpirun does not say where processes meet"),
+        (
+            {"WORLD_SIZE": "3", "RANK": "2", **LAUNCHED},
+            "trainer.devices=1 x trainer.num_nodes=1: a launcher has started 3",
+        ),
     ],
 )
-def test_several_processes_of_a_launcher_end_in_one_line(
+def test_a_launcher_with_another_number_of_processes_ends_in_one_line(
     environment: dict[str, str],
     said: str,
     tmp_path: Path,
@@ -102,20 +119,48 @@ def test_several_processes_of_a_launcher_end_in_one_line(
     assert run("train", f"hydra.run.dir={tmp_path}", f"paths.data_dir={tmp_path}") == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
-    assert captured.err.startswith(f"error: {said}: a launcher has started several processes")
+    assert captured.err.startswith(f"error: {said}")
 
 
-def test_one_process_is_what_the_default_starts(monkeypatch: pytest.MonkeyPatch):
-    trainer = composed("train").trainer
-    check_one_process(trainer)
-    for devices in ([3], "1"):
-        check_one_process(OmegaConf.merge(trainer, {"devices": devices}))  # type: ignore[arg-type]
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    monkeypatch.setenv("SLURM_NTASKS", "8")
-    monkeypatch.setenv("SLURM_JOB_NAME", "interactive")  # a shell in an allocation starts one process
-    check_one_process(trainer)
-    with pytest.raises(InputError, match=r"trainer\.num_nodes=2"):
-        check_one_process(OmegaConf.merge(trainer, {"num_nodes": 2}))  # type: ignore[arg-type]
+def test_launchers_say_which_process_this_is(monkeypatch: pytest.MonkeyPatch):
+    assert place_from_launcher() is None
+    slurm = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_JOB_ID": "77"}
+    slurm |= {"SLURM_NTASKS": "8", "SLURM_JOB_NAME": "training", "SLURM_NODELIST": "node[7-8]"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    assert place_from_launcher() is None, "a shell in an allocation starts one process"
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    with pytest.raises(InputError, match=r"srun: .*ntasks-per-node"):
+        place_from_launcher()
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "4")
+    assert place_from_launcher() == Place(rank=5, size=8, local_rank=1)
+    assert os.environ.pop("MASTER_ADDR") == "node7"
+    assert int(os.environ.pop("MASTER_PORT")) > 1024
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
+    submitit = {"SUBMITIT_LOCAL_NTASKS": "2", "SUBMITIT_LOCAL_GLOBALID": "1", "SUBMITIT_LOCAL_LOCALID": "1"}
+    for name, value in (submitit | {"SUBMITIT_LOCAL_JOB_ID": "77"}).items():
+        monkeypatch.setenv(name, value)
+    assert place_from_launcher() == Place(rank=1, size=2, local_rank=1)
+    assert int(os.environ.pop("MASTER_PORT")) > 1024
+    assert os.environ.pop("MASTER_ADDR") == "localhost"
+    for name, value in {"WORLD_SIZE": "16", "RANK": "3", **LAUNCHED}.items():  # of a pod that is one process
+        monkeypatch.setenv(name, value)
+    assert place_from_launcher() == Place(rank=3, size=16, local_rank=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("", (1, 1)),
+        ("trainer.devices=[3]", (1, 1)),
+        ("strategy=ddp trainer.devices=4", (4, 1)),
+        ("strategy=fsdp trainer.devices=[0,2]", (2, 1)),
+        ("strategy=deepspeed_zero3 trainer.devices=8 trainer.num_nodes=4", (8, 4)),
+        ("strategy=ddp trainer.devices=1 trainer.num_nodes=2", (1, 2)),
+    ],
+)
+def test_a_run_has_a_process_for_every_device(arguments: str, expected: tuple[int, int]):
+    assert tuple(ranks_wanted(composed("train", arguments.split()))) == expected
 
 
 def test_the_device_follows_the_trainer_s_accelerator():

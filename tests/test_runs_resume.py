@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from wandb_files import read_offline
 
 from autodrive.config_identity import MACHINE_KEYS, config_hash
+from autodrive.ranks.group import Group
 from autodrive.runs.folder import RunFiles, run_config
 from autodrive.students.student import load_student
 from autodrive.tracking.record import Identity
@@ -158,7 +159,15 @@ def test_keys_of_the_machine_may_differ(killed: Path):
     assert config_hash(moved) == config_hash(config)  # type: ignore[arg-type]
     elsewhere = OmegaConf.merge(config, {"clips": "/elsewhere/clips.jsonl", "source": "/elsewhere"})
     assert config_hash(elsewhere) == config_hash(config)  # type: ignore[arg-type]  # the data fingerprint knows them
-    for change in ({"lr": 0.5}, {"seed": 1}, {"labels": {"name": "x"}}, {"dataset": {"root": "/elsewhere"}}):
+    shared = OmegaConf.merge(config, {"trainer": {"devices": 8, "num_nodes": 4}})
+    assert config_hash(shared) == config_hash(config)  # type: ignore[arg-type]  # the steps are those of one process
+    for change in (
+        {"lr": 0.5},
+        {"trainer": {"precision": "bf16-mixed"}},
+        {"seed": 1},
+        {"labels": {"name": "x"}},
+        {"dataset": {"root": "/elsewhere"}},
+    ):
         assert config_hash(OmegaConf.merge(config, change)) != config_hash(config)  # type: ignore[arg-type]
 
 
@@ -189,11 +198,11 @@ def test_the_best_checkpoint_of_the_first_part_is_not_forgotten(tmp_path: Path):
     first, second = RunFiles(tmp_path / "first"), RunFiles(tmp_path / "second")
     first.checkpoints.mkdir(parents=True)
     first.best_checkpoint.write_text("weights of step 50")
-    state = Checkpoints(first, choosing=True).state_dict()
+    state = Checkpoints(first, choosing=True, group=Group()).state_dict()
     state |= {"best_model_path": str(first.best_checkpoint), "best_model_score": torch.tensor(0.9)}
     state |= {"best_k_models": {str(first.best_checkpoint): torch.tensor(0.9)}, "kth_value": torch.tensor(0.9)}
     moved = RunFiles(first.folder.rename(tmp_path / "moved"))
-    later = Checkpoints(second, choosing=True, earlier=moved)
+    later = Checkpoints(second, choosing=True, group=Group(), earlier=moved)
     later.load_state_dict(state)
     assert second.best_checkpoint.read_text() == "weights of step 50"
     assert later.best_model_path == str(second.best_checkpoint)

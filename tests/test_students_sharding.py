@@ -7,10 +7,9 @@ import torch
 import torch.distributed as dist
 from student_samples import CONVERSATION, FAMILIES, make_sample, make_tied_student, pack_one
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
-from transformers.modeling_layers import GradientCheckpointingLayer
 
+from autodrive.students.sharding import shard
 from autodrive.students.student import Student
 from autodrive.training.losses import weighted_cross_entropy
 
@@ -28,10 +27,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeviceMesh]:
 
 def sharded(variant: str, mesh: DeviceMesh) -> Student:
     student = VARIANTS[variant]()
-    for layer in [m for m in student.modules() if isinstance(m, GradientCheckpointingLayer)]:
-        fully_shard(layer, mesh=mesh)
-    # By default the root keeps its weights gathered, and what goes around its forward pass works just after one.
-    fully_shard(student, mesh=mesh, reshard_after_forward=True)
+    shard(student, mesh)
     assert all(isinstance(parameter, DTensor) for parameter in student.parameters())
     return student
 

@@ -1,12 +1,10 @@
 import csv
 import json
 import logging
-import socket
 from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
 from hydra.utils import instantiate
 from run_samples import addresses
 from running import composed, run, tiny
@@ -164,24 +162,6 @@ def test_packing_and_checkpointed_activations_change_no_step(world_dir: Path, tm
     assert rows[1] >= 2
     assert losses_of(tmp_path / "many_rows") == pytest.approx(losses_of(tmp_path / "one_row"), rel=1e-4)
     assert len(set(losses_of(tmp_path / "one_row"))) == 4
-
-
-def test_a_distributed_strategy_of_one_process_takes_the_same_steps(
-    world_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """Lightning would cut the stream of visits up by a sampler of its own, which cannot take visits."""
-    shared = tiny(world_dir, num_steps=2, **{"evaluation.modes": "[direct]", "trainer.val_check_interval": 2})
-    assert run("train", *shared, f"hydra.run.dir={tmp_path / 'plain'}") == 0
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        launched = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    for name, value in (launched | {"WORLD_SIZE": "1", "LOCAL_RANK": "0", "NODE_RANK": "0"}).items():
-        monkeypatch.setenv(name, value)
-    try:
-        assert run("train", *shared, "+trainer.strategy=ddp", f"hydra.run.dir={tmp_path / 'ddp'}") == 0
-    finally:
-        torch.distributed.destroy_process_group()
-    assert losses_of(tmp_path / "ddp") == losses_of(tmp_path / "plain")
 
 
 def test_clips_below_the_frame_rate_are_dropped_with_the_reason(manifest: Path, tmp_path: Path):

@@ -26,6 +26,9 @@ CASES = {
     "trainer.precision=bf16-true": ("trainer.precision=bf16-true", "lr"),
     "adapter=lora rank=2 trainer.precision=16-true": ("trainer.precision=16-true", "lr"),
     "trainer.precision=16-mixed": ("trainer.precision=16-mixed", "method.max_grad_norm"),
+    "optimizer=adamw_8bit strategy=fsdp": ("optimizer=AdamW8bit", "strategy=fsdp"),
+    "optimizer=paged_adamw_8bit strategy=deepspeed_zero3": ("optimizer=PagedAdamW8bit", "strategy=deepspeed_zero3"),
+    "trainer.precision=64-true strategy=fsdp": ("trainer.precision=64-true", "strategy=fsdp"),
 }
 PRESETS = ("autodrive_full", "trinci_dora", "trinci_dora_r16", "sakajo_language", "ltvad_distillation")
 GOOD = (
@@ -33,6 +36,8 @@ GOOD = (
     "adapter=lora rank=8 adapter.alpha=16 adapter.dropout=0.1 adapter.targets.vision=[qkv] tower_lr.vision=1e-4",
     "freeze.vision=true freeze.projector=true tower_lr.language=1e-4 optimizer=adamw_8bit",
     "trainer.precision=bf16-mixed optimizer=paged_adamw_8bit method.neftune_alpha=5",
+    "optimizer=adamw_8bit strategy=ddp",
+    "adapter=dora rank=8 trainer.precision=bf16-mixed strategy=fsdp",
 )
 
 
@@ -73,6 +78,9 @@ def test_a_preset_goes_together(experiment: str, released: Path):
 def test_targets_of_a_checkpoint_are_checked_without_its_weights(released: Path):
     checked(full_size(released, "adapter=qdora", "rank=8"))
     weights = released / "model.safetensors"
+    for strategy in ("fsdp", "deepspeed_zero2", "deepspeed_zero3"):
+        with pytest.raises(InputError, match=f"adapter=qdora: strategy={strategy} would cut up 4-bit weights"):
+            checked(full_size(released, "adapter=qdora", "rank=8", f"strategy={strategy}"))
     hidden = weights.rename(weights.with_suffix(".hidden"))
     try:
         with pytest.raises(InputError, match="rank=500: more than"):

@@ -8,11 +8,13 @@ import torch
 
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.labels import LabelSet
+from autodrive.ranks.group import Group
 from autodrive.schema import Annotation, Prediction, Question, Reply
 from autodrive.students.digests import tensors_digest
 from autodrive.students.student import Student
 from autodrive.tasks.task_book import TaskBook
 from autodrive.trees.clip_tree import TreeRow
+from autodrive.trees.sharing import side_by_side
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def answer_questions(
     book: TaskBook,
     respondent: Respondent,
     on_batch: Callable[[int], None] = lambda num_clips: None,
+    lockstep: Group | None = None,
 ) -> Iterator[Reply]:
     """Generate a reply to, and score the options of, every question of every clip, from one pass over the clip.
 
@@ -59,6 +62,7 @@ def answer_questions(
         book: Knows how long a reply of each task may be.
         respondent: Copied into every reply.
         on_batch: Told how many clips were done, for a progress bar.
+        lockstep: The processes among which the weights are cut up, each with as many batches; None if none are.
 
     Yields:
         One reply a question and mode, in the batches' order.
@@ -66,14 +70,16 @@ def answer_questions(
     device = next(student.parameters()).device
     student.eval()
     for rows in batches:
-        for row in rows:
+        for row in side_by_side(rows, lockstep):
             asked = [questions[span.annotation_id] for span in row.spans]
             limits = [book[q.task].max_new_tokens[span.mode] for q, span in zip(asked, row.spans, strict=True)]
             began = time.perf_counter()
             with torch.inference_mode():
-                prefilled = student.prefill(row.to(device))
+                prefilled = student.prefill(row.to(device), lockstep)
                 scores = prefilled.score_options()
                 answers = prefilled.generate(limits)
+            if row.filler:
+                continue
             latency_s = (time.perf_counter() - began) / max(1, len(row.spans))
             for question, span, log_probs, answer in zip(asked, row.spans, scores, answers, strict=True):
                 yield Reply(
@@ -92,7 +98,7 @@ def answer_questions(
                     option_log_probs=tuple(float(value) for value in log_probs) or None,
                     latency_s=latency_s,
                 )
-        on_batch(len({tree.clip_id for row in rows for tree in row.trees}))
+        on_batch(len({tree.clip_id for row in rows for tree in row.trees if not row.filler}))
 
 
 def beside_references(

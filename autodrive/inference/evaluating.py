@@ -1,28 +1,35 @@
 """Evaluates a student on one split, in all inference modes at once, and leaves everything in the run folder."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.distributed.device_mesh import init_device_mesh
 
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.counted import counted
 from autodrive.errors import InputError
-from autodrive.inference.answering import answer_questions, beside_references, respondent_of
+from autodrive.inference.answering import Respondent, answer_questions, beside_references, respondent_of
 from autodrive.mixture.datamodule import ClipTreeDataModule
 from autodrive.mixture.run_data import RunData
+from autodrive.ranks.group import Group
 from autodrive.runs.folder import RunFiles
 from autodrive.schema import Mode, Prediction, Split, write_jsonl
+from autodrive.students.sharding import shard
 from autodrive.students.student import Student
 from autodrive.tasks.scorecard import scorecard, slice_scores
 from autodrive.whole_files import whole
 
 RETENTION = "retention"
 BEFORE = "retention_before"
+
+Ask = Callable[[Sequence[AnnotatedClip]], list[Prediction]]
+"""A student's answers to all questions about some clips, beside their references, mode after mode; on rank 0."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +41,16 @@ class Exam:
         modes: Inference modes in which every question is asked.
         device: Device that the student works on.
         slices: Keys of the clips' metadata, for whose values the headline task is scored apart.
+        group: The processes that share the questions.
+        sharded: Whether they share the weights, too, since one device cannot hold them.
     """
 
     split: Split
     modes: tuple[Mode, ...]
     device: torch.device
     slices: tuple[str, ...] = ()
+    group: Group = field(default_factory=Group)
+    sharded: bool = False
 
 
 def evaluate(
@@ -51,6 +62,8 @@ def evaluate(
     before: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Ask every question of a split, write `predictions.jsonl`, `annotations.jsonl`, `dropped.jsonl`, `metrics.json`.
+
+    Processes that share the questions are each asked whole batches, so that all replies are those of one process.
 
     Args:
         student: Who is asked.
@@ -71,62 +84,104 @@ def evaluate(
     if not any(set(book[a.task].modes) & set(exam.modes) for clip in clips for a in clip.annotations):
         asked = f"evaluation.modes=[{','.join(exam.modes)}]"
         raise InputError(f"{asked}: no question about the {exam.split} clips has such a mode; add a mode, or questions")
-    predictions = _asked(student, clips, data, loaders, exam)
-    metadata = {clip.clip.id: clip.clip.metadata for clip in clips}
+    ask = _asking(student, data, loaders, exam)
+    predictions = ask(clips)
     metrics = dict(before)
-    for prefix, found in _by_mode(predictions, exam, exam.split):
-        metrics |= scorecard(found, book, data.labels, prefix)
-        metrics |= slice_scores(found, metadata, exam.slices, book, data.labels, prefix)
-    metrics |= ask_retention(student, data, loaders, exam, files.retention, RETENTION)
-    write_jsonl(files.annotations, [annotation for c in clips for annotation in c.annotations])
-    write_jsonl(files.predictions, predictions)
-    write_jsonl(files.dropped, data.set_aside)
-    with whole(files.metrics) as partial:
-        partial.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
-    return metrics
+    if exam.group.leads:
+        metadata = {clip.clip.id: clip.clip.metadata for clip in clips}
+        for prefix, found in _by_mode(predictions, exam, exam.split):
+            metrics |= scorecard(found, book, data.labels, prefix)
+            metrics |= slice_scores(found, metadata, exam.slices, book, data.labels, prefix)
+    metrics |= _retained(ask, data, exam, files.retention, RETENTION)
+    if exam.group.leads:
+        write_jsonl(files.annotations, [annotation for c in clips for annotation in c.annotations])
+        write_jsonl(files.predictions, predictions)
+        write_jsonl(files.dropped, data.set_aside)
+        with whole(files.metrics) as unfinished:
+            unfinished.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+    return exam.group.from_first(metrics)
 
 
 def ask_retention(
-    student: Student, data: RunData, loaders: ClipTreeDataModule, exam: Exam, path: Path, name: str
+    student: Student, data: RunData, loaders: ClipTreeDataModule, exam: Exam, path: Path
 ) -> dict[str, float]:
-    """Ask what the student should not forget, and write its answers; nothing where nothing is asked.
+    """Ask what a student should not forget before it is trained, and write its answers; without questions, nothing.
 
     Args:
-        student: Who is asked, before or after a training.
+        student: Who is asked.
         data: The clips with their questions of retention.
         loaders: Reads clips for this student.
         exam: Modes and device.
         path: File for the predictions.
-        name: First part of the metrics' keys, `retention_before` or `retention`; `_reasoning` follows in that mode.
+
+    Returns:
+        The metrics, keyed `retention_before/…`; `retention_before_reasoning/…` in that mode.
     """
+    return _retained(_asking(student, data, loaders, exam), data, exam, path, BEFORE) if data.retention else {}
+
+
+def check_retention(data: RunData, exam: Exam) -> None:
+    """Refuse what `ask_retention` cannot do: to ask a student whose weights only the training will cut up.
+
+    Raises:
+        InputError: There are questions of retention, and the weights are to be cut up.
+    """
+    if data.retention and exam.sharded:
+        fix = "ask them by eval.py ckpt=<the run of student_from> before and after, or give strategy=ddp"
+        raise InputError(f"questions: those of retention cannot be asked before a training that cuts weights up; {fix}")
+
+
+def _retained(ask: Ask, data: RunData, exam: Exam, path: Path, name: str) -> dict[str, float]:
+    """The metrics of retention, by the first part of their keys, and the answers in a file; known to all ranks."""
     if not data.retention:
         return {}
-    predictions = _asked(student, data.retention, data, loaders, exam)
-    write_jsonl(path, predictions)
+    predictions = ask(data.retention)
     metrics: dict[str, float] = {}
-    for prefix, found in _by_mode(predictions, exam, name):
-        metrics |= scorecard(found, data.writer.book, data.labels, prefix)
-    return metrics
+    if exam.group.leads:
+        write_jsonl(path, predictions)
+        for prefix, found in _by_mode(predictions, exam, name):
+            metrics |= scorecard(found, data.writer.book, data.labels, prefix)
+    return exam.group.from_first(metrics)
+
+
+def _asking(student: Student, data: RunData, loaders: ClipTreeDataModule, exam: Exam) -> Ask:
+    """Get a student ready to be asked."""
+    respondent = respondent_of(student)  # while the weights are whole
+    student = student.to(exam.device)
+    if exam.sharded:
+        shard(student, init_device_mesh(exam.device.type, (exam.group.size,)))
+    return partial(_asked, student, respondent, data, loaders, exam)
 
 
 def _asked(
-    student: Student, clips: Sequence[AnnotatedClip], data: RunData, loaders: ClipTreeDataModule, exam: Exam
+    student: Student,
+    respondent: Respondent,
+    data: RunData,
+    loaders: ClipTreeDataModule,
+    exam: Exam,
+    clips: Sequence[AnnotatedClip],
 ) -> list[Prediction]:
-    """The student's answers to all questions about these clips, beside their references, mode after mode."""
-    book, columns = data.writer.book, (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), transient=True) as progress:
+    book, questions = data.writer.book, {id_: question for c in clips for id_, question in c.questions()}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True, disable=not exam.group.leads) as progress:
         title = f"asking {counted(len(clips), f'{exam.split} clip')} ({', '.join(exam.modes)})"
         bar = progress.add_task(title, total=len(clips))
         replies = answer_questions(
-            student.to(exam.device),
+            student,
             loaders.dataloader_about(clips, exam.modes),
-            {id_: question for c in clips for id_, question in c.questions()},
+            questions,
             book,
-            respondent_of(student),
-            lambda num_clips: progress.advance(bar, num_clips),
+            respondent,
+            lambda num_clips: progress.advance(bar, num_clips * exam.group.size),
+            exam.group if exam.sharded else None,
         )
-        predictions = list(beside_references(replies, clips, book, data.labels, data.selection.fingerprint))
-    return sorted(predictions, key=lambda prediction: exam.modes.index(prediction.mode))
+        # Only replies travel, and each is read beside its reference once.
+        gathered = [reply for own in exam.group.all_of(list(replies)) for reply in own]
+    if not exam.group.leads:
+        return []
+    predictions = list(beside_references(gathered, clips, book, data.labels, data.selection.fingerprint))
+    places = {id_: place for place, id_ in enumerate(questions)}
+    return sorted(predictions, key=lambda p: (exam.modes.index(p.mode), places[p.annotation_id]))
 
 
 def _by_mode(predictions: Sequence[Prediction], exam: Exam, name: str) -> list[tuple[str, list[Prediction]]]:

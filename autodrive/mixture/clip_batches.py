@@ -4,11 +4,14 @@ Nothing here imports Lightning: every process that starts would wait seconds for
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from autodrive.annotation.supply import AnnotatedClip
@@ -17,11 +20,12 @@ from autodrive.mixture.loader import InputLoader
 from autodrive.mixture.mixture import Visit, VisitSchedule
 from autodrive.schema import Annotation, Clip, Mode, Question
 from autodrive.tasks.task_book import TaskBook
-from autodrive.trees.clip_tree import ClipProcessor, ClipTree
-from autodrive.trees.packing import LossMean, pack_trees
+from autodrive.trees.clip_tree import ClipProcessor, ClipTree, TreeRow
+from autodrive.trees.packing import LossMean, TreeSize, pack_trees, sum_of_weights
 from autodrive.trees.sample import Branch, ClipSample, Turn, Video
+from autodrive.trees.sharing import Share, laid_out, passes, shared_rows
 from autodrive.video.container import check_native_fps
-from autodrive.video.decoder import Decoder
+from autodrive.video.decoder import DecodedFrames, Decoder
 from autodrive.video.frame_cache import FrameCache, NoFrameCache
 from autodrive.video.frame_grid import FrameGrid
 
@@ -49,10 +53,26 @@ class ClipReader:
         if view.path not in self._checked:
             check_native_fps(Path(view.path), view.native_fps)
             self._checked.add(view.path)
-        requested_s = self.grid.timestamps(clip.start_s, clip.end_s, view.native_fps, phase)
+        requested_s = self._times(clip, phase)
         size = self.processor.frame_size(view.width, view.height)
         frames = self.cache.read(self.decoder, Path(view.path), view.content_hash, requested_s, size)
         return Video(frames, self.grid.fps)
+
+    def visual_tokens(self, clip: Clip, phase: float) -> int:
+        """Visual tokens that `read` leads to, without reading anything."""
+        view = clip.road
+        return self.processor.visual_tokens(len(self._times(clip, phase)), view.width, view.height)
+
+    def one_group(self, clip: Clip) -> tuple[Video, int]:
+        """As few blank frames as the student takes, in the size of this clip's, and their visual tokens."""
+        view, num_frames = clip.road, self.processor.frames_per_group
+        height, width = self.processor.frame_size(view.width, view.height)
+        times_s = torch.arange(num_frames).double() / self.grid.fps
+        frames = DecodedFrames(torch.zeros((num_frames, 3, height, width), dtype=torch.uint8), times_s)
+        return Video(frames, self.grid.fps), self.processor.visual_tokens(num_frames, view.width, view.height)
+
+    def _times(self, clip: Clip, phase: float) -> NDArray[np.float64]:
+        return self.grid.timestamps(clip.start_s, clip.end_s, clip.road.native_fps, phase)
 
 
 @dataclass(frozen=True)
@@ -96,10 +116,49 @@ class TrainingTrees(Dataset[ClipTree]):
         self.reader, self.writer = reader, writer
 
     def __getitem__(self, visit: Visit) -> ClipTree:
-        video = self.reader.read(visit.clip, visit.phase)
+        return self._encoded(visit, self.reader.read(visit.clip, visit.phase))
+
+    def measure(self, visit: Visit) -> tuple[TreeSize, ClipTree]:
+        """The size of a visit's tree, and the tree with blank frames for a video, whose branches are the real ones.
+
+        Nothing is decoded: the video's tokens follow from the number and size of its frames.
+        """
+        video, num_tokens = self.reader.one_group(visit.clip)
+        tree = self._encoded(visit, video)
+        size = TreeSize.of(tree)
+        prefix = size.prefix + self.reader.visual_tokens(visit.clip, visit.phase) - num_tokens
+        return replace(size, prefix=prefix), tree
+
+    def _encoded(self, visit: Visit, video: Video) -> ClipTree:
         branches = tuple(self.writer.teach(taught.annotation, taught.weight) for taught in visit.taught)
-        sample = ClipSample(visit.clip.id, self.writer.book.system, (video,), branches)
-        return self.reader.processor.encode(sample)
+        return self.reader.processor.encode(ClipSample(visit.clip.id, self.writer.book.system, (video,), branches))
+
+
+class TrainingRows(Dataset[tuple[TreeRow, ...]]):
+    """The packed rows of a step, indexed by its visits: all of them, or one process's share.
+
+    Args:
+        trees: Makes the trees.
+        batching: How they become rows.
+    """
+
+    def __init__(self, trees: TrainingTrees, batching: "Batching") -> None:
+        self.trees, self.batching = trees, batching
+
+    def __getitem__(self, visits: Sequence[Visit]) -> tuple[TreeRow, ...]:
+        how = self.batching
+        if how.share.num_ranks == 1:
+            return pack_trees([self.trees[visit] for visit in visits], how.tokens_per_row, how.loss_mean)
+        sizes, blank = zip(*map(self.trees.measure, visits), strict=True)
+        normaliser = sum_of_weights([branch for tree in blank for branch in tree.branches], how.loss_mean)
+        cost = partial(passes, width=how.width)
+        shared = shared_rows(sizes, how.tokens_per_row, how.share.num_ranks, cost)[how.share.rank]
+        own = {place: self.trees[visits[place]] for row in shared for place, _ in row.pieces}
+        for place, tree in own.items():
+            if TreeSize.of(tree) != sizes[place]:
+                # Other processes have dealt rows by the size that this clip was thought to have.
+                raise RuntimeError(f"{tree.clip_id}: measured as {sizes[place]}, read as {TreeSize.of(tree)}")
+        return laid_out(shared, own, normaliser, how.loss_mean)
 
 
 @dataclass(frozen=True)
@@ -156,6 +215,47 @@ class ScheduleBatches(Sampler[list[Visit]]):
             yield self.schedule.batch(step)
 
 
+class AskedBatch(NamedTuple):
+    """A batch of questions by the places of its clips; a filler is read only to keep other processes company."""
+
+    clips: range
+    filler: bool
+
+
+class QuestionRows(Dataset[tuple[TreeRow, ...]]):
+    """The packed rows of a batch of questions, indexed by `AskedBatch`."""
+
+    def __init__(self, trees: QuestionTrees, tokens_per_row: int) -> None:
+        self.trees, self.tokens_per_row = trees, tokens_per_row
+
+    def __getitem__(self, batch: AskedBatch) -> tuple[TreeRow, ...]:
+        rows = pack_trees([self.trees[place] for place in batch.clips], self.tokens_per_row)
+        return tuple(row.as_filler() for row in rows) if batch.filler else rows
+
+
+class AskedBatches(Sampler[AskedBatch]):
+    """Every process's batches of questions: whole batches are dealt, so that their rows are those of one process.
+
+    All processes have as many; those that were dealt fewer end with a filler.
+    """
+
+    def __init__(self, num_clips: int, batch_size: int, share: Share) -> None:
+        self.batches = [
+            AskedBatch(range(start, min(start + batch_size, num_clips)), filler=False)
+            for start in range(0, num_clips, batch_size)
+        ]
+        self.share = share
+
+    def __len__(self) -> int:
+        return -(-len(self.batches) // self.share.num_ranks)
+
+    def __iter__(self) -> Iterator[AskedBatch]:
+        for turn in range(len(self)):
+            place = turn * self.share.num_ranks + self.share.rank
+            # The last batch is the smallest one.
+            yield self.batches[place] if place < len(self.batches) else self.batches[-1]._replace(filler=True)
+
+
 @dataclass(frozen=True)
 class Batching:
     """How clip trees become batches of packed rows.
@@ -165,24 +265,27 @@ class Batching:
         tokens_per_row: Most tokens of a packed row.
         num_workers: Number of loader processes.
         loss_mean: What the loss of a step is a mean over.
+        share: The part of every step, and of all questions, that is this process's.
+        width: Width of the language model, by which rows are shared fairly; see `passes`.
     """
 
     batch_size: int
     tokens_per_row: int
     num_workers: int
     loss_mean: LossMean = "annotations"
+    share: Share = field(default_factory=Share)
+    width: int = 1
 
-    def loader(self, dataset: Dataset, **how) -> DataLoader:
-        """A loader of packed rows; `how` says in which order they come."""
+    def loader(self, dataset: Dataset, sampler: Sampler) -> DataLoader:
+        """A loader of batches of packed rows, which `sampler` numbers."""
         # spawn: forked children of a process that already runs decoder or tokenizer threads can deadlock
         return InputLoader(
             dataset,
+            sampler,
             num_workers=self.num_workers,
-            collate_fn=partial(pack_trees, tokens_per_row=self.tokens_per_row, loss_mean=self.loss_mean),
             worker_init_fn=_one_thread,
             multiprocessing_context="spawn" if self.num_workers else None,
             persistent_workers=self.num_workers > 0,  # a fresh worker imports for seconds at every validation
-            **how,
         )
 
 
@@ -190,7 +293,8 @@ def question_loader(
     clips: Sequence[AskedClip], reader: ClipReader, writer: BranchWriter, modes: Sequence[Mode], batching: Batching
 ) -> DataLoader:
     """Any clips with any questions, in order; no answers are needed."""
-    return batching.loader(QuestionTrees(clips, reader, writer, modes), batch_size=batching.batch_size, shuffle=False)
+    rows = QuestionRows(QuestionTrees(clips, reader, writer, modes), batching.tokens_per_row)
+    return batching.loader(rows, AskedBatches(len(clips), batching.batch_size, batching.share))
 
 
 def _one_thread(worker_id: int) -> None:

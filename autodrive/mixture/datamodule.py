@@ -15,6 +15,7 @@ from autodrive.mixture.clip_batches import (
     ClipReader,
     QuestionTrees,
     ScheduleBatches,
+    TrainingRows,
     TrainingTrees,
     question_loader,
 )
@@ -52,13 +53,13 @@ class ClipTreeDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Batches from the trainer's current step on, so that a resumed run continues where it stopped.
 
-        The batch sampler has no length: Lightning would otherwise add the steps already done to it and stop early.
+        The sampler has no length: Lightning would otherwise add the steps already done to it and stop early.
         """
         assert self.schedule is not None, "nothing to train"
         first_step = self.trainer.global_step if self.trainer else 0
         return self.batching.loader(
-            TrainingTrees(self.reader, self.writer),
-            batch_sampler=ScheduleBatches(self.schedule, first_step, self.num_steps),
+            TrainingRows(TrainingTrees(self.reader, self.writer), self.batching),
+            ScheduleBatches(self.schedule, first_step, self.num_steps),
         )
 
     def val_dataloader(self) -> DataLoader:

@@ -4,21 +4,20 @@ torch makes the error of a loader process anew from the text of its traceback: u
 one line that was written for them.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from autodrive.errors import InputError
 from autodrive.workers import deaf_to_ctrl_c
 
 
 class InputLoader(DataLoader):
-    """A DataLoader that raises the InputErrors of its processes as they are."""
+    """A DataLoader of items that are whole batches; it raises the InputErrors of its processes as they are."""
 
-    def __init__(self, dataset: Dataset, collate_fn: Callable, **how: Any) -> None:
-        super().__init__(_Fetched(dataset), collate_fn=_Collated(collate_fn), **how)
+    def __init__(self, dataset: Dataset, sampler: Sampler, **how: Any) -> None:
+        super().__init__(_Fetched(dataset), batch_size=None, sampler=sampler, collate_fn=_as_it_is, **how)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         with deaf_to_ctrl_c():  # the processes start here
@@ -45,17 +44,5 @@ class _Fetched(Dataset):
         return len(self.dataset)  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True)
-class _Collated:
-    """Makes a batch of items; the first error among them, or its own, takes the batch's place."""
-
-    collate: Callable
-
-    def __call__(self, items: list[Any]) -> Any:
-        error = next((item for item in items if isinstance(item, InputError)), None)
-        if error is not None:
-            return error
-        try:
-            return self.collate(items)
-        except InputError as error:
-            return error
+def _as_it_is(batch: Any) -> Any:
+    return batch

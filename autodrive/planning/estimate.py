@@ -13,9 +13,18 @@ from autodrive.planning.operations import Operations, visit_operations, without_
 from autodrive.planning.workload import FrameGroups, Visit, Workload
 from autodrive.students.student import Student
 from autodrive.students.towers import Tower, TowerCount
+from autodrive.training.strategies import StrategyKind
 
 GIB = 2**30
 CONTEXT_BYTES = GIB  # of the driver's context and the workspaces of its libraries: a usual figure, not measured here
+WHOLE, STATES = (), ("gradients", "optimizer")
+SHARED_OUT: Mapping[StrategyKind, tuple[str, ...]] = {
+    "single": WHOLE,
+    "ddp": WHOLE,
+    "fsdp": ("weights", *STATES),
+    "deepspeed_zero2": STATES,
+    "deepspeed_zero3": ("weights", *STATES),
+}
 ESTIMATED = {
     "activations": "tokens x layers x bytes of a layer and token + patches x blocks x bytes of a block and patch + the "
     "rest (the form: Korthikanti et al. 2022); the bytes are what autograd keeps of a small twin, scaled up",
@@ -53,12 +62,19 @@ class Devices:
     """Where a training is to run.
 
     Attributes:
-        number: Devices. With several, weights, gradients and optimiser are shared out among them, a part for each.
+        number: Devices.
         memory_gib: Memory of one of them.
+        strategy: How they take steps together, which says what is shared out among them, a part for each.
     """
 
     number: int
     memory_gib: float
+    strategy: StrategyKind = "single"
+
+    @property
+    def share_weights(self) -> bool:
+        """Whether none of them holds all weights."""
+        return "weights" in SHARED_OUT[self.strategy]
 
 
 @dataclass(frozen=True)
@@ -94,11 +110,24 @@ class Plan:
     @property
     def device_bytes(self) -> dict[str, float]:
         """Bytes on one device by what they hold; those of `ESTIMATED` are estimates."""
-        share = {
-            name: getattr(self.fixed, name) / self.devices.number
-            for name in ("weights", "gradients", "optimizer", "copies")
+        fixed, devices = self.fixed, self.devices
+        held = {"weights": fixed.weights, "gradients": fixed.gradients, "optimizer": fixed.optimizer}
+        if devices.strategy.startswith("deepspeed"):
+            held["optimizer"] += fixed.gradients  # it moves a float32 copy of what is trained
+        held = {
+            name: count / (devices.number if name in SHARED_OUT[devices.strategy] else 1)
+            for name, count in held.items()
         }
-        return {**share, "activations": self.activation_bytes, "context": float(CONTEXT_BYTES)}
+        # Autograd keeps the copies of gathered weights, so they are not shared out with them.
+        held["copies"] = fixed.copies
+        if devices.share_weights:
+            held["gathered"] = fixed.gathered
+        return {**held, "activations": self.activation_bytes, "context": float(CONTEXT_BYTES)}
+
+    @property
+    def settled_bytes(self) -> float:
+        """Bytes on one device that do not depend on what is computed."""
+        return sum(self.device_bytes[name] for name in ("weights", *STATES))
 
     @property
     def needed_gib(self) -> float:

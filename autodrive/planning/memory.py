@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 LARGEST_MEASURED = 2**16  # values of a parameter; what more of them take is in proportion
 AUTOCAST_BYTES = 2  # of a value in the type that autocast computes in
@@ -26,12 +27,15 @@ class FixedBytes:
         gradients: Those of the trained parameters.
         optimizer: What the optimiser remembers of them.
         copies: Copies of float32 weights that autocast computes with, kept from the forward to the backward pass.
+        gathered: Weights that a device of several, which share them, holds whole at a time: those of its largest layer,
+            and those outside of layers.
     """
 
     weights: int
     gradients: int
     optimizer: int
     copies: int
+    gathered: int
 
     @property
     def settled(self) -> int:
@@ -67,7 +71,11 @@ def fixed_bytes(
         for module in model.modules()
         if autocast and isinstance(module, nn.Linear | nn.Conv3d) and module.weight.dtype == torch.float32
     )
-    return FixedBytes(round(weights), round(gradients), round(remembered), copies)
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    sizes = [sum(parameter.nbytes for parameter in layer.parameters()) for layer in layers]
+    outside = sum(parameter.nbytes for parameter in model.parameters()) - sum(sizes)
+    gathered = outside + max(sizes, default=0)
+    return FixedBytes(round(weights), round(gradients), round(remembered), copies, gathered)
 
 
 @cache

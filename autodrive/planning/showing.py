@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from autodrive.planning.estimate import ESTIMATED, GIB, Plan
+from autodrive.planning.estimate import ESTIMATED, GIB, SHARED_OUT, Plan
 
 WHAT_IS_HELD = {
     "weights": "weights",
     "gradients": "gradients",
     "optimizer": "optimiser",
     "copies": "copies of float32 weights in bfloat16",
+    "gathered": "weights that are whole for a while",
     "activations": "activations of a packed row",
     "context": "driver and libraries",
 }
@@ -19,7 +20,6 @@ HOW_IT_IS_KNOWN = {
     "activations": "estimate, from a small twin",
     "context": "estimate, a usual figure",
 }
-ONE_DEVICE = "note: train.py runs on one device so far; this is what sharing out would take"
 UNITS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"))
 
 
@@ -43,8 +43,6 @@ def show_plan(plan: Plan, title: str, source: str, console: Console) -> None:
     console.print(f"sizes: {source}", highlight=False)
     _show_tokens(plan, console)
     console.print(_memory(plan))
-    if plan.devices.number > 1:
-        console.print(ONE_DEVICE)
     console.print(_arithmetic(plan))
 
 
@@ -59,8 +57,6 @@ def show_changes(changes: Mapping[str, Plan], console: Console) -> None:
     for change, other in changes.items():
         table.add_row(change, f"{other.needed_gib:.1f}")
     console.print(table)
-    if any(other.devices.number > 1 for other in changes.values()):
-        console.print(ONE_DEVICE)
 
 
 def _show_tokens(plan: Plan, console: Console) -> None:
@@ -78,7 +74,10 @@ def _show_tokens(plan: Plan, console: Console) -> None:
 
 def _memory(plan: Plan) -> Table:
     devices = plan.devices
-    shared = f", one of {devices.number} that share weights, gradients and optimiser" if devices.number > 1 else ""
+    parts = " and ".join([WHAT_IS_HELD[name] for name in SHARED_OUT[devices.strategy]]).replace(" and ", ", ", 1)
+    shared = (
+        f", one of {devices.number} that share {parts or 'steps'} ({devices.strategy})" if devices.number > 1 else ""
+    )
     table = Table(title=f"memory of a device{shared}", title_justify="left", caption_justify="left")
     table.caption = f"activations: {ESTIMATED['activations']}"
     table.add_column("what")

@@ -21,7 +21,7 @@ TARGET_LINE = re.compile(r"_target_:\s*([\w.]+)")
 TYPE_IT = "if it is yours, give {key}=<value> on the command line"
 OWN_KEY = re.compile(r"\$\{[\w.]+\}")  # `${lr}`; a colon would call a resolver, as in `${oc.env:HOME}`
 # What only training builds: it may be the user's own code there, and an evaluation does not need it.
-TRAINING_ONLY = ("student", "adapter", "method", "optimizer", "schedule", "trainer", "logger")
+TRAINING_ONLY = ("student", "adapter", "method", "optimizer", "schedule", "trainer", "strategy", "logger")
 
 
 @cache

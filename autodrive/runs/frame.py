@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -16,23 +16,25 @@ from omegaconf import DictConfig
 from autodrive.config_identity import config_hash
 from autodrive.entry_point import quoted
 from autodrive.errors import Interrupted, RefusedFolderError
+from autodrive.ranks.group import Group, this_group
 from autodrive.runs.folder import RunFiles, read_json, save_config
 from autodrive.runs.inputs import ELSEWHERE, RunInputs, check_configuration, check_inputs, is_finished
-from autodrive.runs.machine import check_one_process, keep_freed_memory, quiet_libraries, share_cores
-from autodrive.runs.provenance import cpu_seconds, write_provenance
+from autodrive.runs.machine import keep_freed_memory, quiet_libraries, share_cores
+from autodrive.runs.provenance import cpu_seconds, peak_memory_mb, write_provenance
 
 
 class Run:
-    """A run while it is at work.
+    """A run while it is at work; where several processes are, the first one writes for all.
 
     Attributes:
+        group: The processes.
         files: The files of the run folder.
         inputs: What the run computes with, once that is known.
         facts: What `provenance.json` says of the run beside its inputs, its machine and its time.
     """
 
-    def __init__(self, config: DictConfig, files: RunFiles) -> None:
-        self.files = files
+    def __init__(self, config: DictConfig, files: RunFiles, group: Group) -> None:
+        self.files, self.group = files, group
         self.inputs: RunInputs | None = None
         self.facts: dict[str, Any] = {}
         self._config = config
@@ -54,30 +56,49 @@ class Run:
             RefusedFolderError: It holds a finished run with other inputs.
         """
         inputs = RunInputs(config_hash(self._config), data_fingerprint, student_digest)
-        if is_finished(self.files):
-            check_inputs(inputs, self.files)
-            metrics = read_json(self.files.metrics)
-            accuracy = metrics.get(f"{self._config.get('split', 'test')}/accuracy")
-            score = "" if accuracy is None else f", accuracy {100 * accuracy:.1f} %"
-            print(f"done already: {self.files.folder}{score}")
-            return metrics
+        done = self.group.from_first(self._done(inputs) if self.group.leads else None)
+        if done is not None:
+            return done
+        self.inputs = inputs
+        if self.group.leads:
+            self._take_folder()
+        self.group.wait()
+        return None
+
+    def _done(self, inputs: RunInputs) -> dict[str, float] | None:
+        if not is_finished(self.files):
+            return None
+        check_inputs(inputs, self.files)
+        metrics = read_json(self.files.metrics)
+        accuracy = metrics.get(f"{self._config.get('split', 'test')}/accuracy")
+        score = "" if accuracy is None else f", accuracy {100 * accuracy:.1f} %"
+        print(f"done already: {self.files.folder}{score}")
+        return metrics
+
+    def _take_folder(self) -> None:
         save_config(self._config, self.files.folder)
         target = logging.FileHandler(self.files.log, encoding="utf-8")
         target.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
         self._log.setTarget(target)
         self._log.flush()
         self._log.capacity = 1  # what was said so far is in the file; the rest goes there at once
-        self.inputs = inputs
-        return None
 
     def lap(self, name: str) -> None:
         """Note under this name how many seconds the run has taken so far."""
         self._laps[name] = time.monotonic() - self._began
 
-    def times(self) -> dict[str, float]:
-        """The noted times, the time since the run was opened, and the processor time since then, in seconds."""
-        total = {"total_s": time.monotonic() - self._began, "cpu_s": cpu_seconds() - self._cpu_began}
-        return {name: round(value, 1) for name, value in (self._laps | total).items()}
+    def cost(self) -> dict[str, Any]:
+        """What `provenance.json` says of time and memory: processor time and memory of all processes together.
+
+        Times are in seconds, those that were noted and the total since the run was opened.
+        """
+        cpu_s, memory_mb = self.group.sums([cpu_seconds() - self._cpu_began, peak_memory_mb()])
+        times = self._laps | {"total_s": time.monotonic() - self._began, "cpu_s": cpu_s}
+        return {
+            "time": {name: round(value, 1) for name, value in times.items()},
+            "peak_memory_mb": round(memory_mb, 1),
+            "num_processes": self.group.size,
+        }
 
     @contextmanager
     def logging(self) -> Iterator[None]:
@@ -100,18 +121,17 @@ def open_run(config: DictConfig, run_dir: Path) -> Iterator[Run]:
     there as it was.
 
     Raises:
-        InputError: More than one process is asked for, or the folder holds what another configuration made, or belongs
-            to another process.
+        InputError: The folder holds what another configuration made, or another run is at work in it.
         Interrupted: The user stopped a training that `resume=` can continue.
     """
     quiet_libraries()
     share_cores(config.num_workers)
     keep_freed_memory()
-    check_one_process(config.trainer)
-    files = RunFiles(run_dir)
-    with _alone(files):
-        check_configuration(config, files)
-        run = Run(config, files)
+    files, group = RunFiles(run_dir), this_group()
+    with _alone(files) if group.leads else nullcontext():
+        if group.leads:
+            check_configuration(config, files)
+        run = Run(config, files, group)
         L.seed_everything(config.seed, verbose=False)
         try:
             with run.logging():
@@ -121,7 +141,9 @@ def open_run(config: DictConfig, run_dir: Path) -> Iterator[Run]:
                 raise
             raise Interrupted([quoted("resume", str(run_dir))]) from None
         if run.inputs is not None:
-            write_provenance(run_dir, run.facts | asdict(run.inputs) | {"time": run.times()})
+            cost = run.cost()
+            if group.leads:
+                write_provenance(run_dir, run.facts | asdict(run.inputs) | cost)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from autodrive.entry_point import WRONG_CONFIGURATION, explain
 from autodrive.errors import InputError, RefusedFolderError
 from autodrive.runs.folder import RunFiles, save_config
 from autodrive.runs.inputs import is_finished
+from autodrive.runs.processes import in_processes
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +43,13 @@ def run_job(task: Callable[[DictConfig, Path], Metrics], config: DictConfig, key
     run_dir = Path(hydra.runtime.output_dir)
     if hydra.mode != RunMode.MULTIRUN:
         check_config(config, keys)
-        metrics = task(config, run_dir)
+        metrics = _done(task, config, run_dir)
         _leave_no_empty_folder(config, run_dir)
         return metrics
     files = RunFiles(run_dir)
     try:
         check_config(config, keys)
-        metrics = task(config, run_dir)
+        metrics = _done(task, config, run_dir)
     except Exception as error:
         if isinstance(error, RefusedFolderError) or is_finished(files):
             raise  # not even the reason may be written to a folder that holds a run
@@ -63,6 +64,10 @@ def run_job(task: Callable[[DictConfig, Path], Metrics], config: DictConfig, key
     files.error.unlink(missing_ok=True)
     _leave_no_empty_folder(config, run_dir)
     return metrics
+
+
+def _done(task: Callable[[DictConfig, Path], Metrics], config: DictConfig, run_dir: Path) -> Metrics:
+    return task(config, run_dir) if config.dry_run else in_processes(task, config, run_dir)  # which takes one
 
 
 def _leave_no_empty_folder(config: DictConfig, run_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""How a run uses its machine: one process, its threads, memory, device, and a quiet screen."""
+"""How a run uses its machine: threads, memory, device, and a quiet screen."""
 
 import ctypes
 import logging
@@ -6,17 +6,12 @@ import os
 import warnings
 
 import torch
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from omegaconf import DictConfig, ListConfig
 from transformers.utils import logging as transformers_logging
-
-from autodrive.errors import InputError
 
 TORCH_THREADS = torch.get_num_threads()  # torch's own choice: the cores this process may use
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
 KEPT_BYTES = 2**31 - 1
 LARGEST_HEAP_BLOCK = 32 * 2**20  # the most that glibc accepts
-PROCESS_COUNTS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")  # what torchrun and mpirun tell every process they start
 IRRELEVANT_WARNINGS = (
     r".*logs directory .* exists and is not empty",  # Hydra's folder, made for this run
     r"Checkpoint directory .* exists and is not empty",  # those of a run that is started again in its folder
@@ -24,11 +19,13 @@ IRRELEVANT_WARNINGS = (
     r"You have overridden `transfer_batch_to_device` in `LightningModule`",
     r"`gradient_checkpointing_enable` is deprecated",  # its new name is missing in earlier 5.x releases
     r"The '\w+_dataloader' does not have many workers",  # num_workers is chosen for the cores there are
+    r"It is recommended to use `self.log\('val/accuracy', \.\.\., sync_dist=True\)`",  # it is summed up before
+    r"`torch.distributed.\w+_tensor` is deprecated",  # DeepSpeed's calls
 )
 
 
 def share_cores(num_workers: int) -> None:
-    """Give torch the cores that the loader workers leave, at least one; `OMP_NUM_THREADS` has the last word.
+    """Give torch the cores that loader workers and other ranks leave, at least one; `OMP_NUM_THREADS` decides if set.
 
     On the default's two cores a second thread makes a step 12 % shorter but costs a third more processor time, and
     leaves the loader no core of its own.
@@ -37,7 +34,8 @@ def share_cores(num_workers: int) -> None:
         num_workers: Number of loader processes, each with one thread.
     """
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, TORCH_THREADS - num_workers))
+        own = TORCH_THREADS // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, own - num_workers))
 
 
 def keep_freed_memory() -> bool:
@@ -66,29 +64,3 @@ def quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
     for message in IRRELEVANT_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-
-
-def check_one_process(trainer: DictConfig) -> None:
-    """Refuse more than one process: steps, scores and files are not shared between processes yet.
-
-    Args:
-        trainer: The trainer's configuration. Its `devices` must name one: "auto" and -1 would take whatever there is.
-
-    Raises:
-        InputError: The trainer, or the launcher that started this process, asks for more than one.
-    """
-    devices = trainer.devices
-    one = len(devices) == 1 if isinstance(devices, ListConfig) else str(devices) == "1"
-    if not one:
-        raise InputError(
-            f"trainer.devices={devices}: only one device works so far; give trainer.devices=1, or [<index>]"
-        )
-    if trainer.num_nodes != 1:
-        raise InputError(f"trainer.num_nodes={trainer.num_nodes}: only one process works so far; leave it out")
-    counts: list[str] = list(PROCESS_COUNTS)
-    if SLURMEnvironment.detect():  # a job step that Lightning would join, not an interactive shell
-        counts.append("SLURM_NTASKS")
-    for name in counts:
-        if os.environ.get(name, "1") != "1":
-            started = f"{name}={os.environ[name]}: a launcher has started several processes"
-            raise InputError(f"{started}, and only one works so far; start this command once, by itself")

@@ -16,16 +16,19 @@ PACKAGES = ("vlm-autodrive", "torch", "transformers", "lightning", "av", "numpy"
 
 
 def collect_provenance() -> dict[str, Any]:
-    """Code, packages, machine and memory of this process; nothing secret, no environment variables."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    kilobytes = peak / 1024 if sys.platform == "darwin" else peak
+    """Code, packages and machine; nothing secret, no environment variables."""
     return {
         "git_commit": git_commit(Path(__file__).resolve().parents[2]),
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "peak_memory_mb": round(kilobytes / 1024, 1),
     }
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process has held so far, and the largest of its finished children, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, kilobytes elsewhere
 
 
 def cpu_seconds() -> float:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from autodrive.config_identity import MACHINE_KEYS, PLACES_OF_DATA, lossy_codec
+from autodrive.config_identity import MACHINE_KEYS, NUMBERS_OF_PROCESSES, PLACES_OF_DATA, lossy_codec
 from autodrive.entry_point import CommandLine
 from autodrive.errors import InputError
 from autodrive.runs.folder import RunFiles, group_choices, read_json, run_config
@@ -37,7 +37,7 @@ def resumed_config(config: DictConfig, command_line: CommandLine) -> DictConfig:
     for key in keys:
         if key.split(".")[0] == "frame_cache" and lossy_codec(config) == lossy_codec(resumed):
             key = "frame_cache"  # the same pixels, kept elsewhere or not at all
-        elif key.split(".")[0] not in MACHINE_KEYS | PLACES_OF_DATA:
+        elif key not in NUMBERS_OF_PROCESSES and key.split(".")[0] not in MACHINE_KEYS | PLACES_OF_DATA:
             same_choice = key not in SPREAD_GROUPS or command_line.choices.get(key) == earlier_choices.get(key)
             if not same_choice or OmegaConf.select(config, key) != OmegaConf.select(resumed, key):
                 raise InputError(f"resume={run}: {key} differs from that run's; leave it out, or start a new run")
@@ -113,6 +113,8 @@ def evaluated_config(config: DictConfig, command_line: CommandLine) -> DictConfi
     if settled:
         raise InputError(f"{settled[0]}: comes with ckpt={config.ckpt}; leave it out, or give ckpt=null")
     merged.logger = config.logger  # what the training was logged with may be the user's own code, and is not asked for
+    for key in ("strategy", *NUMBERS_OF_PROCESSES):  # another machine's devices may be more than there are here
+        OmegaConf.update(merged, key, OmegaConf.select(config, key), merge=False)
     for key in ("ckpt", *keys):
         OmegaConf.update(merged, key, OmegaConf.select(config, key), merge=False)
     if OmegaConf.to_container(merged.labels) != taught:  # the student knows the classes that it was taught

@@ -3,6 +3,9 @@
 The row is read once with a key-value cache. The options' log-probabilities and the first token of every answer are read
 off the ends of the prompts. Further tokens, of options or of answers, are branches of their branch: they see what their
 prompt's end saw and the earlier tokens of their own continuation, never another branch.
+
+Where weights are cut up among processes, these gather them at every pass: all must make as many. A process that is done
+then repeats what it has, until the others are done as well.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from autodrive.ranks.group import Group
 from autodrive.students.calls import ReadOn
 from autodrive.trees.clip_tree import TreeRow
 
@@ -59,6 +63,7 @@ class PrefilledRow:
         log_probs: Tensor,
         cache: DynamicCache,
         end_id: int,
+        lockstep: Group | None = None,
     ) -> None:
         """Take over what reading the row left.
 
@@ -68,7 +73,9 @@ class PrefilledRow:
             log_probs: Log-probabilities after the end of every branch's last prompt.
             cache: Keys and values of the row.
             end_id: The token that ends an answer.
+            lockstep: The processes that must make as many passes each, with rows of their own; None where each is free.
         """
+        self._lockstep = lockstep or Group()
         self.row, self.log_probs = row, log_probs
         self._student, self._cache, self._end_id = student, cache, end_id
         self._layers = cast(list[DynamicLayer], cache.layers)
@@ -82,6 +89,7 @@ class PrefilledRow:
         """For every span, the summed log-probability of each of its options; empty for a span without options."""
         flat = [(number, option) for number, span in enumerate(self.row.spans) for option in span.option_ids]
         if not flat:
+            self._rest_of_options(flat)
             return [() for _ in self.row.spans]
         device = self.log_probs.device
         firsts = torch.tensor([(number, option[0]) for number, option in flat], device=device)
@@ -109,7 +117,7 @@ class PrefilledRow:
                 answers[number].append(token)
                 if token == self._end_id or len(answers[number]) == max_new_tokens[number]:
                     going.remove(number)
-            if not going:
+            if not self._lockstep.any(bool(going)):
                 break
             # A span that has ended goes on with the others, so that a step is one call; nobody reads what it says.
             positions = positions + 1
@@ -130,7 +138,11 @@ class PrefilledRow:
         device = self.log_probs.device
         total = torch.zeros(len(flat), device=device)
         long = [(place, number, option) for place, (number, option) in enumerate(flat) if len(option) > 1]
-        if not long:
+        if not self._lockstep.any(bool(long)):
+            return total
+        if not long:  # another process has some
+            nowhere = torch.zeros(1, dtype=torch.long, device=device)
+            self._read_options([], [], 1, (nowhere, nowhere))
             return total
         # The last token of an option predicts nothing that is scored, so it is not read: an option of n tokens takes
         # n - 1 slots of its tree.

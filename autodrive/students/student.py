@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from autodrive.errors import InputError
+from autodrive.ranks.group import Group
 from autodrive.schema import Record
 from autodrive.students.anatomy import Anatomy
 from autodrive.students.bases import Base, BaseRecord, recorded_base
@@ -180,13 +181,12 @@ class Student(nn.Module, ABC):
         return self(ReadRow(row, row.source_positions, noise=noise))
 
     @without_gradients
-    def prefill(self, row: TreeRow) -> PrefilledRow:
-        """Read a row once, to score options and to generate from it."""
+    def prefill(self, row: TreeRow, lockstep: Group | None = None) -> PrefilledRow:
+        """Read a row once, to score options and to generate; in lockstep with processes that share the weights."""
         cache = DynamicCache(config=self.text_model.config)
         ends = torch.tensor([s.target_start - 1 for s in row.spans], dtype=torch.long, device=row.input_ids.device)
         log_probs = self(ReadRow(row, ends, cache)).float().log_softmax(-1)
-
-        return PrefilledRow(self, row, log_probs, cache, self.processor.end_id)
+        return PrefilledRow(self, row, log_probs, cache, self.processor.end_id, lockstep)
 
     def checkpoint_activations(self) -> None:
         """Keep only every layer's input in training and compute the rest again on the way back."""

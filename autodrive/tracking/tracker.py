@@ -175,6 +175,8 @@ class Tracker:
             collect: Makes what there is to see.
             step: Optimiser steps that were made, if any.
         """
+        if not self.loggers:
+            return
         with never_ending("what is shown of this run"):
             exhibits = collect()
             for logger in self.loggers:

@@ -3,7 +3,6 @@
 import math
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +11,10 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from autodrive.errors import InputError
+from autodrive.ranks.group import Group
 from autodrive.runs.checkpoints import read_checkpoint
 from autodrive.runs.folder import RunFiles
 from autodrive.training.curves import Curves
-from autodrive.trees.clip_tree import TreeRow
 from autodrive.whole_files import whole
 
 
@@ -37,10 +36,11 @@ class Checkpoints(ModelCheckpoint):
     Args:
         files: Files of the run folder.
         choosing: Whether validation asks what accuracy is measured by; else the newest checkpoint counts as the best.
+        group: The processes that train together, of which the first one writes.
         earlier: Files of the run that is resumed, if any.
     """
 
-    def __init__(self, files: RunFiles, choosing: bool, earlier: RunFiles | None = None) -> None:
+    def __init__(self, files: RunFiles, choosing: bool, group: Group, earlier: RunFiles | None = None) -> None:
         super().__init__(
             dirpath=files.checkpoints,
             filename=files.best_checkpoint.stem,
@@ -51,7 +51,7 @@ class Checkpoints(ModelCheckpoint):
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
-        self.files, self.earlier = files, earlier
+        self.files, self.group, self.earlier = files, group, earlier
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write what is due; Lightning itself writes `last.ckpt` only where the best has changed."""
@@ -67,17 +67,18 @@ class Checkpoints(ModelCheckpoint):
         """
         assert self.earlier is not None
         best = self.files.best_checkpoint
-        if self.earlier.best_checkpoint.resolve() != best.resolve():
+        if self.group.leads and self.earlier.best_checkpoint.resolve() != best.resolve():
             with whole(best) as partial:
                 shutil.copyfile(self.earlier.best_checkpoint, partial)
+        self.group.wait()
         moved = {"dirpath": self.dirpath, "best_model_path": str(best), "kth_best_model_path": str(best)}
         moved |= {"best_k_models": {str(best): state_dict["best_model_score"]}, "last_model_path": ""}
         super().load_state_dict(state_dict | moved)
 
     def restore(self, module: L.LightningModule) -> None:
         """Give a module the best checkpoint's weights; what was not trained is not in it and stays."""
-        weights = read_checkpoint(self.files.best_checkpoint)["state_dict"]
-        module.load_state_dict(weights, strict=module.strict_loading)
+        checkpoint = read_checkpoint(self.files.best_checkpoint)
+        module.trainer.strategy.load_model_state_dict(checkpoint, strict=module.strict_loading)
 
 
 class Throughput(L.Callback):
@@ -103,18 +104,17 @@ class Throughput(L.Callback):
         self._since = now
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Sequence[TreeRow], batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count a step; its loss is read here, so that a GPU has finished it."""
+        """Count a step, over all processes; its loss is read here, so that a GPU has finished it."""
         torch.as_tensor(outputs["loss"]).item()
         now = time.monotonic()
         self.working_s += now - (self._since or now)
         self._since = now
         self.steps += 1
-        self.rows += len(batch)
         self.clips += self.batch_size
-        self.annotations += sum(len(row.spans) for row in batch)
-        self.tokens += sum(row.num_tokens for row in batch)
+        for name in ("rows", "annotations", "tokens"):
+            setattr(self, name, getattr(self, name) + outputs[name])
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Validation is no waiting."""
@@ -172,7 +172,9 @@ class TrainingCallbacks(NamedTuple):
     curves: Curves
 
 
-def training_callbacks(files: RunFiles, batch_size: int, choosing: bool, resume: str | None) -> TrainingCallbacks:
+def training_callbacks(
+    files: RunFiles, batch_size: int, choosing: bool, resume: str | None, group: Group
+) -> TrainingCallbacks:
     """Callbacks that write into a run folder.
 
     Args:
@@ -180,8 +182,9 @@ def training_callbacks(files: RunFiles, batch_size: int, choosing: bool, resume:
         batch_size: Clip visits per optimiser step.
         choosing: Whether validation measures the accuracy by which the best checkpoint is chosen.
         resume: Folder of the run that is resumed; None: this one begins anew.
+        group: The processes that train together.
     """
     earlier = RunFiles(Path(resume)) if resume else None
-    checkpoints = Checkpoints(files, choosing, earlier)
+    checkpoints = Checkpoints(files, choosing, group, earlier)
     progress, throughput = StepProgress(leave=True), Throughput(batch_size)
-    return TrainingCallbacks(checkpoints, progress, throughput, FiniteSteps(files), Curves(batch_size))
+    return TrainingCallbacks(checkpoints, progress, throughput, FiniteSteps(files), Curves(batch_size, group))

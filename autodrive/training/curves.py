@@ -9,6 +9,8 @@ from typing import Any
 import lightning as L
 import torch
 
+from autodrive.ranks.group import Group
+
 WINDOW_STEPS = 10  # that rates are taken over: a single step's jump about
 
 
@@ -17,10 +19,11 @@ class Curves(L.Callback):
 
     Args:
         batch_size: Clip visits per optimiser step.
+        group: The processes that train together; memory is that of all, and what is waited for is waited for by all.
     """
 
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
+    def __init__(self, batch_size: int, group: Group) -> None:
+        self.batch_size, self.group = batch_size, group
         self._waited_s: deque[float] = deque(maxlen=WINDOW_STEPS)
         self._took_s: deque[float] = deque(maxlen=WINDOW_STEPS)
         self._ended: float | None = None
@@ -50,10 +53,10 @@ class Curves(L.Callback):
             "train/gradient_norm": float(outputs["gradient_norm"]),
             "train/clips_per_s": self.batch_size * len(self._took_s) / total_s,
             "train/share_waiting_for_data": waited_s / total_s,
-            "train/memory_mb": peak_memory_mb(),
+            "train/memory_mb": self.group.sums([peak_memory_mb()])[0],
         }
         if torch.cuda.is_available():
-            values["train/gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
+            values["train/gpu_memory_mb"] = self.group.largest([torch.cuda.max_memory_allocated() / 2**20])[0]
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step - 1)
 

@@ -1,18 +1,22 @@
 """A training, put together: what is needed to fit a student, and what fitting leaves behind."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import lightning as L
 from annotated_types import Ge, Le
+from torch import Tensor, nn
 
 from autodrive.bounds import Count
 from autodrive.students.towers import Tower, TowerCount
 from autodrive.tracking.tracker import UnfailingLogger
 from autodrive.training.callbacks import TrainingCallbacks
 from autodrive.training.schedules import validation_interval
+from autodrive.training.sft import SupervisedFineTuning
 
 DONE_BY_A_STEP = {"gradient_clip_val": "method.max_grad_norm", "accumulate_grad_batches": "batch_size, tokens_per_row"}
 
@@ -75,6 +79,20 @@ def training_lines(counts: Mapping[Tower, TowerCount], tower_lr: Mapping[Tower, 
             yield f"{tower}: {frozen:,} parameters, none is trained"
 
 
+@contextmanager
+def standing_in(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let a model's `state_dict` give these weights meanwhile, in place of the parts that are in this process."""
+
+    def replace(module: nn.Module, state: dict[str, Tensor], prefix: str, facts: Any) -> None:
+        state.update({prefix + name: tensor for name, tensor in weights.items()})
+
+    hook = model.register_state_dict_post_hook(replace)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 @dataclass(frozen=True)
 class Training:
     """Everything that fitting a student needs.
@@ -88,7 +106,7 @@ class Training:
         parameters: How many parameters of each tower are trained, and how many are not.
     """
 
-    method: L.LightningModule
+    method: SupervisedFineTuning
     loaders: L.LightningDataModule
     trainer: L.Trainer
     callbacks: TrainingCallbacks
@@ -100,20 +118,34 @@ class Training:
         """What the trainer logs to."""
         return [logger for logger in self.trainer.loggers if isinstance(logger, UnfailingLogger)]
 
-    def fit(self) -> None:
-        """Train to the last step, and give the student the weights of its best validation.
+    def fit(self, student: Path) -> None:
+        """Train to the last step, and write the student with the weights of its best validation.
+
+        Args:
+            student: Folder that is written.
 
         Raises:
             KeyboardInterrupt: The user stopped it.
         """
         checkpoint = None if self.resume_from is None else str(self.resume_from)
+        self.method.at_end = partial(self._keep_best, student)
         try:
             self.trainer.fit(self.method, self.loaders, ckpt_path=checkpoint)
         except SystemExit:
             if not self.trainer.interrupted:
                 raise
             raise KeyboardInterrupt from None  # which Lightning turns into an exit with code 1
+        if not self.method.ended:  # it was resumed after its last step, of which Lightning makes no end
+            self._keep_best(student)
+
+    def _keep_best(self, folder: Path) -> None:
         self.callbacks.checkpoints.restore(self.method)
+        weights = self.method.sharing.whole_weights(self.method)
+        student, group = self.method.student, self.method.group
+        if group.leads:
+            with standing_in(student.model, weights or {}):
+                student.save(folder)
+        group.wait()
 
     def facts(self) -> dict[str, Any]:
         """What `provenance.json` says of the training."""

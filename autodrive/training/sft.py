@@ -1,7 +1,7 @@
 """Supervised fine-tuning of a student on clip trees."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -11,12 +11,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from autodrive.bounds import PositiveNumber, Seed
+from autodrive.ranks.group import Group
 from autodrive.seeding import generator_for
 from autodrive.students.noise import EmbeddingNoise
 from autodrive.students.student import Student
 from autodrive.students.towers import Tower
 from autodrive.training.losses import weighted_cross_entropy
+from autodrive.training.strategies import OneProcess, Sharing
 from autodrive.trees.clip_tree import TreeRow
+from autodrive.trees.sharing import side_by_side
 
 
 class SupervisedFineTuning(L.LightningModule):
@@ -32,6 +35,8 @@ class SupervisedFineTuning(L.LightningModule):
         tower_lr: Peak learning rates of towers that have one of their own.
         seed: Seed of the noise and of the adapters' dropout.
         answers: Index of the right option by validation annotation id, for `val/accuracy`.
+        sharing: How several processes take steps together.
+        group: The processes that do.
     """
 
     def __init__(
@@ -45,6 +50,8 @@ class SupervisedFineTuning(L.LightningModule):
         tower_lr: Mapping[Tower, float] = MappingProxyType({}),
         seed: Seed = 0,
         answers: dict[str, int] | None = None,
+        sharing: Sharing | None = None,
+        group: Group | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # a step has as many backward passes as packed rows
@@ -56,16 +63,33 @@ class SupervisedFineTuning(L.LightningModule):
         self.neftune_alpha, self.tower_lr, self.seed = neftune_alpha, tower_lr, seed
         self.strict_loading = False  # checkpoints hold what is trained, see `trained_weights`
         self.answers = answers or {}
+        self.sharing, self.group = sharing or OneProcess(), group or Group()
+        self.trained_groups: list[list[torch.nn.Parameter]] = []
+        self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.at_end: Callable[[], None] = lambda: None
+        self.ended = False
+        self._right, self._asked = 0.0, 0
+
+    def configure_model(self) -> None:
+        """Give each process its part of the student."""
+        self.sharing.cut_up(self)
 
     def on_fit_start(self) -> None:
         """A student that was read from files comes in evaluation mode, in which nothing is checkpointed or dropped."""
         self.student.train()
 
+    def forward(self, row: TreeRow, noise: EmbeddingNoise | None = None) -> torch.Tensor:
+        """A row's share of the loss of its step, in nats."""
+        with self.autocast():
+            logits = self.student.supervised_logits(row, noise)
+        return weighted_cross_entropy(logits, row.target_ids, row.target_weights)
+
     def training_step(self, rows: Sequence[TreeRow], batch_index: int) -> dict[str, Any]:
-        """One optimiser step: the gradients of its packed rows add up.
+        """One optimiser step: the gradients of its packed rows add up, over all processes.
 
         Returns:
-            The step's `loss`, its `gradient_norm` before clipping, and the `lr` that it was taken with.
+            The step's `loss`, its `gradient_norm` before clipping, the `lr` that it was taken with, and how many
+            `annotations`, `tokens` and `rows` it had.
         """
         optimizer, scheduler = cast(Optimizer, self.optimizers()), cast(LambdaLR, self.lr_schedulers())
         optimizer.zero_grad()
@@ -73,32 +97,46 @@ class SupervisedFineTuning(L.LightningModule):
         # A step that memory cannot hold at once is several rows. Their weights share one normaliser, so backward passes
         # add up to the gradient of the whole step whatever lies in which row.
         with self._randomness_of_step() as noise:
-            for row in rows:
-                logits = self.student.supervised_logits(row, noise)
-                loss = weighted_cross_entropy(logits, row.target_ids, row.target_weights)
-                self.manual_backward(loss)
-                total += loss.detach()
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+            for place, row in enumerate(rows):
+                total += self.sharing.backward(self, row, noise, last=place == len(rows) - 1)
         lr = optimizer.param_groups[0]["lr"]
-        optimizer.step()
+        norm = self.sharing.step(self, optimizer, self.max_grad_norm)
         scheduler.step()
-        num_annotations = sum(len(row.spans) for row in rows)
+        own = [row for row in rows if not row.filler]
+        counts = [sum(len(row.spans) for row in own), sum(row.num_tokens for row in own), len(own)]
+        if self.group.size > 1:
+            loss, *counts = self.group.sums([float(total), *counts])
+            total = torch.tensor(loss)
+        step = {"annotations": int(counts[0]), "tokens": int(counts[1]), "rows": int(counts[2])}
         self.log("train/loss", total, prog_bar=True, batch_size=1)
-        self.log("train/annotations_per_step", float(num_annotations), batch_size=1)
-        return {"loss": total, "gradient_norm": norm, "lr": lr}
+        self.log("train/annotations_per_step", float(step["annotations"]), batch_size=1)
+        return {"loss": total, "gradient_norm": norm, "lr": lr, **step}
+
+    def on_train_end(self) -> None:
+        """What is done while every process still has its part of the weights, after the last checkpoint."""
+        self.at_end()
+        self.ended = True
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count."""
+        self._right, self._asked = 0.0, 0
 
     def validation_step(self, rows: Sequence[TreeRow], batch_index: int) -> None:
-        """Accuracy of the multiple-choice question by option scores."""
-        correct = [
-            float(max(range(len(log_probs)), key=log_probs.__getitem__) == self.answers[span.annotation_id])
-            for row in rows
-            for span, log_probs in zip(row.spans, self.student.prefill(row).score_options(), strict=True)
-            if span.annotation_id in self.answers
-        ]
-        if correct:  # clips may come without the question by which checkpoints are chosen
-            value = torch.tensor(correct).mean()
-            self.log("val/accuracy", value, prog_bar=True, batch_size=len(correct), on_epoch=True, on_step=False)
+        """Count the right answers to the multiple-choice question by option scores."""
+        lockstep = self.group if self.sharing.shards_weights else None
+        for row in side_by_side(rows, lockstep):
+            scores = self.student.prefill(row, lockstep).score_options()
+            for span, log_probs in zip(row.spans, scores, strict=True):
+                if span.annotation_id in self.answers and not row.filler:
+                    best = max(range(len(log_probs)), key=log_probs.__getitem__)
+                    self._right += best == self.answers[span.annotation_id]
+                    self._asked += 1
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the accuracy over all processes' clips, on which all agree, since checkpoints are chosen by it."""
+        right, asked = self.group.sums([self._right, self._asked])
+        if asked:  # clips may come without the question by which checkpoints are chosen
+            self.log("val/accuracy", torch.tensor(right / asked, dtype=torch.float32), prog_bar=True)
 
     def transfer_batch_to_device(
         self, batch: Sequence[TreeRow], device: torch.device, dataloader_idx: int
@@ -120,6 +158,7 @@ class SupervisedFineTuning(L.LightningModule):
         for (lr, decayed), parameters in sorted(groups.items(), key=lambda group: (group[0][0] or 0, not group[0][1])):
             own = ({} if lr is None else {"lr": lr}) | ({} if decayed else {"weight_decay": 0.0})
             chosen.append({"params": parameters, **own})
+        self.trained_groups = [group["params"] for group in chosen]
         optimizer = self.make_optimizer(chosen)
         return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, self.schedule)}
 
@@ -130,7 +169,7 @@ class SupervisedFineTuning(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only what is trained: the rest comes with the student, and may be a hundred times as much."""
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: state[name] for name in self.trained_weights()}
+        checkpoint["state_dict"] = {name: state[name] for name in self.trained_weights() if name in state}
 
     @contextmanager
     def _randomness_of_step(self) -> Iterator[EmbeddingNoise | None]:
@@ -138,14 +177,15 @@ class SupervisedFineTuning(L.LightningModule):
 
         A resumed run therefore draws what the unbroken one would have drawn. Dropout takes no generator of its own.
         """
+        step = (self.global_step, *([self.group.rank] if self.group.rank else []))  # no two processes draw the same
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(_seed_of(self.seed, "dropout", self.global_step))
+            torch.manual_seed(_seed_of(self.seed, "dropout", *step))
             if self.neftune_alpha is None:
                 yield None
             else:
-                generator = torch.Generator(self.device).manual_seed(_seed_of(self.seed, "noise", self.global_step))
+                generator = torch.Generator(self.device).manual_seed(_seed_of(self.seed, "noise", *step))
                 yield EmbeddingNoise(self.neftune_alpha, generator)
 
 
-def _seed_of(seed: int, what: str, step: int) -> int:
-    return int(generator_for(seed, what, step).integers(2**63))
+def _seed_of(seed: int, what: str, *step: int) -> int:
+    return int(generator_for(seed, what, *step).integers(2**63))

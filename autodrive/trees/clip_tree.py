@@ -127,6 +127,8 @@ class TreeRow:
         target_weights: (S,) what each token's loss is multiplied by; the loss of a step is the sum over its rows.
         trees: Where the trees lie, in row order.
         spans: Where the branches lie, in row order.
+        filler: Whether it stands for a row that this process does not have, so that all processes make as many forward
+            passes: it has weight 0, and what is read off it is not counted.
     """
 
     input_ids: Tensor
@@ -137,6 +139,11 @@ class TreeRow:
     target_weights: Tensor
     trees: tuple[TreeSpan, ...]
     spans: tuple[BranchSpan, ...]
+    filler: bool = False
+
+    def as_filler(self) -> "TreeRow":
+        """The same row, read only to keep other processes company."""
+        return replace(self, target_weights=torch.zeros_like(self.target_weights), filler=True)
 
     @property
     def num_tokens(self) -> int:
@@ -154,6 +161,15 @@ class TreeRow:
 
 class ClipProcessor(Protocol):
     """What a loader worker needs of a student: no weights."""
+
+    @property
+    def frames_per_group(self) -> int:
+        """Frames that share one group of visual tokens."""
+        ...
+
+    def visual_tokens(self, num_frames: int, width: int, height: int) -> int:
+        """Visual tokens that so many frames of a source of this size take in a clip tree."""
+        ...
 
     def frame_size(self, width: int, height: int) -> tuple[int, int]:
         """Height and width in pixels to which a source of this size is resized."""

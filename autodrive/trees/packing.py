@@ -1,7 +1,7 @@
 """Clip trees into packed rows: tokens, positions, and what is supervised with which weight."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -11,6 +11,35 @@ from autodrive.errors import InputError
 from autodrive.trees.clip_tree import BranchSpan, ClipTree, TokenBranch, TreeRow, TreeSpan
 
 LossMean = Literal["annotations", "tokens"]
+
+
+@dataclass(frozen=True)
+class TreeSize:
+    """A clip tree in numbers of tokens: all that packing looks at, and known before its video is decoded.
+
+    Attributes:
+        clip_id: Id of the clip.
+        prefix: Tokens that all branches share.
+        branches: Tokens of each branch.
+    """
+
+    clip_id: str
+    prefix: int
+    branches: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tree: ClipTree) -> "TreeSize":
+        """The size of a tree."""
+        return cls(tree.clip_id, len(tree.prefix_ids), tuple(len(branch.ids) for branch in tree.branches))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the whole tree."""
+        return self.prefix + sum(self.branches)
+
+    def part(self, branches: range) -> "TreeSize":
+        """The same prefix with some of the branches."""
+        return replace(self, branches=self.branches[branches.start : branches.stop])
 
 
 def pack_trees(
@@ -44,56 +73,82 @@ def pack_trees(
         InputError: A prefix with a single branch is longer than a row.
         ValueError: A weight is negative and no normaliser is given.
     """
-    branches = [branch for tree in trees for branch in tree.branches]
     if normaliser is None:
-        if any(branch.weight < 0 for branch in branches):
-            raise ValueError("signed weights do not add up to what their losses are divided by: give a normaliser")
-        counts = [len(b.target_ids) if loss_mean == "tokens" else bool(b.target_ids) for b in branches]
-        normaliser = sum(branch.weight * count for branch, count in zip(branches, counts, strict=True))
-    scale = 1 / normaliser if normaliser else 0.0  # a batch of questions supervises nothing
+        normaliser = sum_of_weights([branch for tree in trees for branch in tree.branches], loss_mean)
+    parts = [
+        replace(tree, branches=tree.branches[part.start : part.stop])
+        for tree in trees
+        for part in split(TreeSize.of(tree), tokens_per_row)
+    ]
+    rows = first_fit([TreeSize.of(part).tokens for part in parts], tokens_per_row)
+    return tuple(lay_out([parts[i] for i in row], normaliser, loss_mean) for row in rows)
 
-    # First fit, longest first, takes at most 11/9 of the fewest possible rows, and the same trees always give the same
-    # rows, which a resumed run depends on.
-    parts = [part for tree in trees for part in _split(tree, tokens_per_row)]
+
+def sum_of_weights(branches: Sequence[TokenBranch], loss_mean: LossMean) -> float:
+    """What the weighted losses of a step are divided by, so that they are a mean.
+
+    Raises:
+        ValueError: A weight is negative.
+    """
+    if any(branch.weight < 0 for branch in branches):
+        raise ValueError("signed weights do not add up to what their losses are divided by: give a normaliser")
+    counts = [len(b.target_ids) if loss_mean == "tokens" else bool(b.target_ids) for b in branches]
+    return sum(branch.weight * count for branch, count in zip(branches, counts, strict=True))
+
+
+def split(size: TreeSize, tokens_per_row: int) -> list[range]:
+    """Which branches of a tree go together: all, or where it is longer than a row, as many in order as fit a row each.
+
+    Raises:
+        InputError: A prefix with a single branch is longer than a row.
+    """
+    if size.tokens <= tokens_per_row:
+        return [range(len(size.branches))]
+    parts: list[range] = []
+    for branch in range(len(size.branches)):
+        longer = range(parts[-1].start, branch + 1) if parts else None
+        if longer is None or size.part(longer).tokens > tokens_per_row:
+            parts.append(range(branch, branch + 1))
+        else:
+            parts[-1] = longer
+    parts = parts or [range(0)]
+    longest = max(size.part(part).tokens for part in parts)
+    if longest > tokens_per_row:
+        message = (
+            f"tokens_per_row={tokens_per_row}: clip {size.clip_id} needs {longest} tokens with a single annotation"
+        )
+        raise InputError(f"{message}; raise tokens_per_row, or lower resolution, fps or duration_s")
+    return parts
+
+
+def first_fit(lengths: Sequence[int], tokens_per_row: int) -> list[list[int]]:
+    """Places of what goes into each row: longest first, into the first row that has room.
+
+    That takes at most 11/9 of the fewest possible rows, and the same lengths always give the same rows, which a resumed
+    run depends on. Rows are in the order of their first members, and members in their own.
+    """
     rows: list[list[int]] = []
     room: list[int] = []
-    for index in sorted(range(len(parts)), key=lambda i: -_length(parts[i])):
-        length = _length(parts[index])
-        row = next((r for r, free in enumerate(room) if free >= length), None)
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        row = next((r for r, free in enumerate(room) if free >= lengths[index]), None)
         if row is None:
             row = len(rows)
             rows.append([])
             room.append(tokens_per_row)
         rows[row].append(index)
-        room[row] -= length
-    return tuple(_row([parts[i] for i in sorted(row)], scale, loss_mean) for row in sorted(rows, key=min))
+        room[row] -= lengths[index]
+    return sorted((sorted(row) for row in rows), key=min)
 
 
-def _length(tree: ClipTree) -> int:
-    return len(tree.prefix_ids) + sum(len(branch.ids) for branch in tree.branches)
+def lay_out(trees: Sequence[ClipTree], normaliser: float, loss_mean: LossMean) -> TreeRow:
+    """One row of trees, one after the other.
 
-
-def _split(tree: ClipTree, tokens_per_row: int) -> list[ClipTree]:
-    """The tree, or several with the same prefix that hold its branches in order and fit a row each."""
-    if _length(tree) <= tokens_per_row:
-        return [tree]
-    parts: list[list[TokenBranch]] = []
-    for branch in tree.branches:
-        if not parts or _length(replace(tree, branches=(*parts[-1], branch))) > tokens_per_row:
-            parts.append([])
-        parts[-1].append(branch)
-    found = [replace(tree, branches=tuple(branches)) for branches in parts] or [tree]
-    longest = max(map(_length, found))
-    if longest > tokens_per_row:
-        message = (
-            f"tokens_per_row={tokens_per_row}: clip {tree.clip_id} needs {longest} tokens with a single annotation"
-        )
-        raise InputError(f"{message}; raise tokens_per_row, or lower resolution, fps or duration_s")
-    return found
-
-
-def _row(trees: Sequence[ClipTree], scale: float, loss_mean: LossMean) -> TreeRow:
-    """Lay trees out one after the other."""
+    Args:
+        trees: The row's trees.
+        normaliser: What the weighted losses of the whole step are divided by; 0 where nothing is supervised.
+        loss_mean: What the loss of a step is a mean over.
+    """
+    scale = 1 / normaliser if normaliser else 0.0  # a batch of questions supervises nothing
     ids: list[int] = []
     positions: list[Tensor] = []
     tree_spans: list[TreeSpan] = []

@@ -1,0 +1,35 @@
+"""What processes are given to do by tests of how they are started and watched; each imports this file anew."""
+
+import os
+import signal
+
+from autodrive.errors import InputError
+from autodrive.ranks.group import this_group
+
+
+def exchange() -> dict[str, object]:
+    """What two processes tell each other."""
+    group = this_group()
+    mine = [group.rank, 10.0]
+    return {
+        "rank": group.rank,
+        "sums": group.sums(mine),
+        "largest": group.largest(mine),
+        "any": [group.any(group.rank == 1), group.any(False)],
+        "all": group.all_of("ab"[group.rank]),
+        "first": group.from_first(f"of {group.rank}"),
+        "local": os.environ["LOCAL_RANK"] == str(group.rank) and os.environ["LOCAL_WORLD_SIZE"] == "2",
+    }
+
+
+def fail_in_the_second(how: str) -> None:
+    """The second process ends as it is told to; the first one waits for it, as it would in a step."""
+    group = this_group()
+    group.wait()
+    if group.rank == 1:
+        if how == "input":
+            raise InputError("clips.jsonl line 3: this clip cannot be read; leave it out")
+        if how == "bug":
+            raise ZeroDivisionError("a mistake")
+        os.kill(os.getpid(), signal.SIGKILL)
+    group.wait()

@@ -1,0 +1,60 @@
+"""Processes of a run, started for real: they exchange values, and when one ends badly all end, with its reason."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from rank_tasks import exchange, fail_in_the_second
+
+from autodrive.errors import InputError, LostRankError
+from autodrive.ranks.group import Group
+from autodrive.ranks.launching import RankError, run_ranks
+
+LONGEST_S = 60.0
+
+
+def test_processes_tell_each_other_small_things():
+    found = run_ranks(exchange, (), 2)
+    assert found == {
+        "rank": 0,
+        "sums": [1, 20],
+        "largest": [1, 10],
+        "any": [True, False],
+        "all": ["a", "b"],
+        "first": "of 0",
+        "local": True,
+    }
+    assert "LOCAL_RANK" not in os.environ, "the next job of a sweep starts as this one did"
+
+
+def test_a_process_alone_asks_nobody():
+    group = Group()
+    assert group.leads
+    assert (group.sums([2.0]), group.all_of(3), group.from_first(4), group.any(False)) == ([2.0], [3], 4, False)
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "said"),
+    [
+        ("input", InputError, r"^clips\.jsonl line 3: this clip cannot be read; leave it out$"),
+        ("kill", LostRankError, r"^process 1 of 2 was killed \(SIGKILL\), as the system does where memory runs out$"),
+        ("bug", RankError, r"^rank 1: a mistake\nTraceback"),
+    ],
+)
+def test_what_ends_one_process_ends_the_others_with_its_reason(how: str, kind: type[Exception], said: str):
+    began = time.monotonic()
+    with pytest.raises(kind, match=said):
+        run_ranks(fail_in_the_second, (how,), 2)
+    assert time.monotonic() - began < LONGEST_S
+    assert not _children()
+
+
+def _children() -> list[str]:
+    """Command lines of this process's children that are ranks."""
+    tasks = Path(f"/proc/{os.getpid()}/task")
+    if not tasks.is_dir():
+        return []
+    numbers = [number for task in tasks.iterdir() for number in (task / "children").read_text().split()]
+    lines = [Path(f"/proc/{number}/cmdline").read_bytes().decode() for number in numbers]
+    return [line for line in lines if "spawn_main" in line]

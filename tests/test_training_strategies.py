@@ -1,0 +1,72 @@
+"""Two processes take the steps that one takes, and one goes on where two stopped, and two where one did."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TORCHS, DEEPSPEEDS = ("ddp", "fsdp"), ("deepspeed_zero2", "deepspeed_zero3")
+SHARDED = ("fsdp", "deepspeed_zero3")
+CLOSE = 1e-5  # relative, per tensor
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What tests/two_processes.py found, by strategy: real processes, gloo, two rows and more on each."""
+    folder = tmp_path_factory.mktemp("two_processes")
+    strategies = TORCHS + (DEEPSPEEDS if importlib.util.find_spec("deepspeed") else ())
+    script = Path(__file__).with_name("two_processes.py")
+    paths = os.pathsep.join([str(script.parent), str(script.parents[1])])
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder), *strategies],
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {strategy: json.loads((folder / f"{strategy}.json").read_text()) for strategy in strategies}
+
+
+@pytest.fixture(params=TORCHS + DEEPSPEEDS)
+def strategy(request: pytest.FixtureRequest) -> str:
+    if request.param in DEEPSPEEDS and importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("DeepSpeed is not installed: DS_BUILD_OPS=0 pip install deepspeed")
+    return request.param
+
+
+def far(differences: dict[str, float]) -> dict[str, float]:
+    assert differences
+    return {name: value for name, value in differences.items() if not value <= CLOSE}
+
+
+@pytest.mark.parametrize("tuning", ["full", "dora"])
+def test_two_processes_take_the_steps_of_one(results: dict[str, Any], strategy: str, tuning: str):
+    found = results[strategy][tuning]
+    alone, ranks = found["alone"], found["ranks"]
+    assert not far(found["gradients"])
+    assert not far(found["weights"])
+    for rank in ranks:
+        assert rank["loss"] == pytest.approx(alone["loss"], rel=CLOSE)
+        assert rank["gradient_norm"] == pytest.approx(alone["gradient_norm"], rel=CLOSE)
+    assert min(alone["gradient_norm"]) > 1, "clipping to 0.5 was put to work"
+    first, second = ranks
+    assert first["rows"] == second["rows"], "as many forward passes on each"
+    assert sum(first["fillers"] + second["fillers"]) > 0, "rows were uneven"
+    shares = list(zip(first["clips"], second["clips"], strict=True))
+    assert any(set(one) != {*one, *other} for one, other in shares), "each decodes its own share only"
+    for one, other, everything in zip(first["clips"], second["clips"], alone["clips"], strict=True):
+        assert sorted({*one, *other}) == everything
+    assert [rank["shard"] for rank in ranks] == ([0.5, 0.5] if strategy in SHARDED else [1.0, 1.0])
+
+
+def test_another_number_of_processes_goes_on_from_a_checkpoint(results: dict[str, Any], strategy: str):
+    """One process's checkpoint after a step in two, and the two's after two steps in one."""
+    assert not far(results[strategy][f"{strategy}_resumed_3"])
+    assert not far(results[strategy][f"after_{strategy}_3"])
