@@ -1,7 +1,7 @@
 """What a training has to read: assumed, since a plan is made before there are data, and told as assumed."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from autodrive.bounds import Count, CountOrZero, PositiveNumber
@@ -34,7 +34,7 @@ class Workload:
     target_tokens: Count
 
 
-def assumed(workload: Workload, mixture: Mixture, sources: Iterable[str]) -> Workload:
+def assumed(workload: Workload, mixture: Mixture, sources: Collection[str]) -> Workload:
     """The workload with as many annotations a visit as a mixture teaches.
 
     Args:
@@ -44,9 +44,9 @@ def assumed(workload: Workload, mixture: Mixture, sources: Iterable[str]) -> Wor
     """
     if workload.annotations_per_visit is not None:
         return workload
-    per_visit = [mixture.parts[name].per_visit if name in mixture.parts else None for name in sources]
-    known = [count for count in per_visit if count is not None]
-    mean = sum(known) if len(known) == len(per_visit) else PUBLISHED_ANNOTATIONS_PER_VISIT
+    parts = [mixture.parts.get(name) for name in mixture.taught(sources)]
+    known = [part.per_visit / part.every for part in parts if part is not None and part.per_visit is not None]
+    mean = sum(known) if len(known) == len(parts) else PUBLISHED_ANNOTATIONS_PER_VISIT
     return replace(workload, annotations_per_visit=mean)
 
 
