@@ -163,6 +163,17 @@ def test_a_run_has_a_process_for_every_device(arguments: str, expected: tuple[in
     assert tuple(ranks_wanted(composed("train", arguments.split()))) == expected
 
 
+def test_more_gpus_than_there_are_end_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    arguments = ["strategy=fsdp", "trainer.devices=8", "trainer.accelerator=gpu", f"hydra.run.dir={tmp_path}"]
+    assert run("train", *arguments) == 2
+    said = "trainer.devices=8: 4 GPUs found; give as many or fewer, or trainer.accelerator=cpu for processes without"
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
 def test_the_device_follows_the_trainer_s_accelerator():
     assert device_of("cpu") == torch.device("cpu")
     assert device_of("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")

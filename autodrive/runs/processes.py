@@ -122,8 +122,8 @@ def in_processes(task: Task, config: DictConfig, run_dir: Path) -> Metrics:
         What the task returns in rank 0.
 
     Raises:
-        InputError: As the task does in any process, the launcher has started another number of them, or a package is
-            missing.
+        InputError: As the task does in any process; or there are fewer GPUs than asked for, a launcher has started
+            another number of processes, or a package is missing.
         LostRankError: A process was ended from outside.
         Interrupted: The user stopped a training that `resume=` can continue.
     """
@@ -145,6 +145,7 @@ def in_processes(task: Task, config: DictConfig, run_dir: Path) -> Metrics:
     if ranks.nodes > 1:
         message = f"trainer.num_nodes={ranks.nodes}: other machines' processes are not started from here"
         raise InputError(f"{message}; use torchrun, srun or hydra/launcher=slurm (docs/clusters.md)")
+    _check_devices(config.trainer, ranks.local)
     try:
         settings = HydraConfig.instance().cfg if HydraConfig.initialized() else None
         return run_ranks(_started_here, (task, config, run_dir, settings), ranks.local)
@@ -155,6 +156,16 @@ def in_processes(task: Task, config: DictConfig, run_dir: Path) -> Metrics:
             end.arguments = (quoted("resume", str(run_dir)),) if again else None
             raise
         raise Interrupted([quoted("resume", str(run_dir))]) if again else end from None
+
+
+def _check_devices(trainer: DictConfig, wanted: int) -> None:
+    import torch
+
+    from autodrive.runs.machine import device_of
+
+    if device_of(trainer.accelerator).type == "cuda" and torch.cuda.device_count() < wanted:
+        found = f"trainer.devices={trainer.devices}: {torch.cuda.device_count()} GPUs found"
+        raise InputError(f"{found}; give as many or fewer, or trainer.accelerator=cpu for processes without")
 
 
 def _started_here(task: Task, config: DictConfig, run_dir: Path, settings: DictConfig | None) -> Metrics:
