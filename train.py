@@ -19,7 +19,7 @@ from autodrive.runs.resume import resumed_config
 
 
 def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
-    """One training run: data, student, fit, evaluation on the test split, report. A dry run tells of the data alone.
+    """One training run: data, student, fit, evaluation on the test split, report.
 
     Returns:
         The metrics that `metrics.json` holds; of a folder that holds this run already, without training again.
@@ -28,13 +28,6 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         InputError: The configuration or an input is wrong, or the folder holds another run.
     """
     # Imported here: they take seconds, and a wrong value is refused before them.
-    from autodrive.data_assembly import load_run_data
-
-    if config.dry_run:
-        from autodrive.reporting.recipe import print_recipe
-
-        print_recipe(load_run_data(config, needed=("train", "val", "test"), dry=True))
-        return {}
     from autodrive.assembly import (
         build_exam,
         build_loaders,
@@ -47,6 +40,7 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         saved_student,
         student_digest,
     )
+    from autodrive.data_assembly import load_run_data
     from autodrive.inference.evaluating import ask_retention, check_retention, evaluate
     from autodrive.reporting.show import show_run
     from autodrive.runs.frame import open_run
@@ -85,9 +79,18 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
     return metrics
 
 
+def tell_recipe(config: DictConfig, run_dir: Path) -> dict[str, float]:
+    """A dry run: tell what a training would teach, of its records alone; it leaves no folder and has no metrics."""
+    from autodrive.data_assembly import load_run_data
+    from autodrive.reporting.recipe import print_recipe
+
+    print_recipe(load_run_data(config, needed=("train", "val", "test"), dry=True))
+    return {}
+
+
 def job(config: DictConfig) -> dict[str, float] | None:
     """Train once, or as one job of a sweep: there, finished jobs are skipped and failures are recorded."""
-    return run_job(train, config, TrainConfig)
+    return run_job(tell_recipe if config.dry_run else train, config, TrainConfig)
 
 
 def main() -> None:
