@@ -40,9 +40,10 @@ from autodrive.runs.machine import device_of
 from autodrive.runs.provenance import git_commit
 from autodrive.schema import Clip, Split
 from autodrive.students.bases import check_base_name, is_adapter_folder
+from autodrive.students.recipe import StudentSpec
 from autodrive.students.resolution import Resolution, solve_resolution
 from autodrive.students.self_check import check_once
-from autodrive.students.student import Student, StudentSpec, load_student
+from autodrive.students.student import Student, load_student
 from autodrive.students.towers import TOWERS, Tower
 from autodrive.students.tuning import LowRankAdapter, Tuning, make_trainable
 from autodrive.tasks.task_book import TaskBook
@@ -292,7 +293,8 @@ def build_training(
     tower_lr = _tower_lr(config)
     make_trainable(student.towers, instantiate(config.adapter), frozen_towers(config), config.seed)
     counts = student.towers.counts()
-    for line in (*student.adapter_lines(), *training_lines(counts, tower_lr, config.lr)):
+    remarks = student.processor.remarks(round(config.fps * config.duration_s), config.fps)
+    for line in (*student.adapter_lines(), *remarks, *training_lines(counts, tower_lr, config.lr)):
         log.info(line)
     method = instantiate(config.method)(
         student=student,

@@ -88,6 +88,7 @@ def build_plan(config: DictConfig) -> "Plan":
 
     recipe = Recipe(
         num_frames=round(config.fps * config.duration_s),
+        fps=config.fps,
         max_tokens_per_group=resolution.max_tokens,
         batch_size=config.batch_size,
         tokens_per_row=config.tokens_per_row,

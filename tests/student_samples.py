@@ -9,8 +9,9 @@ from patch_student import PatchStudent, build_patch_student
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
+from autodrive.students.qwen3_student import Qwen3VLStudent
 from autodrive.students.qwen_student import QwenStudent
-from autodrive.students.qwen_tiny import TinyQwen2_5_VL
+from autodrive.students.qwen_tiny import TinyQwen2_5_VL, TinyQwen3VL
 from autodrive.students.resolution import Resolution
 from autodrive.students.student import Student
 from autodrive.students.towers import Towers
@@ -74,7 +75,7 @@ def make_sample(
 def make_student(seed: int = 0, **changes) -> QwenStudent:
     """A tiny student; the fan-in initialisation makes its logits sensitive to every position and mask."""
     spec = TinyQwen2_5_VL("tiny", vocab_size=400, **changes)
-    return spec.build(TEXTS * 3, Resolution(16, 1), seed)
+    return cast(QwenStudent, spec.build(TEXTS * 3, Resolution(16, 1), seed))
 
 
 def make_tied_student() -> QwenStudent:
@@ -98,12 +99,18 @@ def write_released(student: QwenStudent, folder: Path, dtype: torch.dtype = torc
     return folder
 
 
+def make_qwen3_student(seed: int = 0) -> Qwen3VLStudent:
+    """Two layers of its language model, the last one among them, take deepstack features."""
+    spec = TinyQwen3VL("tiny3", vocab_size=400, vision_layers=3, patch_size=14)
+    return cast(Qwen3VLStudent, spec.build(TEXTS * 3, Resolution(16, 1), seed))
+
+
 def make_patch_student(seed: int = 0) -> PatchStudent:
     """The second family; time is not in its tokens."""
     return build_patch_student(TEXTS * 3, seed)
 
 
-FAMILIES = {"qwen2_5_vl": make_student, "patches": make_patch_student}
+FAMILIES = {"qwen2_5_vl": make_student, "qwen3_vl": make_qwen3_student, "patches": make_patch_student}
 
 
 ADAPTERS = ("lora", "dora", "qlora", "qdora")
@@ -130,8 +137,11 @@ def put_adapter(towers: Towers, kind: str, **changes: Any) -> None:
 def stock_towers(student: Student, model: nn.Module) -> Towers:
     """The towers of what `stock_model` gave."""
     paths = {id(module): path for path, module in student.model.named_modules()}
-    parts = (student.vision, student.projector, student.head)
-    return Towers(model, *(model.get_submodule(paths[id(part)]) for part in parts))
+
+    def same(part: nn.Module) -> nn.Module:
+        return model.get_submodule(paths[id(part)])
+
+    return Towers(model, same(student.vision), [same(part) for part in student.projectors], same(student.head))
 
 
 def make_trees(student: Student, case: dict) -> list[ClipTree]:
