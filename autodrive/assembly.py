@@ -40,6 +40,7 @@ from autodrive.runs.machine import device_of
 from autodrive.runs.provenance import git_commit
 from autodrive.schema import Clip, Split
 from autodrive.students.bases import check_base_name, is_adapter_folder
+from autodrive.students.processor import Processor
 from autodrive.students.recipe import StudentSpec
 from autodrive.students.resolution import Resolution, solve_resolution
 from autodrive.students.self_check import check_once
@@ -153,7 +154,7 @@ def fresh_student(config: DictConfig, texts: Iterable[str]) -> Student:
     spec = student_spec(config)
     if config.student_from is not None:
         check_base_name(Path(config.student_from), spec.base())
-    student = spec.build(texts, resolution_of(config, spec.frames_per_group), config.seed)
+    student = spec.build(texts, resolution_of(config, spec), config.seed)
     if config.student_from is not None:
         student.add_adapter(Path(config.student_from))
     return student
@@ -174,7 +175,7 @@ def check_training(config: DictConfig) -> None:
             the student, or a value does not suit the optimiser or the schedule.
     """
     spec = student_spec(config)
-    resolution = resolution_of(config, spec.frames_per_group)
+    resolution = resolution_of(config, spec)
     tuning = training_choice(config, spec)
     # Of another run's released student nothing need be at hand but that run: it is checked once it is read.
     if isinstance(tuning, LowRankAdapter) and (config.student_from is None or spec.base() is None):
@@ -246,22 +247,30 @@ def student_spec(config: DictConfig) -> StudentSpec:
 def saved_student(config: DictConfig, run: Path, dtype: torch.dtype | None = None) -> Student:
     """The student that a run folder holds, set to this configuration's resolution; `dtype` as in `load_student`."""
     student = load_student(RunFiles(run).student, dtype)
-    resolution = resolution_of(config, student.processor.frames_per_group)
+    resolution = resolution_of(config, student.processor)
     student.processor = student.processor.with_resolution(resolution)
     return student
 
 
-def resolution_of(config: DictConfig, frames_per_group: int) -> Resolution:
+def resolution_of(config: DictConfig, student: StudentSpec | Processor) -> Resolution:
     """The configured resolution; `auto` is solved from `tokens_per_clip`, and the solution is logged.
 
     Args:
         config: Configuration of the run.
-        frames_per_group: Frames of this student that share a group of visual tokens.
+        student: Recipe or processor of the student.
+
+    Raises:
+        InputError: The student's frames have one size and a resolution is given, or the other way round.
     """
+    if student.fixed_resolution != (config.resolution == "fixed"):
+        if student.fixed_resolution:
+            found = f"resolution={config.resolution}: frames of student={config.student.name} have one size"
+            raise InputError(f"{found}; give resolution=fixed")
+        raise InputError(f"resolution=fixed: frames of student={config.student.name} have none; give resolution=AxB")
     if config.resolution != "auto":
         return Resolution.parse(config.resolution)
     num_frames = round(config.fps * config.duration_s)
-    resolution, num_tokens = solve_resolution(num_frames, config.tokens_per_clip, frames_per_group)
+    resolution, num_tokens = solve_resolution(num_frames, config.tokens_per_clip, student.frames_per_group)
     log.info("resolution=auto: %s, at most %d of %d tokens a clip", resolution, num_tokens, config.tokens_per_clip)
     return resolution
 

@@ -73,7 +73,7 @@ def build_plan(config: DictConfig) -> "Plan":
         raise InputError(f"trainer.devices={devices}: a plan is for devices that are elsewhere; give their number")
     spec = student_spec(config)
     tuning = training_choice(config, spec)
-    resolution = resolution_of(config, spec.frames_per_group)
+    resolution = resolution_of(config, spec)
     sketch = spec.sketch(resolution)
     packed = []
     if isinstance(tuning, LowRankAdapter) and tuning.quantised:

@@ -1,6 +1,7 @@
 """Small clips, students and the plain one-sequence-at-a-time computation that student tests compare with."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,6 +10,8 @@ from patch_student import PatchStudent, build_patch_student
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
+from autodrive.students.nvila_recipes import TinyNvila
+from autodrive.students.nvila_student import NvilaStudent
 from autodrive.students.qwen3_student import Qwen3VLStudent
 from autodrive.students.qwen_student import QwenStudent
 from autodrive.students.qwen_tiny import TinyQwen2_5_VL, TinyQwen3VL
@@ -105,12 +108,27 @@ def make_qwen3_student(seed: int = 0) -> Qwen3VLStudent:
     return cast(Qwen3VLStudent, spec.build(TEXTS * 3, Resolution(16, 1), seed))
 
 
+def make_nvila_student(seed: int = 0, **changes: Any) -> NvilaStudent:
+    return TinyNvila("nvila", vocab_size=400, **changes).build(TEXTS * 3, Resolution(16, 1), seed)
+
+
+def make_nvila_lite_student(seed: int = 0) -> NvilaStudent:
+    """The other projector; its squares of three patches leave a rest."""
+    return make_nvila_student(seed, projector="lite")
+
+
 def make_patch_student(seed: int = 0) -> PatchStudent:
     """The second family; time is not in its tokens."""
     return build_patch_student(TEXTS * 3, seed)
 
 
-FAMILIES = {"qwen2_5_vl": make_student, "qwen3_vl": make_qwen3_student, "patches": make_patch_student}
+FAMILIES = {
+    "qwen2_5_vl": make_student,
+    "qwen3_vl": make_qwen3_student,
+    "nvila": make_nvila_student,
+    "nvila_lite": make_nvila_lite_student,
+    "patches": make_patch_student,
+}
 
 
 ADAPTERS = ("lora", "dora", "qlora", "qdora")
@@ -144,15 +162,29 @@ def stock_towers(student: Student, model: nn.Module) -> Towers:
     return Towers(model, same(student.vision), [same(part) for part in student.projectors], same(student.head))
 
 
+def encoded(student: Student, sample: ClipSample) -> ClipTree:
+    """A sample as this student wants it: frames of other sizes are drawn anew where its family has but one."""
+
+    def fitting(part: Text | Video) -> Text | Video:
+        if isinstance(part, Text) or not student.processor.fixed_resolution:
+            return part
+        frames = part.frames.frames_TCHW
+        height, width = student.processor.frame_size(frames.shape[3], frames.shape[2])
+        seed = int(frames.sum()) % 1000
+        return replace(part, frames=make_frames(len(frames), height, width, part.fps, seed))
+
+    return student.processor.encode(replace(sample, prefix=tuple(map(fitting, sample.prefix))))
+
+
 def make_trees(student: Student, case: dict) -> list[ClipTree]:
     """Two clips with another number of branches, so that their trees differ in length."""
     two = make_sample(**case, branches=BRANCHES[1:], seed=1)
-    return [student.processor.encode(sample) for sample in (make_sample(**case), two)]
+    return [encoded(student, sample) for sample in (make_sample(**case), two)]
 
 
 def pack_one(student: Student, *samples: ClipSample) -> TreeRow:
     """All samples in one row."""
-    (row,) = pack_trees([student.processor.encode(sample) for sample in samples], 10**6)
+    (row,) = pack_trees([encoded(student, sample) for sample in samples], 10**6)
     return row
 
 

@@ -18,6 +18,11 @@ class Processor(ABC):
         """Frames that share one group of visual tokens."""
 
     @property
+    def fixed_resolution(self) -> bool:
+        """Whether all frames have one size, so that a resolution cannot be chosen."""
+        return False
+
+    @property
     @abstractmethod
     def end_id(self) -> int:
         """The token that ends an answer."""

@@ -42,6 +42,7 @@ class PretrainedQwenVL:
 
     full_size: ClassVar[bool] = True
     frames_per_group: ClassVar[int] = 2
+    fixed_resolution: ClassVar[bool] = False
     model_class: ClassVar[type[PreTrainedModel]]
     sketched_pixels: ClassVar[dict[str, Any]]
 

@@ -67,6 +67,7 @@ class TinyQwenVL:
 
     full_size: ClassVar[bool] = False
     frames_per_group: ClassVar[int] = 2
+    fixed_resolution: ClassVar[bool] = False
     model_class: ClassVar[type[PreTrainedModel]]
 
     name: str

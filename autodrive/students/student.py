@@ -41,6 +41,7 @@ ADAPTER_FOLDER = "adapter"  # not the student's own: transformers would take the
 FAMILIES = {
     "qwen2_5_vl": "autodrive.students.qwen_student.QwenStudent",
     "qwen3_vl": "autodrive.students.qwen3_student.Qwen3VLStudent",
+    "nvila": "autodrive.students.nvila_student.NvilaStudent",
 }
 
 
