@@ -35,9 +35,11 @@ from autodrive.runs.machine import device_of
 from autodrive.runs.provenance import git_commit
 from autodrive.schema import Split
 from autodrive.students.bases import check_base_name, is_adapter_folder
+from autodrive.students.processor import Processor
+from autodrive.students.recipe import StudentSpec
 from autodrive.students.resolution import Resolution, solve_resolution
 from autodrive.students.self_check import check_once
-from autodrive.students.student import Student, StudentSpec, load_student
+from autodrive.students.student import Student, load_student
 from autodrive.students.towers import TOWERS, Tower
 from autodrive.students.tuning import LowRankAdapter, Tuning, make_trainable
 from autodrive.tracking.record import JobType, run_record
@@ -71,7 +73,7 @@ def fresh_student(config: DictConfig, texts: Iterable[str]) -> Student:
     spec = student_spec(config)
     if config.student_from is not None:
         check_base_name(Path(config.student_from), spec.base())
-    student = spec.build(texts, resolution_of(config, spec.frames_per_group), config.seed)
+    student = spec.build(texts, resolution_of(config, spec), config.seed)
     if config.student_from is not None:
         student.add_adapter(Path(config.student_from))
     return student
@@ -96,7 +98,7 @@ def check_training(config: DictConfig, group: Group | None = None) -> None:
             the student, or a value does not suit the optimiser or the schedule.
     """
     spec = student_spec(config)
-    resolution = resolution_of(config, spec.frames_per_group)
+    resolution = resolution_of(config, spec)
     tuning = training_choice(config, spec)
     # Of another run's released student nothing need be at hand but that run: it is checked once it is read.
     if isinstance(tuning, LowRankAdapter) and (config.student_from is None or spec.base() is None):
@@ -171,22 +173,30 @@ def student_spec(config: DictConfig) -> StudentSpec:
 def saved_student(config: DictConfig, run: Path, dtype: torch.dtype | None = None) -> Student:
     """The student that a run folder holds, set to this configuration's resolution; `dtype` as in `load_student`."""
     student = load_student(RunFiles(run).student, dtype)
-    resolution = resolution_of(config, student.processor.frames_per_group)
+    resolution = resolution_of(config, student.processor)
     student.processor = student.processor.with_resolution(resolution)
     return student
 
 
-def resolution_of(config: DictConfig, frames_per_group: int) -> Resolution:
+def resolution_of(config: DictConfig, student: StudentSpec | Processor) -> Resolution:
     """The configured resolution; `auto` is solved from `tokens_per_clip`, and the solution is logged.
 
     Args:
         config: Configuration of the run.
-        frames_per_group: Frames of this student that share a group of visual tokens.
+        student: Recipe or processor of the student.
+
+    Raises:
+        InputError: The student's frames have one size and a resolution is given, or the other way round.
     """
+    if student.fixed_resolution != (config.resolution == "fixed"):
+        if student.fixed_resolution:
+            found = f"resolution={config.resolution}: frames of student={config.student.name} have one size"
+            raise InputError(f"{found}; give resolution=fixed")
+        raise InputError(f"resolution=fixed: frames of student={config.student.name} have none; give resolution=AxB")
     if config.resolution != "auto":
         return Resolution.parse(config.resolution)
     num_frames = round(config.fps * config.duration_s)
-    resolution, num_tokens = solve_resolution(num_frames, config.tokens_per_clip, frames_per_group)
+    resolution, num_tokens = solve_resolution(num_frames, config.tokens_per_clip, student.frames_per_group)
     log.info("resolution=auto: %s, at most %d of %d tokens a clip", resolution, num_tokens, config.tokens_per_clip)
     return resolution
 
@@ -230,7 +240,8 @@ def build_training(
     tower_lr, group, sharing = _tower_lr(config), run.group, sharing_of(config)
     make_trainable(student.towers, instantiate(config.adapter), frozen_towers(config), config.seed)
     counts = student.towers.counts()
-    for line in (*student.adapter_lines(), *training_lines(counts, tower_lr, config.lr)):
+    remarks = student.processor.remarks(round(config.fps * config.duration_s), config.fps)
+    for line in (*student.adapter_lines(), *remarks, *training_lines(counts, tower_lr, config.lr)):
         log.info(line)
     method = instantiate(config.method)(
         student=student,

@@ -60,7 +60,8 @@ class TrainConfig:
         source: Folder of the data set, for those that need one.
         fps: Frames per second that the student sees.
         duration_s: Length of a window in seconds, when `dataset` is prepared.
-        resolution: `AxB` visual tokens per temporal patch (at most A, at least B), or `auto`.
+        resolution: `AxB` visual tokens per temporal patch (at most A, at least B), `auto`, or `fixed` for a student
+            whose frames have one size.
         tokens_per_clip: Budget of visual tokens that `resolution=auto` solves for.
         rank: Rank of an adapter's matrices; null where there is no adapter.
         freeze: Towers of which nothing is trained.

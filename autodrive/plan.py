@@ -74,7 +74,7 @@ def build_plan(config: DictConfig) -> "Plan":
         raise InputError(f"trainer.devices={devices}: a plan is for devices that are elsewhere; give their number")
     spec = student_spec(config)
     tuning = training_choice(config, spec)
-    resolution = resolution_of(config, spec.frames_per_group)
+    resolution = resolution_of(config, spec)
     sketch = spec.sketch(resolution)
     packed = []
     if isinstance(tuning, LowRankAdapter) and tuning.quantised:
@@ -89,6 +89,7 @@ def build_plan(config: DictConfig) -> "Plan":
 
     recipe = Recipe(
         num_frames=round(config.fps * config.duration_s),
+        fps=config.fps,
         max_tokens_per_group=resolution.max_tokens,
         batch_size=config.batch_size,
         tokens_per_row=config.tokens_per_row,

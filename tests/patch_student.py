@@ -20,6 +20,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from autodrive.students.calls import Embedded
 from autodrive.students.preprocessing import patchify
 from autodrive.students.processor import Processor, options_told_apart
 from autodrive.students.qwen_tokenizer import END_OF_TURN, START_OF_TURN, VIDEO_PAD, train_tokenizer
@@ -146,8 +147,8 @@ class PatchStudent(Student):
     def vision(self) -> nn.Module:
         return self.model.projector
 
-    def embed(self, row: TreeRow) -> Tensor:
-        return self.model.embed(row.input_ids, cast(PatchVisual, row.visual).patches)
+    def embed(self, row: TreeRow) -> Embedded:
+        return Embedded(self.model.embed(row.input_ids, cast(PatchVisual, row.visual).patches))
 
     def stock_model(self) -> PatchModel:
         config = Qwen2Config(**self.model.language_model.config.to_dict())

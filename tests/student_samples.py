@@ -1,6 +1,7 @@
 """Small clips, students and the plain one-sequence-at-a-time computation that student tests compare with."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,8 +10,11 @@ from patch_student import PatchStudent, build_patch_student
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
+from autodrive.students.nvila_recipes import TinyNvila
+from autodrive.students.nvila_student import NvilaStudent
+from autodrive.students.qwen3_student import Qwen3VLStudent
 from autodrive.students.qwen_student import QwenStudent
-from autodrive.students.qwen_tiny import TinyQwen2_5_VL
+from autodrive.students.qwen_tiny import TinyQwen2_5_VL, TinyQwen3VL
 from autodrive.students.resolution import Resolution
 from autodrive.students.student import Student
 from autodrive.students.towers import Towers
@@ -74,7 +78,7 @@ def make_sample(
 def make_student(seed: int = 0, **changes) -> QwenStudent:
     """A tiny student; the fan-in initialisation makes its logits sensitive to every position and mask."""
     spec = TinyQwen2_5_VL("tiny", vocab_size=400, **changes)
-    return spec.build(TEXTS * 3, Resolution(16, 1), seed)
+    return cast(QwenStudent, spec.build(TEXTS * 3, Resolution(16, 1), seed))
 
 
 def make_tied_student() -> QwenStudent:
@@ -98,12 +102,33 @@ def write_released(student: QwenStudent, folder: Path, dtype: torch.dtype = torc
     return folder
 
 
+def make_qwen3_student(seed: int = 0) -> Qwen3VLStudent:
+    """Two layers of its language model, the last one among them, take deepstack features."""
+    spec = TinyQwen3VL("tiny3", vocab_size=400, vision_layers=3, patch_size=14)
+    return cast(Qwen3VLStudent, spec.build(TEXTS * 3, Resolution(16, 1), seed))
+
+
+def make_nvila_student(seed: int = 0, **changes: Any) -> NvilaStudent:
+    return TinyNvila("nvila", vocab_size=400, **changes).build(TEXTS * 3, Resolution(16, 1), seed)
+
+
+def make_nvila_lite_student(seed: int = 0) -> NvilaStudent:
+    """The other projector; its squares of three patches leave a rest."""
+    return make_nvila_student(seed, projector="lite")
+
+
 def make_patch_student(seed: int = 0) -> PatchStudent:
     """The second family; time is not in its tokens."""
     return build_patch_student(TEXTS * 3, seed)
 
 
-FAMILIES = {"qwen2_5_vl": make_student, "patches": make_patch_student}
+FAMILIES = {
+    "qwen2_5_vl": make_student,
+    "qwen3_vl": make_qwen3_student,
+    "nvila": make_nvila_student,
+    "nvila_lite": make_nvila_lite_student,
+    "patches": make_patch_student,
+}
 
 
 ADAPTERS = ("lora", "dora", "qlora", "qdora")
@@ -130,19 +155,36 @@ def put_adapter(towers: Towers, kind: str, **changes: Any) -> None:
 def stock_towers(student: Student, model: nn.Module) -> Towers:
     """The towers of what `stock_model` gave."""
     paths = {id(module): path for path, module in student.model.named_modules()}
-    parts = (student.vision, student.projector, student.head)
-    return Towers(model, *(model.get_submodule(paths[id(part)]) for part in parts))
+
+    def same(part: nn.Module) -> nn.Module:
+        return model.get_submodule(paths[id(part)])
+
+    return Towers(model, same(student.vision), [same(part) for part in student.projectors], same(student.head))
+
+
+def encoded(student: Student, sample: ClipSample) -> ClipTree:
+    """A sample as this student wants it: frames of other sizes are drawn anew where its family has but one."""
+
+    def fitting(part: Text | Video) -> Text | Video:
+        if isinstance(part, Text) or not student.processor.fixed_resolution:
+            return part
+        frames = part.frames.frames_TCHW
+        height, width = student.processor.frame_size(frames.shape[3], frames.shape[2])
+        seed = int(frames.sum()) % 1000
+        return replace(part, frames=make_frames(len(frames), height, width, part.fps, seed))
+
+    return student.processor.encode(replace(sample, prefix=tuple(map(fitting, sample.prefix))))
 
 
 def make_trees(student: Student, case: dict) -> list[ClipTree]:
     """Two clips with another number of branches, so that their trees differ in length."""
     two = make_sample(**case, branches=BRANCHES[1:], seed=1)
-    return [student.processor.encode(sample) for sample in (make_sample(**case), two)]
+    return [encoded(student, sample) for sample in (make_sample(**case), two)]
 
 
 def pack_one(student: Student, *samples: ClipSample) -> TreeRow:
     """All samples in one row."""
-    (row,) = pack_trees([student.processor.encode(sample) for sample in samples], 10**6)
+    (row,) = pack_trees([encoded(student, sample) for sample in samples], 10**6)
     return row
 
 

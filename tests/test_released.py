@@ -11,7 +11,8 @@ from student_samples import TEXTS, make_student
 from autodrive.entry_point import CONFIG_FOLDER
 from autodrive.errors import InputError
 from autodrive.released.configurations import released_configurations
-from autodrive.students.qwen_pretrained import PretrainedQwen2_5_VL
+from autodrive.students.nvila_recipes import PretrainedNvila
+from autodrive.students.qwen_pretrained import PretrainedQwen2_5_VL, PretrainedQwen3VL
 from autodrive.students.qwen_tiny import TinyQwen2_5_VL
 from autodrive.students.resolution import Resolution
 
@@ -21,22 +22,35 @@ PARAMETERS = {
     "Qwen/Qwen2.5-VL-7B-Instruct": 8_292_166_656,
     "Qwen/Qwen2.5-VL-72B-Instruct": 73_410_777_344,
     "nvidia/Cosmos-Reason1-7B": 8_292_166_656,
+    "Qwen/Qwen3-VL-2B-Instruct": 2_127_532_032,
+    "Qwen/Qwen3-VL-4B-Instruct": 4_437_815_808,
+    "Qwen/Qwen3-VL-8B-Instruct": 8_767_123_696,
+    "Qwen/Qwen3-VL-32B-Instruct": 33_357_390_064,
+    "nvidia/Cosmos-Reason2-2B": 2_127_532_032,
+    "nvidia/Cosmos-Reason2-8B": 8_767_123_696,
+}
+RECIPES = {
+    "qwen2_5_vl": PretrainedQwen2_5_VL,
+    "qwen3_vl": PretrainedQwen3VL,
+    "nvila": PretrainedNvila,
+    "nvila_lite": PretrainedNvila,
 }
 
 
 @pytest.mark.parametrize("checkpoint", PARAMETERS)
 def test_a_sketch_has_as_many_parameters_as_the_checkpoint(checkpoint: str):
-    student = PretrainedQwen2_5_VL("released", checkpoint).sketch(RESOLUTION)
+    recipe = RECIPES[released_configurations()[checkpoint].config["model_type"]]
+    student = recipe("released", checkpoint).sketch(RESOLUTION)
     assert sum(parameter.numel() for parameter in student.parameters()) == PARAMETERS[checkpoint]
     assert all(parameter.is_meta for parameter in student.parameters())
 
 
 def test_every_configuration_says_where_it_comes_from():
-    assert set(released_configurations()) == set(PARAMETERS)
-    reconstructed = {
-        name for name, one in released_configurations().items() if one.source.startswith("reconstructed: ")
-    }
-    assert reconstructed == {"Qwen/Qwen2.5-VL-72B-Instruct", "nvidia/Cosmos-Reason1-7B"}
+    known = {name for name, one in released_configurations().items() if "nvila" not in one.config["model_type"]}
+    assert known == set(PARAMETERS)
+    reconstructed = {n for n, one in released_configurations().items() if one.source.startswith("reconstructed: ")}
+    copied = {"Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen3-VL-4B-Instruct"}
+    assert reconstructed == set(released_configurations()) - copied
     assert all(
         "config.json of" in one.source for name, one in released_configurations().items() if name not in reconstructed
     )
@@ -46,7 +60,7 @@ def test_every_released_student_of_conf_is_known():
     for path in (CONFIG_FOLDER / "student").glob("*.yaml"):
         spec = instantiate(composed("train", [f"student={path.stem}"]).student)
         if spec.full_size:
-            assert released_configurations()[spec.checkpoint].config["model_type"] == "qwen2_5_vl"
+            assert type(spec) is RECIPES[released_configurations()[spec.checkpoint].config["model_type"]]
 
 
 def test_a_sketch_of_a_folder_has_the_shapes_and_types_of_its_weights(tmp_path: Path):

@@ -12,6 +12,7 @@ from student_samples import (
     BRANCHES,
     FAMILIES,
     MCQ,
+    encoded,
     make_sample,
     make_tied_student,
     make_trees,
@@ -70,7 +71,7 @@ def test_a_branch_does_not_notice_the_others(adapted):
     found = []
     for other in ("B", "C"):
         branches = (BRANCHES[1], one_turn("two", MCQ, other))
-        trees = [student.processor.encode(make_sample(branches=branches))]
+        trees = [encoded(student, make_sample(branches=branches))]
         found.append(packed_run(student, pack_trees(trees, ONE_ROW))[0])
     (key,) = [key for key in found[0] if key[1] == "weather"]
     assert torch.equal(found[0][key], found[1][key])
@@ -79,7 +80,7 @@ def test_a_branch_does_not_notice_the_others(adapted):
 def test_options_and_replies_are_those_of_plain_loops(adapted):
     student, stock = adapted
     sample = make_sample(branches=BRANCHES[:2])
-    tree = student.processor.encode(sample)
+    tree = encoded(student, sample)
     student.eval()
     stock.eval()
     prefilled = student.prefill(pack_one(student, sample))

@@ -12,6 +12,7 @@ from student_samples import (
     BRANCHES,
     CONVERSATION,
     FAMILIES,
+    encoded,
     make_sample,
     one_turn,
     plain_logits,
@@ -31,7 +32,7 @@ def student(request):
 def trees(student):
     talk = make_sample(num_frames=4, branches=(CONVERSATION,), seed=1)
     samples = [make_sample(branches=(*BRANCHES, NESTED)), replace(talk, prefix=(BEFORE, *talk.prefix, AFTER))]
-    return [student.processor.encode(sample) for sample in samples]
+    return [encoded(student, sample) for sample in samples]
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +159,7 @@ def test_every_branch_generates_what_it_would_alone(family, changes):
         replace(talk, prefix=(BEFORE, *talk.prefix, AFTER)),
         make_sample(num_frames=5, branches=BRANCHES[1:], seed=2),
     ]
-    trees = [student.processor.encode(sample) for sample in samples]
+    trees = [encoded(student, sample) for sample in samples]
     (row,) = pack_trees(trees, 10**6)
     answers = student.prefill(row).generate([8] * len(row.spans))
     branches = [(tree, branch) for tree in trees for branch in tree.branches]

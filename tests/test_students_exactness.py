@@ -18,6 +18,7 @@ from student_samples import (
     MCQ,
     THINK,
     WEATHER,
+    encoded,
     make_frames,
     make_sample,
     make_student,
@@ -49,7 +50,14 @@ def gradients(model) -> dict[str, torch.Tensor]:
 def worst_difference(ours, theirs) -> float:
     """Largest per-tensor gradient difference, relative to the tensor's norm."""
     assert ours.keys() == theirs.keys()
-    return max(((ours[name] - theirs[name]).norm() / theirs[name].norm().clamp_min(1e-12)).item() for name in ours)
+    # A softmax does not notice a bias of all keys where no rotation follows: such a gradient is rounding and no more.
+    largest = max(gradient.norm() for gradient in theirs.values())
+    nothing = {n for n, gradient in theirs.items() if n.endswith("k_proj.bias") and gradient.norm() < 1e-6 * largest}
+    assert all(ours[name].norm() < 1e-6 * largest for name in nothing)
+    return max(
+        ((ours[name] - theirs[name]).norm() / theirs[name].norm().clamp_min(1e-12)).item()
+        for name in ours.keys() - nothing
+    )
 
 
 def separate_run(student, trees, loss_mean="annotations", prepare=lambda model: None):
@@ -127,7 +135,7 @@ def several_parts_and_turns(student) -> list:
         replace(make_sample(seed=1, branches=(CONVERSATION, BRANCHES[2])), prefix=(one, AFTER, two)),
         replace(make_sample(seed=2, branches=(BRANCHES[1], CONVERSATION)), prefix=(BEFORE, AFTER)),
     ]
-    return [student.processor.encode(sample) for sample in samples]
+    return [encoded(student, sample) for sample in samples]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -149,7 +157,7 @@ def test_a_branch_does_not_notice_the_others(family):
     found = []
     for other in ("B", "C"):
         branches = (one_turn("one", MCQ, other), BRANCHES[1], one_turn("three", MCQ, other))
-        trees = [student.processor.encode(make_sample(branches=branches))]
+        trees = [encoded(student, make_sample(branches=branches))]
         found.append(packed_run(student, pack_trees(trees, ONE_ROW))[0])
     (key,) = [key for key in found[0] if key[1] == "weather"]
     assert torch.equal(found[0][key], found[1][key])
@@ -160,7 +168,7 @@ def test_signed_weights_are_divided_by_the_normaliser_that_is_given(family):
     """Two replies of which one was better: (+1 x its loss - 1 x the other's) / 4, and the gradient of that."""
     student = FAMILIES[family]()
     branches = (one_turn("good", MCQ, "B", weight=1.0), one_turn("bad", WEATHER, "heavy rain", weight=-1.0))
-    trees = [student.processor.encode(make_sample(branches=branches))]
+    trees = [encoded(student, make_sample(branches=branches))]
     model = student.stock_model()
     losses = [
         F.cross_entropy(plain_target_logits(model, student, trees[0], one), torch.tensor(one.target_ids))
@@ -291,8 +299,8 @@ def test_a_token_sees_its_prefix_and_its_own_branch_alone():
 def test_think_traces_live_in_branches():
     """A long answer with its reasoning is supervised like any other and leaves the other branches alone."""
     student = make_student()
-    with_trace = student.processor.encode(make_sample(branches=(*BRANCHES, THINK)))
-    without = student.processor.encode(make_sample())
+    with_trace = encoded(student, make_sample(branches=(*BRANCHES, THINK)))
+    without = encoded(student, make_sample())
     logits, _, _ = packed_run(student, pack_trees([with_trace], ONE_ROW))
     expected, _, _ = packed_run(student, pack_trees([without], ONE_ROW))
     assert all(torch.allclose(logits[key], expected[key], atol=1e-5) for key in expected)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import cast
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from autodrive.errors import InputError
 from autodrive.students.preprocessing import normalise
 from autodrive.students.qwen_initialisation import motion_filters
 from autodrive.students.qwen_pretrained import PretrainedQwen2_5_VL
+from autodrive.students.qwen_processor import QwenProcessor
 from autodrive.students.qwen_vision import CHUNK_PATCHES
 from autodrive.students.resolution import Resolution
 from autodrive.students.student import Student
@@ -130,7 +132,7 @@ def released(tmp_path_factory):
 
 def test_a_released_layout_loads_and_gives_transformers_own_logits(released):
     student = PretrainedQwen2_5_VL("released", str(released), dtype="float32").build([], RESOLUTION, 0)
-    assert student.processor.vision.tokens_per_second == 2
+    assert cast(QwenProcessor, student.processor).vision.tokens_per_second == 2
     assert student.processor.vision.image_mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
     tree = student.processor.encode(make_sample())
     logits = student.supervised_logits(pack_one(student, make_sample()))

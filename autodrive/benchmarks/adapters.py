@@ -10,7 +10,8 @@ import torch
 from autodrive.benchmarks.measure import Step, describe_machine, time_alternately
 from autodrive.benchmarks.mixture import NEW_TOKENS, NUM_QUESTIONS, mixture_trees
 from autodrive.benchmarks.workload import TreeSize, backward_packed, build_student, make_tree, without_answers
-from autodrive.students.student import Student, StudentSpec
+from autodrive.students.recipe import StudentSpec
+from autodrive.students.student import Student
 from autodrive.students.tuning import FullTuning, LowRankAdapter, Tuning, make_trainable
 from autodrive.trees.clip_tree import TreeRow
 from autodrive.trees.packing import pack_trees

@@ -17,7 +17,8 @@ from autodrive.benchmarks.workload import (
     plain_sequence,
     without_answers,
 )
-from autodrive.students.student import Student, StudentSpec
+from autodrive.students.recipe import StudentSpec
+from autodrive.students.student import Student
 from autodrive.trees.clip_tree import ClipTree
 from autodrive.trees.packing import pack_trees
 

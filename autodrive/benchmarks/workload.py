@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from autodrive.students.recipe import StudentSpec
 from autodrive.students.resolution import Resolution
-from autodrive.students.student import Student, StudentSpec
+from autodrive.students.student import Student
 from autodrive.training.losses import weighted_cross_entropy
 from autodrive.trees.clip_tree import ClipTree, TokenBranch, TokenTurn, TreeRow
 from autodrive.trees.sample import ClipSample, Video
@@ -56,11 +57,15 @@ def make_tree(student: Student, size: TreeSize, seed: int = 0) -> ClipTree:
     random = torch.Generator().manual_seed(seed)
     processor = student.processor
     height, width = processor.frame_size(FRAME_SIDE, FRAME_SIDE)
-    tokens_per_group = processor.visual_tokens(processor.frames_per_group, FRAME_SIDE, FRAME_SIDE)
-    num_frames = max(1, size.prefix_tokens // tokens_per_group) * processor.frames_per_group
-    pixels = torch.randint(0, 256, (num_frames, 3, height, width), dtype=torch.uint8, generator=random)
-    frames = DecodedFrames(pixels, torch.arange(num_frames).double() / FPS)
-    tree = processor.encode(ClipSample(f"clip{seed}", "", (Video(frames, FPS),), ()))
+
+    def encoded(num_groups: int) -> ClipTree:
+        num_frames = num_groups * processor.frames_per_group
+        pixels = torch.randint(0, 256, (num_frames, 3, height, width), dtype=torch.uint8, generator=random)
+        frames = DecodedFrames(pixels, torch.arange(num_frames).double() / FPS)
+        return processor.encode(ClipSample(f"clip{seed}", "", (Video(frames, FPS),), ()))
+
+    one, two = (len(encoded(num_groups).prefix_ids) for num_groups in (1, 2))
+    tree = encoded(max(1, size.prefix_tokens // (two - one)))
     branches = tuple(
         TokenBranch(
             f"{seed}/{number}",

@@ -38,6 +38,7 @@ class Recipe:
 
     Attributes:
         num_frames: Frames of a clip.
+        fps: Frames that the student sees of a second.
         max_tokens_per_group: Most visual tokens of a group of frames at the resolution.
         batch_size: Visits of an optimiser step, on all devices together.
         tokens_per_row: Most tokens of a packed row.
@@ -48,6 +49,7 @@ class Recipe:
     """
 
     num_frames: int
+    fps: float
     max_tokens_per_group: int
     batch_size: int
     tokens_per_row: int
@@ -86,6 +88,7 @@ class Plan:
         visit: The clip tree of a visit, in tokens.
         most_visual_tokens: Visual tokens that a clip can take at this resolution, whatever its shape.
         visits_per_row: Visits in a packed row.
+        remarks: What is peculiar to how the student's family reads such a clip.
         fixed: Bytes that are there at every step, on all devices together; exact.
         activation_bytes: Bytes of a row on its device, an estimate.
         operations: Floating-point operations of a visit, as a tree.
@@ -99,6 +102,7 @@ class Plan:
     visit: Visit
     most_visual_tokens: int
     visits_per_row: int
+    remarks: tuple[str, ...]
     fixed: FixedBytes
     activation_bytes: float
     operations: Operations
@@ -154,6 +158,7 @@ class Plan:
                 "per_visit": self.visit.tokens,
                 "visits_per_row": self.visits_per_row,
             },
+            "remarks": list(self.remarks),
             "settled_gib": self.fixed.settled / GIB,
             "device_gib": {name: count / GIB for name, count in self.device_bytes.items()},
             "estimated": ESTIMATED,
@@ -188,7 +193,7 @@ def make_plan(
     width, height = workload.source_width, workload.source_height
     visit = Visit(
         FrameGroups.of(sketch.processor, recipe.num_frames, width, height),
-        workload.text_tokens,
+        workload.text_tokens + sketch.processor.tokens_between(recipe.num_frames),
         workload.annotations_per_visit,
         workload.prompt_tokens,
         workload.target_tokens,
@@ -204,6 +209,7 @@ def make_plan(
         visit=visit,
         most_visual_tokens=visit.video.groups * recipe.max_tokens_per_group,
         visits_per_row=visits_per_row,
+        remarks=tuple(sketch.processor.remarks(recipe.num_frames, recipe.fps)),
         fixed=fixed_bytes(sketch.model, recipe.optimizer, recipe.autocast, in_4_bits),
         activation_bytes=activation_bytes(sketch, kept, visit, visits_per_row, recipe.recompute),
         operations=visit_operations(sketch, visit, recipe.recompute),

@@ -127,7 +127,7 @@ def _products(student: Student) -> Iterator[tuple[str, Product]]:
 
 
 def _again(name: str, layers: str) -> bool:
-    return layers in name and "down_proj" not in name
+    return layers in name and not name.endswith((".down_proj", ".linear_fc2"))
 
 
 def _attention(pairs_by_width: float, downstream: bool, recompute: bool) -> Operations:

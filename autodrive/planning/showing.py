@@ -68,6 +68,8 @@ def _show_tokens(plan: Plan, console: Console) -> None:
         f"a visit: {plan.visit.tokens:,.0f} tokens with {work.annotations_per_visit:g} annotations of "
         f"{plan.visit.branch_tokens} (assumed); {plan.visits_per_row} of {plan.recipe.batch_size} visits "
         "in a packed row",
+        *plan.remarks,
+        sep="\n",
         highlight=False,
     )
 

@@ -1,6 +1,8 @@
-"""What a student's forward pass can be asked for."""
+"""What a student's forward pass can be asked for, and what its language model is given."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 from transformers import DynamicCache
@@ -45,3 +47,16 @@ class ReadOn:
     visible_TQK: Tensor
     places: tuple[Tensor, Tensor]
     cache: DynamicCache
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A row as a language model takes it.
+
+    Attributes:
+        tokens_NC: (N, width) embeddings of its tokens, visual ones in their places.
+        further: What the family's language model is handed beside them, by keyword.
+    """
+
+    tokens_NC: Tensor
+    further: Mapping[str, Any] = field(default_factory=dict)

@@ -18,6 +18,11 @@ class Processor(ABC):
         """Frames that share one group of visual tokens."""
 
     @property
+    def fixed_resolution(self) -> bool:
+        """Whether all frames have one size, so that a resolution cannot be chosen."""
+        return False
+
+    @property
     @abstractmethod
     def end_id(self) -> int:
         """The token that ends an answer."""
@@ -29,6 +34,14 @@ class Processor(ABC):
     @abstractmethod
     def visual_tokens(self, num_frames: int, width: int, height: int) -> int:
         """Visual tokens that so many frames of a source of this size take in a clip tree."""
+
+    def tokens_between(self, num_frames: int) -> int:
+        """Tokens of text that a video of so many frames takes between its groups of visual tokens."""
+        return 0
+
+    def remarks(self, num_frames: int, fps: float) -> list[str]:
+        """What users should know of how this family reads such a video, a line each."""
+        return []
 
     @abstractmethod
     def encode(self, sample: ClipSample) -> ClipTree:

@@ -1,39 +1,33 @@
-"""Reading Qwen2.5-VL checkpoints in Hugging Face layout, from a folder or the hub, with errors users can act on."""
+"""Reading checkpoints in Hugging Face layout, from a folder or the hub, with errors users can act on."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    PreTrainedTokenizerBase,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-)
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from autodrive.errors import InputError
 
-MODEL_TYPE = "qwen2_5_vl"
 
-
-def read_config(checkpoint: str) -> Qwen2_5_VLConfig:
+def read_config(checkpoint: str, model_class: type[PreTrainedModel]) -> PreTrainedConfig:
     """Read the configuration of a checkpoint.
 
     Args:
         checkpoint: Folder, or repository on the Hugging Face hub.
+        model_class: Class of the model that it must be.
 
     Raises:
-        InputError: It cannot be reached, is not a Qwen2.5-VL, or is quantised.
+        InputError: It cannot be reached, is not of that class, or is quantised.
     """
+    wanted: Any = model_class.config_class
     try:
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise unreadable(checkpoint, error) from error
-    if not isinstance(config, Qwen2_5_VLConfig):
+    if not isinstance(config, wanted):
         raise InputError(
-            f"student.checkpoint={checkpoint}: a {config.model_type}, not a {MODEL_TYPE}; "
+            f"student.checkpoint={checkpoint}: a {config.model_type}, not a {wanted.model_type}; "
             "choose the student that matches the checkpoint"
         )
     if quantisation := getattr(config, "quantization_config", None):
@@ -46,12 +40,13 @@ def read_config(checkpoint: str) -> Qwen2_5_VLConfig:
 
 
 def read_checkpoint(
-    checkpoint: str, dtype: torch.dtype
-) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
+    checkpoint: str, model_class: type[PreTrainedModel], dtype: torch.dtype
+) -> tuple[Any, PreTrainedTokenizerBase]:
     """Read weights (safetensors only, no remote code) and tokenizer.
 
     Args:
         checkpoint: Folder, or repository on the Hugging Face hub.
+        model_class: Class of the model.
         dtype: Type of the weights in memory.
 
     Returns:
@@ -60,10 +55,10 @@ def read_checkpoint(
     Raises:
         InputError: As `read_config`, or it lacks weights.
     """
-    read_config(checkpoint)
+    read_config(checkpoint, model_class)
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-        loaded: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        loaded: Any = model_class.from_pretrained(
             checkpoint,
             dtype=dtype,
             use_safetensors=True,

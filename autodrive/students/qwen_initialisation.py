@@ -8,14 +8,16 @@ between a temporal patch's two frames and half as their mean.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
 
 KERNEL_SEED_SIZE = 5
 MEAN_GAIN = 0.15
 EMBEDDING_STD = 0.5
 
 
-def initialise_from_scratch(model: Qwen2_5_VLForConditionalGeneration, generator: torch.Generator) -> None:
+def initialise_from_scratch(
+    model: Qwen2_5_VLForConditionalGeneration | Qwen3VLForConditionalGeneration, generator: torch.Generator
+) -> None:
     """Draw every weight of a model in place.
 
     Matrices from N(0, 1 / fan-in), embeddings from N(0, 0.5^2), norms 1, biases 0, and the patch embedding from

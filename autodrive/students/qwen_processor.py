@@ -1,10 +1,10 @@
-"""The weightless half of a Qwen2.5-VL student: pixels and text to tokens, patches and positions."""
+"""The weightless half of a Qwen-VL student: pixels and text to tokens, patches and positions."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property, lru_cache
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import torch
 from pydantic import AllowInfNan, Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
@@ -12,20 +12,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from autodrive.errors import InputError
+from autodrive.students.chat_processor import ChatProcessor
 from autodrive.students.preprocessing import patchify, smart_frame_size
-from autodrive.students.processor import Processor, options_told_apart
 from autodrive.students.qwen_positions import PositionMode, Segment, prefix_positions, real_times, reference_times
-from autodrive.students.qwen_tokenizer import (
-    END_OF_TURN,
-    SPECIAL_TOKENS,
-    START_OF_TURN,
-    VIDEO_PAD,
-    VISION_END,
-    VISION_START,
-)
+from autodrive.students.qwen_tokenizer import SPECIAL_TOKENS, VIDEO_PAD, VISION_END, VISION_START
 from autodrive.students.resolution import Resolution
-from autodrive.trees.clip_tree import ClipTree, TokenBranch, TokenTurn
-from autodrive.trees.sample import Branch, ClipSample, Text, Video
+from autodrive.trees.clip_tree import ClipTree
+from autodrive.trees.sample import ClipSample, Text, Video
 from autodrive.trees.visual import VisualInput
 from autodrive.video.decoder import DecodedFrames
 
@@ -52,12 +45,11 @@ class QwenVisual(VisualInput):
         return replace(self, patches_PD=self.patches_PD.to(device), grid_thw=self.grid_thw.to(device))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VisionFormat:
     """How a checkpoint wants its video.
 
     Attributes:
-        tokens_per_second: Temporal position ids per second of video.
         image_mean: Mean per channel, in units of the full pixel range.
         image_std: Standard deviation per channel, in the same units.
         patch_size: Pixels along a patch's side.
@@ -65,7 +57,6 @@ class VisionFormat:
         merge_size: Patches along a visual token's side.
     """
 
-    tokens_per_second: Annotated[PositiveFloat, AllowInfNan(False)]
     image_mean: Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
     image_std: Annotated[tuple[PositiveFloat, ...], Field(min_length=3, max_length=3)]
     patch_size: PositiveInt = 14
@@ -73,26 +64,60 @@ class VisionFormat:
     merge_size: PositiveInt = 2
 
 
-@dataclass(frozen=True)
-class QwenProcessor(Processor):
-    """Turns clip samples into clip trees in Qwen's chat format.
+@dataclass(frozen=True, kw_only=True)
+class TimedVisionFormat(VisionFormat):
+    """The format of a checkpoint whose position ids tell time.
 
     Attributes:
-        tokenizer: A tokenizer with Qwen's special tokens.
-        vision: Pixel format of the checkpoint.
-        resolution: Bounds on visual tokens per temporal patch.
-        position_mode: `reference` or `real_time`, see `qwen_positions`.
+        tokens_per_second: Temporal position ids per second of video.
     """
 
-    tokenizer: PreTrainedTokenizerBase
+    tokens_per_second: Annotated[PositiveFloat, AllowInfNan(False)]
+
+
+class Piece(NamedTuple):
+    """A run of a prefix's tokens.
+
+    Attributes:
+        ids: The tokens.
+        segment: How their positions are counted, see `prefix_positions`.
+    """
+
+    ids: list[int]
+    segment: Segment
+
+    @classmethod
+    def of_text(cls, ids: list[int]) -> "Piece":
+        """Tokens whose positions count up."""
+        return cls(ids, len(ids))
+
+
+@dataclass(frozen=True)
+class QwenVLProcessor(ChatProcessor):
+    """Turns clip samples into clip trees in Qwen's chat format; the generations differ in how they tell time.
+
+    Attributes:
+        vision_format: Class of `vision`.
+        further_settings: Names of the attributes that a generation adds.
+        vision: Pixel format of the checkpoint.
+        resolution: Bounds on visual tokens per temporal patch.
+    """
+
+    special_tokens: ClassVar[tuple[str, ...]] = SPECIAL_TOKENS
+    vision_format: ClassVar[type[VisionFormat]] = VisionFormat
+    further_settings: ClassVar[tuple[str, ...]] = ()
+
     vision: VisionFormat
     resolution: Resolution
-    position_mode: PositionMode = "reference"
 
-    def __post_init__(self) -> None:
-        missing = [token for token in SPECIAL_TOKENS if token not in self._special_ids]
-        if missing:
-            raise InputError(f"the student's tokenizer lacks {', '.join(missing)}; use a Qwen2.5-VL tokenizer")
+    @abstractmethod
+    def video_pieces(self, video: Video, grid: tuple[int, int, int]) -> list[Piece]:
+        """A video's tokens: placeholders, what marks them off, and what is said of time.
+
+        Args:
+            video: The video.
+            grid: Its temporal patches, and the patch rows and columns of a frame.
+        """
 
     @property
     def frames_per_group(self) -> int:
@@ -114,67 +139,47 @@ class QwenProcessor(Processor):
         Raises:
             InputError: The frames are not of a size that `frame_size` returns.
         """
-        ids = self._turn("system", sample.system) + self._turn_start("user")
-        segments: list[Segment] = []
-        num_placed = 0  # tokens whose positions are settled
+        pieces = [Piece.of_text(self._turn("system", sample.system) + self._turn_start("user"))]
         patch_bytes = 3 * self.vision.temporal_patch_size * self.vision.patch_size**2
         visuals = [QwenVisual(torch.empty(0, patch_bytes, dtype=torch.uint8), torch.empty(0, 3, dtype=torch.long))]
         for part in sample.prefix:
             if isinstance(part, Text):
-                ids += self._text(part.text)
+                pieces.append(Piece.of_text(self._text(part.text)))
                 continue
             visual, grid = self._patches(sample.clip_id, part.frames)
             visuals.append(visual)
-            ids += self._special(VISION_START)
-            times = self._times(grid[0], part)
-            segments += [len(ids) - num_placed, (times, grid[1:])]
-            ids += self._special(VIDEO_PAD) * (math.prod(grid) // self.vision.merge_size**2)
-            num_placed = len(ids)
-            ids += self._special(VISION_END)
-        segments.append(len(ids) - num_placed)
-        positions, branch_start = prefix_positions(segments, self.vision.merge_size)
+            pieces += self.video_pieces(part, grid)
+        positions, branch_start = prefix_positions([piece.segment for piece in pieces], self.vision.merge_size)
         return ClipTree(
             clip_id=sample.clip_id,
             visual=visuals[1] if len(visuals) == 2 else QwenVisual.cat(visuals),  # one video: no copy of its pixels
-            prefix_ids=ids,
+            prefix_ids=[token for piece in pieces for token in piece.ids],
             prefix_positions=positions,
             branch_start=branch_start,
             branches=tuple(self._branch(branch) for branch in sample.branches),
         )
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated ids, without special tokens."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
-
-    @property
-    def end_id(self) -> int:
-        """The token that ends an answer."""
-        return self._special(END_OF_TURN)[0]
-
     def settings(self) -> dict[str, Any]:
         """Everything but the tokenizer as JSON values; `from_settings` reads it back."""
-        return {
-            "vision": asdict(self.vision),
-            "resolution": str(self.resolution),
-            "position_mode": self.position_mode,
-        }
+        further = {name: getattr(self, name) for name in self.further_settings}
+        return {"vision": asdict(self.vision), "resolution": str(self.resolution), **further}
 
-    def with_resolution(self, resolution: Resolution) -> "QwenProcessor":
+    def with_resolution(self, resolution: Resolution) -> Self:
         """The same processor for another resolution."""
         return replace(self, resolution=resolution)
 
     @classmethod
-    def from_settings(cls, tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) -> "QwenProcessor":
+    def from_settings(cls, tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) -> Self:
         """The processor that `settings` was called on.
 
         Raises:
             InputError: They are not settings of such a processor.
         """
-        unknown = set(settings["vision"]) - {field.name for field in fields(VisionFormat)}
+        unknown = set(settings["vision"]) - {field.name for field in fields(cls.vision_format)}
         if unknown:
             raise InputError(f"student.json: unknown keys {sorted(unknown)} under vision; remove them")
         try:
-            vision = TypeAdapter(VisionFormat).validate_python(settings["vision"])
+            vision = TypeAdapter(cls.vision_format).validate_python(settings["vision"])
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in ("vision", *first["loc"]))
@@ -183,14 +188,11 @@ class QwenProcessor(Processor):
             tokenizer=tokenizer,
             vision=vision,
             resolution=Resolution.parse(settings["resolution"]),
-            position_mode=settings["position_mode"],
+            **{name: settings[name] for name in cls.further_settings},
         )
 
-    def _times(self, num_patches: int, video: Video) -> Tensor:
-        vision = self.vision
-        if self.position_mode == "real_time":
-            return real_times(video.frames.timestamps_s, vision.tokens_per_second, vision.temporal_patch_size)
-        return reference_times(num_patches, video.fps, vision.tokens_per_second, vision.temporal_patch_size)
+    def _placeholders(self, grid: tuple[int, int, int]) -> list[int]:
+        return self._special(VIDEO_PAD) * (math.prod(grid) // self.vision.merge_size**2)
 
     @property
     def _token_side(self) -> int:
@@ -210,40 +212,28 @@ class QwenProcessor(Processor):
         )
         return QwenVisual(patches_PD, torch.tensor([grid])), grid
 
-    def _branch(self, branch: Branch) -> TokenBranch:
-        turns = []
-        for number, turn in enumerate(branch.turns):
-            # The first user turn began in the prefix, before the video; later ones follow an answer and its end.
-            opening = self._text("\n") + self._turn_start("user") if number else []
-            prompt = opening + self._text(turn.prompt) + self._turn_end() + self._turn_start("assistant")
-            target = [] if turn.target is None else self._text(turn.target) + self._special(END_OF_TURN)
-            turns.append(TokenTurn(prompt, target))
-        options = options_told_apart([self._text(text) for text in branch.option_targets], self.end_id)
-        return TokenBranch(branch.annotation_id, tuple(turns), options, branch.weight, branch.mode)
 
-    def _turn(self, role: str, text: str) -> list[int]:
-        return self._special(START_OF_TURN) + self._text(f"{role}\n{text}") + self._turn_end()
+@dataclass(frozen=True)
+class QwenProcessor(QwenVLProcessor):
+    """The processor of Qwen2.5-VL, which tells time by temporal position ids.
 
-    def _turn_start(self, role: str) -> list[int]:
-        return self._special(START_OF_TURN) + self._text(f"{role}\n")
+    Attributes:
+        position_mode: `reference` or `real_time`, see `qwen_positions`.
+    """
 
-    def _turn_end(self) -> list[int]:
-        return self._special(END_OF_TURN) + self._text("\n")
+    vision_format: ClassVar[type[VisionFormat]] = TimedVisionFormat
+    further_settings: ClassVar[tuple[str, ...]] = ("position_mode",)
 
-    @cached_property
-    def _special_ids(self) -> dict[str, int]:
-        vocabulary = self.tokenizer.get_vocab()
-        return {token: vocabulary[token] for token in SPECIAL_TOKENS if token in vocabulary}
+    vision: TimedVisionFormat
+    position_mode: PositionMode = "reference"
 
-    def _special(self, token: str) -> list[int]:
-        return [self._special_ids[token]]
+    def video_pieces(self, video: Video, grid: tuple[int, int, int]) -> list[Piece]:
+        """All temporal patches behind one another, between one start and one end."""
+        placeholders = Piece(self._placeholders(grid), (self._times(grid[0], video), grid[1:]))
+        return [Piece.of_text(self._special(VISION_START)), placeholders, Piece.of_text(self._special(VISION_END))]
 
-    def _text(self, text: str) -> list[int]:
-        return list(_ids_of_text(self.tokenizer, text))
-
-
-@lru_cache(maxsize=2**14)
-def _ids_of_text(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
-    """Ids of a text; clips are asked the same questions over and over, and a call takes 0.1 ms."""
-    # Text that spells a special token stays text: questions and telemetry come from files.
-    return tuple(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+    def _times(self, num_patches: int, video: Video) -> Tensor:
+        vision = self.vision
+        if self.position_mode == "real_time":
+            return real_times(video.frames.timestamps_s, vision.tokens_per_second, vision.temporal_patch_size)
+        return reference_times(num_patches, video.fps, vision.tokens_per_second, vision.temporal_patch_size)

@@ -1,7 +1,7 @@
-"""Qwen2.5-VL (and Cosmos-Reason1, which is one) as a student: the real transformers model, fed with clip trees."""
+"""Qwen-VL models as students: the real transformers classes, fed with clip trees with explicit positions."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -12,36 +12,41 @@ from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration, Qw
 from autodrive.errors import InputError
 from autodrive.students.anatomy import Anatomy
 from autodrive.students.bases import Base
+from autodrive.students.calls import Embedded
 from autodrive.students.preprocessing import normalise
 from autodrive.students.qwen_anatomy import anatomy_of, narrowed
 from autodrive.students.qwen_checkpoint import read_checkpoint
 from autodrive.students.qwen_last_layer import ask_last_layer
-from autodrive.students.qwen_processor import QwenProcessor, QwenVisual
+from autodrive.students.qwen_processor import QwenProcessor, QwenVisual, QwenVLProcessor
 from autodrive.students.qwen_vision import use_fast_vision
 from autodrive.students.resolution import Resolution
 from autodrive.students.student import Student, Twin
 from autodrive.trees.clip_tree import ClipTree, TreeRow
 
 
-class QwenStudent(Student):
-    """A `Qwen2_5_VLForConditionalGeneration` with explicit positions and the fast vision parts of `qwen_vision`."""
+class QwenVLStudent(Student):
+    """What the generations of Qwen-VL have in common.
 
-    family: ClassVar[str] = "qwen2_5_vl"
-    asks_last_layer: ClassVar[bool] = True
-    model: Qwen2_5_VLForConditionalGeneration
-    processor: QwenProcessor
+    Attributes:
+        model_class: The class of `model`.
+        processor_class: The class of `processor`.
+    """
+
+    model_class: ClassVar[type[PreTrainedModel]]
+    processor_class: ClassVar[type[QwenVLProcessor]]
+    model: Any
+    processor: QwenVLProcessor
 
     def __init__(
         self,
         name: str,
-        model: Qwen2_5_VLForConditionalGeneration,
-        processor: QwenProcessor,
+        model: PreTrainedModel,
+        processor: QwenVLProcessor,
         base: Base | None = None,
     ) -> None:
-        """Wrap a model, whose vision tower and last layer then compute the same faster."""
+        """Wrap a model, whose vision tower then computes the same faster, see `qwen_vision`."""
         super().__init__(name, model, processor, base)
-        ask_last_layer(self.text_model)
-        use_fast_vision(model, processor.vision.image_mean, processor.vision.image_std)
+        use_fast_vision(self.model, processor.vision.image_mean, processor.vision.image_std)
 
     @property
     def text_model(self) -> PreTrainedModel:
@@ -59,26 +64,14 @@ class QwenStudent(Student):
         return self.model.model.visual
 
     @property
-    def projector(self) -> nn.Module:
+    def projectors(self) -> Sequence[nn.Module]:
         """The merger at the vision tower's end."""
-        return self.model.model.visual.merger
+        return (self.model.model.visual.merger,)
 
-    def embed(self, row: TreeRow) -> Tensor:
-        """Embeddings of a row's tokens, the video's in the places of its placeholders."""
-        visual = cast(QwenVisual, row.visual)
-        embeddings_NC = self.text_model.get_input_embeddings()(row.input_ids)
-        if not len(visual.grid_thw):
-            return embeddings_NC
-        features = self.model.model.visual(visual.patches_PD, grid_thw=visual.grid_thw).pooler_output
-        _, places = self.model.model.get_placeholder_mask(
-            cast(torch.LongTensor, row.input_ids), embeddings_NC, video_features=features
-        )
-        return embeddings_NC.masked_scatter(places, features.to(embeddings_NC.dtype))
-
-    def stock_model(self) -> Qwen2_5_VLForConditionalGeneration:
+    def stock_model(self) -> PreTrainedModel:
         """Transformers' model with its own vision tower and attention."""
         parameter = next(self.model.parameters())
-        model = Qwen2_5_VLForConditionalGeneration(copy.deepcopy(self.model.config))
+        model = self.model_class(copy.deepcopy(self.model.config))
         model.set_attn_implementation("sdpa")
         model.load_state_dict(self.base_weights())
         return cast(Any, model).to(parameter.device, parameter.dtype)
@@ -98,17 +91,6 @@ class QwenStudent(Student):
             inputs["pixel_values_videos"] = normalise(visual.patches_PD, mean, std).to(parameter.dtype)
             inputs["video_grid_thw"] = visual.grid_thw
         return {name: value.to(parameter.device) for name, value in inputs.items()}
-
-    def anatomy(self) -> Anatomy:
-        """See `Student`."""
-        return anatomy_of(self.model.config, self.processor)
-
-    def twin(self, num_layers: int, resolution: Resolution) -> Twin:
-        """See `Student`."""
-        model, text_scale, vision_scale = narrowed(self.model.config, self.processor, num_layers)
-        processor = self.processor.with_resolution(resolution)
-        student = QwenStudent(f"twin of {self.name}", model.to(self.dtype), processor)
-        return Twin(student, text_scale, vision_scale, lambda visual: cast(QwenVisual, visual).patches_PD)
 
     def write(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write a checkpoint in Hugging Face layout, as the released ones are: what they are read with reads it."""
@@ -131,8 +113,8 @@ class QwenStudent(Student):
         Raises:
             InputError: It cannot be read, or the processor cuts other patches than the vision tower takes.
         """
-        model, tokenizer = read_checkpoint(str(folder), dtype)
-        ours = QwenProcessor.from_settings(tokenizer, processor)
+        model, tokenizer = read_checkpoint(str(folder), cls.model_class, dtype)
+        ours = cls.processor_class.from_settings(tokenizer, processor)
         tower = cast(Any, model.config.vision_config)
         theirs = {name: getattr(tower, name) for name in ("patch_size", "temporal_patch_size")}
         theirs["merge_size"] = tower.spatial_merge_size
@@ -141,3 +123,48 @@ class QwenStudent(Student):
                 found = f"student.json: vision.{key} is {getattr(ours.vision, key)}, but config.json says {value}"
                 raise InputError(f"{found}; restore the student's folder")
         return cls(name, model, ours)
+
+
+class QwenStudent(QwenVLStudent):
+    """A `Qwen2_5_VLForConditionalGeneration`: Qwen2.5-VL and Cosmos-Reason1."""
+
+    family: ClassVar[str] = "qwen2_5_vl"
+    asks_last_layer: ClassVar[bool] = True
+    model_class: ClassVar[type[PreTrainedModel]] = Qwen2_5_VLForConditionalGeneration
+    processor_class: ClassVar[type[QwenVLProcessor]] = QwenProcessor
+    model: Qwen2_5_VLForConditionalGeneration
+    processor: QwenProcessor
+
+    def __init__(
+        self,
+        name: str,
+        model: Qwen2_5_VLForConditionalGeneration,
+        processor: QwenProcessor,
+        base: Base | None = None,
+    ) -> None:
+        """Wrap a model, whose last layer then computes only what is asked for."""
+        super().__init__(name, model, processor, base)
+        ask_last_layer(self.text_model)
+
+    def embed(self, row: TreeRow) -> Embedded:
+        """Embeddings of a row's tokens, the video's in the places of its placeholders."""
+        visual = cast(QwenVisual, row.visual)
+        embeddings_NC = self.text_model.get_input_embeddings()(row.input_ids)
+        if not len(visual.grid_thw):
+            return Embedded(embeddings_NC)
+        features = self.model.model.visual(visual.patches_PD, grid_thw=visual.grid_thw).pooler_output
+        _, places = self.model.model.get_placeholder_mask(
+            cast(torch.LongTensor, row.input_ids), embeddings_NC, video_features=features
+        )
+        return Embedded(embeddings_NC.masked_scatter(places, features.to(embeddings_NC.dtype)))
+
+    def anatomy(self) -> Anatomy:
+        """See `Student`."""
+        return anatomy_of(self.model.config, self.processor)
+
+    def twin(self, num_layers: int, resolution: Resolution) -> Twin:
+        """See `Student`."""
+        model, text_scale, vision_scale = narrowed(self.model.config, self.processor, num_layers)
+        processor = self.processor.with_resolution(resolution)
+        student = QwenStudent(f"twin of {self.name}", model.to(self.dtype), processor)
+        return Twin(student, text_scale, vision_scale, lambda visual: cast(QwenVisual, visual).patches_PD)

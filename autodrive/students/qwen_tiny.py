@@ -1,19 +1,29 @@
-"""A Qwen2.5-VL of under a million parameters, trained from scratch: the embedded default."""
+"""Qwen-VL models of about a million parameters, trained from scratch; a Qwen2.5-VL is the embedded default."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from itertools import chain
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Le
-from transformers import PreTrainedTokenizerBase, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
 
 from autodrive.bounds import Count, Layers, Width
 from autodrive.errors import InputError
+from autodrive.students.qwen3_processor import Qwen3VLProcessor
+from autodrive.students.qwen3_student import Qwen3VLStudent
 from autodrive.students.qwen_initialisation import initialise_from_scratch
 from autodrive.students.qwen_positions import PositionMode
-from autodrive.students.qwen_processor import QwenProcessor, VisionFormat
-from autodrive.students.qwen_student import QwenStudent
+from autodrive.students.qwen_processor import QwenProcessor, TimedVisionFormat, VisionFormat
+from autodrive.students.qwen_student import QwenStudent, QwenVLStudent
 from autodrive.students.qwen_tokenizer import (
     END_OF_TEXT,
     END_OF_TURN,
@@ -29,18 +39,21 @@ from autodrive.students.resolution import Resolution
 SMALLEST_VOCABULARY = 263  # every byte, and Qwen's seven special tokens
 PIXEL_MEAN = 120 / 255
 PIXEL_STD = 60 / 255
+LEARNT_POSITIONS = 64  # of a square grid that every frame's patches are laid over
+
+
+PIXELS: dict[str, Any] = {"image_mean": (PIXEL_MEAN,) * 3, "image_std": (PIXEL_STD,) * 3}
 
 
 @dataclass(frozen=True)
-class TinyQwen2_5_VL:  # noqa: N801
-    """Recipe of the tiny student (`conf/student/tiny_qwen2_5_vl.yaml`).
+class TinyQwenVL:
+    """Recipe of a tiny student; what its generation adds is in the classes below.
 
     Attributes:
+        model_class: Class of its model.
         name: Name of the student, kept in records.
         vocab_size: Most entries of the byte-level tokenizer that is trained on the run's texts; all bytes and Qwen's
             special tokens are among them.
-        tokens_per_second: Temporal position ids per second; 15 gives every temporal patch its own id up to 30 fps.
-        position_mode: How video frames get their temporal ids, see `qwen_positions`.
         vision_layers: Number of vision blocks.
         vision_width: Width of the vision blocks.
         vision_heads: Attention heads of the vision blocks.
@@ -54,11 +67,11 @@ class TinyQwen2_5_VL:  # noqa: N801
 
     full_size: ClassVar[bool] = False
     frames_per_group: ClassVar[int] = 2
+    fixed_resolution: ClassVar[bool] = False
+    model_class: ClassVar[type[PreTrainedModel]]
 
     name: str
     vocab_size: Annotated[int, Ge(SMALLEST_VOCABULARY), Le(1_000_000)] = 768
-    tokens_per_second: Annotated[Count, Le(1000)] = 15
-    position_mode: PositionMode = "reference"
     vision_layers: Layers = 2
     vision_width: Width = 96
     vision_heads: Width = 3
@@ -83,42 +96,37 @@ class TinyQwen2_5_VL:  # noqa: N801
     def base(self) -> None:
         """No file holds its weights."""
 
-    def build(self, texts: Iterable[str], resolution: Resolution, seed: int) -> QwenStudent:
+    def build(self, texts: Iterable[str], resolution: Resolution, seed: int) -> QwenVLStudent:
         """Train the tokenizer, draw the weights, and wrap both; see `StudentSpec`."""
         tokenizer = train_tokenizer(texts, self.vocab_size)
-        model = Qwen2_5_VLForConditionalGeneration(self._config(tokenizer.get_vocab()))
+        model: Any = self.model_class(self._config(tokenizer.get_vocab()))
         initialise_from_scratch(model, torch.Generator().manual_seed(seed))
         return self._wrapped(model, tokenizer, resolution)
 
-    def sketch(self, resolution: Resolution) -> QwenStudent:
+    def sketch(self, resolution: Resolution) -> QwenVLStudent:
         """The student without weights; its vocabulary is as large as it may become. See `StudentSpec`."""
         tokenizer = byte_tokenizer()
         config = self._config(tokenizer.get_vocab())
         config.get_text_config().vocab_size = self.vocab_size
         with torch.device("meta"):
-            model = Qwen2_5_VLForConditionalGeneration(config)
+            model = self.model_class(config)
         return self._wrapped(model, tokenizer, resolution)
 
-    def _wrapped(
-        self,
-        model: Qwen2_5_VLForConditionalGeneration,
-        tokenizer: PreTrainedTokenizerBase,
-        resolution: Resolution,
-    ) -> QwenStudent:
-        vision = VisionFormat(
-            tokens_per_second=self.tokens_per_second,
-            image_mean=(PIXEL_MEAN,) * 3,
-            image_std=(PIXEL_STD,) * 3,
-        )
-        processor = QwenProcessor(tokenizer, vision, resolution, self.position_mode)
-        return QwenStudent(self.name, model, processor)
+    def _wrapped(self, model: Any, tokenizer: PreTrainedTokenizerBase, resolution: Resolution) -> QwenVLStudent:
+        """The student of this generation around a model and its tokenizer."""
+        raise NotImplementedError
 
-    def _config(self, vocabulary: dict[str, int]) -> Qwen2_5_VLConfig:
+    def _config(self, vocabulary: dict[str, int]) -> Any:
+        """The model's configuration, for a tokenizer of these ids."""
+        raise NotImplementedError
+
+    def _of_both(self, vocabulary: dict[str, int]) -> dict[str, Any]:
+        """What the generations' configurations have in common."""
         head_size = self.text_width // self.text_heads
         time_section = head_size // 8
         rest = head_size // 2 - time_section
-        return Qwen2_5_VLConfig(
-            text_config={
+        return {
+            "text_config": {
                 "vocab_size": len(vocabulary),
                 "hidden_size": self.text_width,
                 "intermediate_size": self.text_mlp,
@@ -134,18 +142,77 @@ class TinyQwen2_5_VL:  # noqa: N801
                     "mrope_section": [time_section, rest - rest // 2, rest // 2],
                 },
             },
-            vision_config={
+            "vision_config": {
                 "depth": self.vision_layers,
                 "hidden_size": self.vision_width,
                 "num_heads": self.vision_heads,
                 "intermediate_size": self.vision_mlp,
                 "out_hidden_size": self.text_width,
-                "tokens_per_second": self.tokens_per_second,
-                # A window would cover a 112-pixel frame anyway, so every block attends to the whole frame.
-                "fullatt_block_indexes": list(range(self.vision_layers)),
             },
-            image_token_id=vocabulary[IMAGE_PAD],
-            video_token_id=vocabulary[VIDEO_PAD],
-            vision_start_token_id=vocabulary[VISION_START],
-            vision_end_token_id=vocabulary[VISION_END],
-        )
+            "image_token_id": vocabulary[IMAGE_PAD],
+            "video_token_id": vocabulary[VIDEO_PAD],
+            "vision_start_token_id": vocabulary[VISION_START],
+            "vision_end_token_id": vocabulary[VISION_END],
+        }
+
+
+@dataclass(frozen=True)
+class TinyQwen2_5_VL(TinyQwenVL):  # noqa: N801
+    """Recipe of the embedded default (`conf/student/tiny_qwen2_5_vl.yaml`).
+
+    Attributes:
+        tokens_per_second: Temporal position ids per second; 15 gives every temporal patch its own id up to 30 fps.
+        position_mode: How video frames get their temporal ids, see `qwen_positions`.
+    """
+
+    model_class: ClassVar[type[PreTrainedModel]] = Qwen2_5_VLForConditionalGeneration
+
+    tokens_per_second: Annotated[Count, Le(1000)] = 15
+    position_mode: PositionMode = "reference"
+
+    def _wrapped(self, model: Any, tokenizer: PreTrainedTokenizerBase, resolution: Resolution) -> QwenStudent:
+        vision = TimedVisionFormat(tokens_per_second=self.tokens_per_second, **PIXELS)
+        return QwenStudent(self.name, model, QwenProcessor(tokenizer, vision, resolution, self.position_mode))
+
+    def _config(self, vocabulary: dict[str, int]) -> Qwen2_5_VLConfig:
+        config = self._of_both(vocabulary)
+        config["vision_config"] |= {
+            "tokens_per_second": self.tokens_per_second,
+            # A window would cover a 112-pixel frame anyway, so every block attends to the whole frame.
+            "fullatt_block_indexes": list(range(self.vision_layers)),
+        }
+        return Qwen2_5_VLConfig(**config)
+
+
+@dataclass(frozen=True)
+class TinyQwen3VL(TinyQwenVL):
+    """Recipe of the tiny twin of Qwen3-VL (`conf/student/tiny_qwen3_vl.yaml`).
+
+    Every vision block but the last is handed over to a layer of the language model (deepstack), as many as that has.
+
+    Attributes:
+        patch_size: Pixels along a patch's side; 16 as in the released ones.
+    """
+
+    model_class: ClassVar[type[PreTrainedModel]] = Qwen3VLForConditionalGeneration
+
+    patch_size: Annotated[Count, Le(64)] = 16
+
+    def build(self, texts: Iterable[str], resolution: Resolution, seed: int) -> QwenVLStudent:
+        """As `TinyQwenVL.build`, with a tokenizer that knows stamps, whose digits would be most of a clip's tokens."""
+        stamps = (f"<{tenths / 10:.1f} seconds>" for tenths in range(100))
+        return super().build(chain(texts, stamps), resolution, seed)
+
+    def _wrapped(self, model: Any, tokenizer: PreTrainedTokenizerBase, resolution: Resolution) -> Qwen3VLStudent:
+        vision = VisionFormat(patch_size=self.patch_size, **PIXELS)
+        return Qwen3VLStudent(self.name, model, Qwen3VLProcessor(tokenizer, vision, resolution))
+
+    def _config(self, vocabulary: dict[str, int]) -> Qwen3VLConfig:
+        config = self._of_both(vocabulary)
+        config["text_config"]["head_dim"] = self.text_width // self.text_heads
+        config["vision_config"] |= {
+            "patch_size": self.patch_size,
+            "num_position_embeddings": LEARNT_POSITIONS,
+            "deepstack_visual_indexes": list(range(min(self.vision_layers - 1, self.text_layers))),
+        }
+        return Qwen3VLConfig(**config)

@@ -1,6 +1,6 @@
 """A small byte-level BPE tokenizer with Qwen's special tokens, for students trained from scratch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
@@ -22,7 +22,9 @@ QWEN_SPLIT = (
 """How Qwen2's tokenizer splits text into words before BPE."""
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = SPECIAL_TOKENS
+) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE on texts.
 
     Every byte is in the vocabulary, so any text survives a round trip; a single ASCII character is always one token.
@@ -31,6 +33,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     Args:
         texts: What the student will read and write: prompts, options and answers of the train split.
         vocab_size: Most entries, special tokens included; fewer if the texts offer fewer merges.
+        special_tokens: What text never becomes; the end of a text and that of a turn are among them.
 
     Returns:
         A tokenizer that adds no special tokens by itself.
@@ -45,7 +48,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     tokenizer.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=list(special_tokens),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -54,7 +57,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         tokenizer_object=tokenizer,
         eos_token=END_OF_TURN,
         pad_token=END_OF_TEXT,
-        additional_special_tokens=[START_OF_TURN, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD],
+        additional_special_tokens=[token for token in special_tokens if token not in (END_OF_TURN, END_OF_TEXT)],
         clean_up_tokenization_spaces=False,
     )
 

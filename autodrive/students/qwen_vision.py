@@ -1,4 +1,4 @@
-"""Exact replacements for slow parts of the stock Qwen2.5-VL vision tower.
+"""Exact replacements for slow parts of the stock vision towers of Qwen2.5-VL and Qwen3-VL.
 
 They compute what transformers computes, take over the stock modules' parameters, and leave the checkpoint's parameter
 names and shapes as they are.
@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import Function, FunctionCtx, once_differentiable
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed, Qwen2_5_VLVisionAttention
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttention, Qwen3VLVisionPatchEmbed
 
 from autodrive.students.preprocessing import normalise
 
@@ -27,8 +28,13 @@ class PixelPatchEmbed(nn.Module):
     largest tensor of a step. Mean and deviation are no buffers: those would be rounded with the weights.
     """
 
-    def __init__(self, stock: Qwen2_5_VisionPatchEmbed, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Take over the convolution of `stock`, whose weight keeps its name and shape."""
+    def __init__(
+        self,
+        stock: Qwen2_5_VisionPatchEmbed | Qwen3VLVisionPatchEmbed,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        """Take over the convolution of `stock`, whose weights keep their names and shapes."""
         super().__init__()
         self.proj = stock.proj
         self.mean, self.std = tuple(mean), tuple(std)
@@ -39,7 +45,8 @@ class PixelPatchEmbed(nn.Module):
         if torch.is_autocast_enabled(kernel.device.type):
             kernel = kernel.to(torch.get_autocast_dtype(kernel.device.type))
         mean, std = (torch.tensor(values, device=kernel.device) for values in (self.mean, self.std))
-        return cast(Tensor, _EmbedPixels.apply(patches_PD, kernel, mean, std))
+        embedded = cast(Tensor, _EmbedPixels.apply(patches_PD, kernel, mean, std))
+        return embedded if self.proj.bias is None else embedded + self.proj.bias.to(embedded.dtype)
 
 
 class _EmbedPixels(Function):
@@ -107,7 +114,7 @@ class ChunkedVisionAttention(nn.Module):
     The stock sdpa path makes one call per temporal patch and window.
     """
 
-    def __init__(self, stock: Qwen2_5_VLVisionAttention) -> None:
+    def __init__(self, stock: Qwen2_5_VLVisionAttention | Qwen3VLVisionAttention) -> None:
         """Take over the projections of `stock`."""
         super().__init__()
         self.num_heads = stock.num_heads
@@ -155,7 +162,11 @@ class ChunkedVisionAttention(nn.Module):
         return output.transpose(1, 2).flatten(0, 1)
 
 
-def use_fast_vision(model: Qwen2_5_VLForConditionalGeneration, mean: Sequence[float], std: Sequence[float]) -> None:
+def use_fast_vision(
+    model: Qwen2_5_VLForConditionalGeneration | Qwen3VLForConditionalGeneration,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> None:
     """Put the replacements into a model's vision tower, which then takes uint8 patches.
 
     Args:
@@ -163,7 +174,7 @@ def use_fast_vision(model: Qwen2_5_VLForConditionalGeneration, mean: Sequence[fl
         mean: Mean per channel, in units of the full pixel range.
         std: Standard deviation per channel, in the same units.
     """
-    visual = model.model.visual
+    visual: Any = model.model.visual
     visual.add_module("patch_embed", PixelPatchEmbed(visual.patch_embed, mean, std))
     for block in visual.blocks:
-        block.add_module("attn", ChunkedVisionAttention(cast(Qwen2_5_VLVisionAttention, block.attn)))
+        block.add_module("attn", ChunkedVisionAttention(block.attn))

@@ -29,21 +29,27 @@ class Resolution:
 
     @classmethod
     def parse(cls, text: str) -> "Resolution":
-        """The resolution that a configuration writes as `AxB`.
+        """The resolution that a configuration writes as `AxB`, or `fixed`.
 
         Raises:
             InputError: `text` is anything else.
         """
+        if str(text).strip() == "fixed":
+            return FIXED
         match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", str(text).strip())
         if match is None:
             raise InputError(
                 f"resolution={text}: not of the form AxB (at most A and at least B visual tokens per temporal patch); "
-                "write for example resolution=128x32, or resolution=auto"
+                "write for example resolution=128x32, resolution=auto, or resolution=fixed"
             )
         return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
-        return f"{self.max_tokens}x{self.min_tokens}"
+        return "fixed" if self == FIXED else f"{self.max_tokens}x{self.min_tokens}"
+
+
+FIXED = Resolution(10**9, 1)
+"""No bound that is chosen: the student's frames have one size."""
 
 
 def solve_resolution(

@@ -108,8 +108,9 @@ def _alone(student: Student, tree: ClipTree, branch: TokenBranch, option: tuple[
     (row,) = pack_trees([replace(tree, branches=(replace(branch, turns=turns),))], ONE_ROW)
     row = row.to(next(student.parameters()).device)
     positions = row.position_ids if len(row.position_ids) == 1 else row.position_ids[:, None]
+    embedded = student.embed(row)
     hidden_NC = student.text_model(
-        inputs_embeds=student.embed(row)[None], position_ids=positions, use_cache=False
+        inputs_embeds=embedded.tokens_NC[None], position_ids=positions, use_cache=False, **embedded.further
     ).last_hidden_state[0]
     end = row.spans[0].target_start - 1
     log_probs = student.head(hidden_NC[end : end + len(option)]).float().log_softmax(-1)

@@ -7,10 +7,10 @@ cache, option scores, replies and adapters are here and in `prefill`, the same f
 import importlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import ValidationError
@@ -22,7 +22,7 @@ from autodrive.ranks.group import Group
 from autodrive.schema import Record
 from autodrive.students.anatomy import Anatomy
 from autodrive.students.bases import Base, BaseRecord, recorded_base
-from autodrive.students.calls import ReadOn, ReadRow
+from autodrive.students.calls import Embedded, ReadOn, ReadRow
 from autodrive.students.noise import EmbeddingNoise
 from autodrive.students.prefill import PrefilledRow, without_gradients
 from autodrive.students.processor import Processor
@@ -39,7 +39,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # by the names 
 SETTINGS_FILE = "student.json"
 ADAPTER_FOLDER = "adapter"  # not the student's own: transformers would take the two for one checkpoint
 # A closed list: a file that comes from elsewhere may choose among these classes and name no other.
-FAMILIES = {"qwen2_5_vl": "autodrive.students.qwen_student.QwenStudent"}
+FAMILIES = {
+    "qwen2_5_vl": "autodrive.students.qwen_student.QwenStudent",
+    "qwen3_vl": "autodrive.students.qwen3_student.Qwen3VLStudent",
+    "nvila": "autodrive.students.nvila_student.NvilaStudent",
+}
 
 
 class Student(nn.Module, ABC):
@@ -89,14 +93,14 @@ class Student(nn.Module, ABC):
         """All that lies between pixels and the language model."""
 
     @property
-    def projector(self) -> nn.Module:
-        """The part of `vision` that ends in embeddings of the language model; all of it where there is no tower."""
-        return self.vision
+    def projectors(self) -> Sequence[nn.Module]:
+        """The parts of `vision` that end in embeddings of the language model; all of it where there is no tower."""
+        return (self.vision,)
 
     @property
     def towers(self) -> Towers:
         """The model by its towers."""
-        return Towers(self.model, self.vision, self.projector, self.head)
+        return Towers(self.model, self.vision, self.projectors, self.head)
 
     @property
     def has_adapter(self) -> bool:
@@ -104,8 +108,8 @@ class Student(nn.Module, ABC):
         return bool(getattr(self.model, "peft_config", None))
 
     @abstractmethod
-    def embed(self, row: TreeRow) -> Tensor:
-        """Embeddings (N, width) of a row's tokens, visual ones in their places."""
+    def embed(self, row: TreeRow) -> Embedded:
+        """Embeddings of a row's tokens, visual ones in their places, and what else the language model is handed."""
 
     @abstractmethod
     def stock_model(self) -> nn.Module:
@@ -153,7 +157,8 @@ class Student(nn.Module, ABC):
         if isinstance(call, ReadRow):
             row = call.row
             check_tree_attention(self.text_model)  # whoever holds the model can set another implementation
-            embeddings_NC = self.embed(row)
+            embedded = self.embed(row)
+            embeddings_NC = embedded.tokens_NC
             if call.noise is not None:
                 embeddings_NC = call.noise.added_to(embeddings_NC, row.trees)
             # transformers' decoders take (batch, N) positions, or (axes, batch, N) where the family has several.
@@ -165,6 +170,7 @@ class Student(nn.Module, ABC):
                 use_cache=call.cache is not None,
                 tree_layout=TreeLayout.of(row, call.places),
                 places=call.places,
+                **embedded.further,
             ).last_hidden_state[0]
             return self.head(hidden_NC if self.asks_last_layer else hidden_NC[call.places])
         hidden_TQC = self.text_model(
@@ -353,45 +359,3 @@ class _Settings(Record):
     adapter: bool
     quantised: tuple[Tower, ...]
     base: BaseRecord | None
-
-
-class StudentSpec(Protocol):
-    """What `conf/student/*.yaml` instantiates: a recipe that builds a student once the run's settings are known.
-
-    Attributes:
-        name: Name of the recipe, kept in predictions and tables.
-        full_size: Whether it is too large for the values of `scale=tiny`, where it is refused.
-        frames_per_group: Frames that share one group of visual tokens; known before the student is built, because a
-            resolution is solved from it.
-    """
-
-    name: str
-    full_size: ClassVar[bool]
-    frames_per_group: ClassVar[int]
-
-    def base(self) -> Base | None:
-        """The checkpoint that its weights are read from; None for a student from scratch."""
-        ...
-
-    def build(self, texts: Iterable[str], resolution: Resolution, seed: int) -> Student:
-        """Make or read the weights and the tokenizer.
-
-        Args:
-            texts: Everything the student will read or write; a student from scratch trains its tokenizer on them.
-            resolution: Bounds on the visual tokens of a group of frames.
-            seed: Seed of the weights of a student from scratch; pretrained ones ignore it.
-        """
-        ...
-
-    def sketch(self, resolution: Resolution) -> Student:
-        """The student as `build` makes it, for counting: its weights have shapes and types and no values.
-
-        They are on torch's meta device, nothing is downloaded or read, and the tokenizer knows bytes only.
-
-        Args:
-            resolution: Bounds on the visual tokens of a group of frames.
-
-        Raises:
-            InputError: What it is made from is not there.
-        """
-        ...

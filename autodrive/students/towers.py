@@ -1,6 +1,6 @@
 """The towers of a vision-language model, what is trained of each, and how many parameters that is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -25,19 +25,20 @@ class Towers:
     Attributes:
         model: The whole model, in the layout of its family's checkpoints.
         vision: All that lies between pixels and the language model; the projector may be a part of it.
-        projector: What turns visual features into embeddings of the language model.
+        projectors: What turns visual features into embeddings of the language model; several modules where features of
+            several depths are handed over.
         head: From hidden states to logits. It belongs to the language tower, and no adapter is put on it.
     """
 
     model: nn.Module
     vision: nn.Module
-    projector: nn.Module
+    projectors: Sequence[nn.Module]
     head: nn.Module
 
     def of(self, path: str) -> Tower:
         """The tower to which the module or parameter with this name belongs."""
-        for tower in ("projector", "vision"):  # in this order: one may lie within the other
-            if f"{path}.".startswith(f"{self._paths[tower]}."):
+        for tower, paths in self._paths.items():  # in this order: one may lie within the other
+            if f"{path}.".startswith(paths):
                 return tower
         return "language"
 
@@ -63,9 +64,9 @@ class Towers:
         return found
 
     @cached_property
-    def _paths(self) -> Mapping[str, str]:
-        names = {id(module): path for path, module in self.model.named_modules()}
-        return {"vision": names[id(self.vision)], "projector": names[id(self.projector)]}
+    def _paths(self) -> Mapping[Tower, tuple[str, ...]]:
+        names = {id(module): f"{path}." for path, module in self.model.named_modules()}
+        return {"projector": tuple(names[id(part)] for part in self.projectors), "vision": (names[id(self.vision)],)}
 
 
 def num_parameters(parameter: nn.Parameter) -> int:
