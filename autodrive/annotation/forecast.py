@@ -12,7 +12,7 @@ from autodrive.schema import Record
 CHARACTERS_PER_TOKEN = 4
 """Of English text; teachers' tokenizers differ by a quarter either way."""
 PIXELS_PER_TOKEN_SIDE = 28
-"""A visual token of Qwen2.5-VL covers 28 x 28 pixels; other models count otherwise."""
+"""A visual token of a widespread kind of model covers 28 x 28 pixels; others count otherwise."""
 
 
 COUNTS = ("calls", "at_hand", "prompt_tokens", "completion_tokens")
