@@ -17,7 +17,7 @@ from autodrive.errors import InputError
 from autodrive.ranks.group import Group, this_group
 from autodrive.ranks.launching import run_ranks
 from autodrive.runs.machine import quiet_libraries
-from autodrive.students.student import StudentSpec
+from autodrive.students.recipe import StudentSpec
 from autodrive.trees.clip_tree import TreeRow
 from autodrive.trees.packing import TreeSize, sum_of_weights
 from autodrive.trees.sharing import SharedRow, laid_out, passes, shared_rows
