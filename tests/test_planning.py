@@ -20,7 +20,7 @@ from autodrive.planning.memory import fixed_bytes
 from autodrive.planning.operations import visit_operations, without_trees
 from autodrive.planning.workload import PUBLISHED_ANNOTATIONS_PER_VISIT, FrameGroups, Visit, Workload, assumed
 from autodrive.students.qwen_pretrained import PretrainedQwen2_5_VL
-from autodrive.students.qwen_student import QwenStudent
+from autodrive.students.qwen_student import QwenVLStudent
 from autodrive.students.qwen_tiny import TinyQwen2_5_VL
 from autodrive.students.resolution import Resolution
 from autodrive.students.tuning import FullTuning, LowRankAdapter, make_trainable
@@ -46,19 +46,19 @@ SPEC = TinyQwen2_5_VL(
 VISIT = Visit(FrameGroups(4, 10, 10), 16, 4, 40, 12)
 
 
-def full(student: QwenStudent) -> None:
+def full(student: QwenVLStudent) -> None:
     make_trainable(student.towers, FullTuning(), (), 0)
 
 
-def frozen_vision(student: QwenStudent) -> None:
+def frozen_vision(student: QwenVLStudent) -> None:
     make_trainable(student.towers, FullTuning(), ("vision", "projector"), 0)
 
 
-def dora(student: QwenStudent) -> None:
+def dora(student: QwenVLStudent) -> None:
     make_trainable(student.towers, LowRankAdapter("dora", 8, "2r", 0.0, {"language": "all"}), (), 0)
 
 
-def ready(prepare: Any) -> tuple[QwenStudent, TreeRow]:
+def ready(prepare: Any) -> tuple[QwenVLStudent, TreeRow]:
     student = SPEC.build(TEXTS * 3, RESOLUTION, 0).train()
     prepare(student)
     size = TreeSize(VISIT.prefix_tokens, int(VISIT.annotations), VISIT.prompt_tokens, VISIT.target_tokens)
@@ -113,7 +113,7 @@ def test_a_7b_takes_what_was_worked_out_by_hand(prefix: int, with_trees: float, 
 
 
 @contextlib.contextmanager
-def kept_bytes(student: QwenStudent, row: TreeRow) -> Iterator[list[float]]:
+def kept_bytes(student: QwenVLStudent, row: TreeRow) -> Iterator[list[float]]:
     """Bytes of all that autograd keeps meanwhile, without weights and their copies."""
     shapes = {shape for p in student.parameters() for shape in (tuple(p.shape), tuple(p.shape[::-1]))}
     storages: dict[int, tuple[int, torch.Tensor]] = {}
