@@ -77,7 +77,7 @@ def test_a_student_from_scratch_takes_a_laptop_s_values_unless_they_are_given(tm
     assert (tiny["config"]["scale"], tiny["config"]["fps"], tiny["config"]["batch_size"]) == ("tiny", 15, 6)
     assert tiny["tokens"]["visual_per_clip"] == 60
     assert tiny["workload"]["annotations_per_visit"] == 2  # of conf/mixture/uniform.yaml
-    assert tiny["operations"]["training"]["trees"] == tiny["operations"]["visit"]["trees"] * 6 * 1200
+    assert tiny["operations"]["training"]["trees"] == tiny["operations"]["visit"]["trees"] * 6 * 800
     assert composed("plan", ["experiment=trinci_dora"]).rank == 32
     for overrides in (["student=tiny_qwen2_5_vl", "scale=paper"], ["student=qwen2_5_vl_3b"]):
         config = at_its_scale(composed("plan", overrides), CommandLine(overrides, {}))

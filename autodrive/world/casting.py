@@ -29,7 +29,7 @@ NORMAL_HARD, NEAR_STEERED = 0.3, 0.2
 # normal outcome is drawn from as many that end most alike.
 PLAYED, ALIKE = 8, 2
 # Of so many near-collisions that a scene holds, the briefest is taken.
-BRIEFEST_OF = 10
+BRIEFEST_OF = 12
 # How long before the window's end outcomes are to look alike, and how much that counts.
 SEEN_S = {0.0: 1.0, 1.0: 0.7}
 

@@ -13,7 +13,7 @@ CONDITIONS = ("day", "dusk", "night", "rain", "fog")
 CLASSES = ("normal", "near_collision", "collision")
 SensorQuality = Literal["clean", "rough"]
 # Raised whenever rendering or physics changes, so that cached videos of an older world are not mixed with new ones.
-RENDERER_VERSION = 9
+RENDERER_VERSION = 10
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from autodrive.world.scenario import Scene, draw_drivers, draw_other_motion, dra
 from autodrive.world.settings import CLASSES, WorldSettings
 
 # Outcomes tried per scene, and scenes tried until all three classes are among them.
-CANDIDATES, SCENE_DRAWS = 640, 60
+CANDIDATES, SCENE_DRAWS = 768, 60
 # A window ends this long after the event of its near-collision: the larger the skew, the more often soon.
 TAIL_S, TAIL_SKEW = (SHORTEST_TAIL_S, 3.0), 5.0
 # As far as the latest event and the longest tail after it reach.
