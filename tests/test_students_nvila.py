@@ -1,6 +1,7 @@
 """What is NVILA's own: tokens of a frame, the projector's order, published layouts and what is wrong with a file."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from student_samples import FAMILIES, encoded, make_sample, pack_one
 
 from autodrive.errors import InputError
 from autodrive.released.configurations import released_configurations
-from autodrive.students.nvila_model import Downsample, tokens_of_side
+from autodrive.students.nvila_checkpoint import by_our_names, our_name
+from autodrive.students.nvila_model import Downsample, averaged, tokens_of_side
 from autodrive.students.nvila_recipes import PretrainedNvila, nvila_tokenizer
 from autodrive.students.qwen_tokenizer import START_OF_TURN
 from autodrive.students.resolution import FIXED
@@ -79,6 +81,31 @@ def test_a_tensor_that_is_not_as_listed_is_named(name: str, shape: Any, said: st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("prefix", [OLDER, NEWER])
+@pytest.mark.parametrize("model_type", ["nvila", "nvila_lite"])
+def test_every_listed_name_is_asked_for_in_its_spelling(model_type: str, prefix: str):
+    """Each of them missing, of another shape, and there a second time, in both spellings of the tower's names."""
+    with torch.device("meta"):
+        listed = {
+            name: torch.empty(shape)
+            for name, shape in published_tensors(model_type, SIZES, LAYERS, prefix, head=False).items()
+        }
+    expected = by_our_names(listed.items(), {our_name(name): tensor for name, tensor in listed.items()}, "x")
+    assert len(expected) == len(listed) == {"nvila": 86, "nvila_lite": 90}[model_type]
+    for name, tensor in listed.items():
+        wrong = {
+            f"1 weights are missing, the first is {our_name(name)};": {n: t for n, t in listed.items() if n != name},
+            f"x: {name} is {(*tensor.shape, 1)} where": listed | {name: tensor[..., None]},
+            f"1 weights are not known here, the first is {name}.more;": listed | {f"{name}.more": tensor},
+        }
+        if name.startswith(prefix) and "vision" in name:
+            other = {OLDER: NEWER, NEWER: OLDER}[prefix] + name.removeprefix(prefix)
+            wrong[f"x: {other} is there twice, also as {name};"] = listed | {other: tensor}
+        for said, found in wrong.items():
+            with pytest.raises(InputError, match=re.escape(said)):
+                by_our_names(found.items(), expected, "x")
+
+
 def test_the_other_projector_is_another_model(tmp_path: Path):
     folder = published(tmp_path / "other", "nvila_lite")
     config = json.loads((folder / "config.json").read_text()) | {"model_type": "nvila"}
@@ -128,18 +155,32 @@ def test_what_lies_behind_the_features_is_not_trained_and_is_saved(tmp_path: Pat
 
 
 def test_every_frame_is_a_block_that_ends_in_a_newline():
-    student = FAMILIES["nvila_lite"]()
+    student = FAMILIES["nvila"]()
     tree = encoded(student, make_sample(num_frames=3))
     text = str(student.processor.tokenizer.decode(tree.prefix_ids))
     assert text.endswith(("<vila/video>" * 4 + "\n") * 3)
     assert tree.prefix_positions.tolist() == [list(range(len(tree.prefix_ids)))]
 
 
+def test_frames_that_are_pooled_share_a_block_which_is_their_mean():
+    pooled = FAMILIES["nvila_lite"]()
+    tree = encoded(pooled, make_sample(num_frames=6))
+    assert tree.visual.frames_B.tolist() == [4, 2]
+    assert tree.prefix_ids.count(pooled.model.sizes.media_id) == 2 * 4 == pooled.processor.visual_tokens(6, 1, 1)
+    each = pooled.model.mm_projector(pooled.model.vision_tower(tree.visual.patches_PD))
+    means = averaged(each, tree.visual.frames_B)
+    assert torch.allclose(means, torch.stack([each[:4].mean(0), each[4:].mean(0)]), atol=1e-6)
+    assert pooled.processor.remarks(6, 1.5)[0].startswith(
+        "6 frames in 2 blocks, the mean of 4 each, of 5 tokens each, 10"
+    )
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["student=tiny_nvila"], "resolution=2x1: frames of student=tiny_nvila have one size; give resolution=fixed"),
-        (["student=nvila_8b", "scale=paper"], "resolution=128x32: frames of student=nvila_8b have one size"),
+        (["student=tiny_nvila", "resolution=2x1"], "resolution=2x1: frames of student=tiny_nvila have one size; give"),
+        (["student=nvila_8b", "scale=paper", "fps=2"], "fps=2: num_frames=8 frames are seen of every clip"),
+        (["fps=null"], "fps=null: give fps, or num_frames"),
         (["resolution=fixed"], "resolution=fixed: frames of student=tiny_qwen2_5_vl have none; give resolution=AxB"),
     ],
 )

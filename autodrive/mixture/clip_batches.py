@@ -27,23 +27,23 @@ from autodrive.trees.sharing import Share, laid_out, passes, shared_rows
 from autodrive.video.container import check_native_fps
 from autodrive.video.decoder import DecodedFrames, Decoder
 from autodrive.video.frame_cache import FrameCache, NoFrameCache
-from autodrive.video.frame_grid import FrameGrid
+from autodrive.video.frame_grid import FrameChoice
 
 
 @dataclass(frozen=True)
 class ClipReader:
-    """Reads a clip's frames at the requested rate and the student's size: the same way everywhere.
+    """Reads a clip's frames at the requested times and the student's size: the same way everywhere.
 
     Attributes:
         decoder: Decodes what the cache does not hold.
         processor: Knows the student's frame size.
-        grid: The requested frame rate: when a clip is looked at. Its only owner; the rate travels on with the pixels.
+        grid: When a clip is looked at. Its only owner; the rate travels on with the pixels.
         cache: Decoded frames that are kept.
     """
 
     decoder: Decoder
     processor: ClipProcessor
-    grid: FrameGrid
+    grid: FrameChoice
     cache: FrameCache = field(default_factory=NoFrameCache)
     _checked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
@@ -56,7 +56,7 @@ class ClipReader:
         requested_s = self._times(clip, phase)
         size = self.processor.frame_size(view.width, view.height)
         frames = self.cache.read(self.decoder, Path(view.path), view.content_hash, requested_s, size)
-        return Video(frames, self.grid.fps)
+        return Video(frames, self.grid.rate(clip.end_s - clip.start_s))
 
     def visual_tokens(self, clip: Clip, phase: float) -> int:
         """Visual tokens that `read` leads to, without reading anything."""
@@ -67,9 +67,10 @@ class ClipReader:
         """As few blank frames as the student takes, in the size of this clip's, and their visual tokens."""
         view, num_frames = clip.road, self.processor.frames_per_group
         height, width = self.processor.frame_size(view.width, view.height)
-        times_s = torch.arange(num_frames).double() / self.grid.fps
+        fps = self.grid.rate(clip.end_s - clip.start_s)
+        times_s = torch.arange(num_frames).double() / fps
         frames = DecodedFrames(torch.zeros((num_frames, 3, height, width), dtype=torch.uint8), times_s)
-        return Video(frames, self.grid.fps), self.processor.visual_tokens(num_frames, view.width, view.height)
+        return Video(frames, fps), self.processor.visual_tokens(num_frames, view.width, view.height)
 
     def _times(self, clip: Clip, phase: float) -> NDArray[np.float64]:
         return self.grid.timestamps(clip.start_s, clip.end_s, clip.road.native_fps, phase)
