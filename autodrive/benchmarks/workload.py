@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from autodrive.errors import InputError
 from autodrive.students.recipe import StudentSpec
 from autodrive.students.resolution import Resolution
 from autodrive.students.student import Student
@@ -53,10 +54,17 @@ def build_student(spec: StudentSpec, device: torch.device, dtype: torch.dtype) -
 
 
 def make_tree(student: Student, size: TreeSize, seed: int = 0) -> ClipTree:
-    """A clip tree of random pixels and tokens."""
+    """A clip tree of random pixels and tokens.
+
+    Raises:
+        InputError: Its prefix has no room for a group of frames.
+    """
     random = torch.Generator().manual_seed(seed)
     one, two = (len(_video_alone(student, num_groups, random).prefix_ids) for num_groups in (1, 2))
-    tree = _video_alone(student, max(1, size.prefix_tokens // (two - one)), random, f"clip{seed}")
+    if size.prefix_tokens < two - one:
+        found = f"prefix_tokens={size.prefix_tokens}: a group of frames of student={student.name} takes {two - one}"
+        raise InputError(f"{found}; give at least as many")
+    tree = _video_alone(student, size.prefix_tokens // (two - one), random, f"clip{seed}")
     branches = tuple(
         TokenBranch(
             f"{seed}/{number}",
