@@ -73,8 +73,9 @@ def read_nvila(folder: Path, dtype: torch.dtype, where: str) -> tuple[NvilaModel
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         sizes = sizes_of(config, where)
+        # With the language model's configuration: transformers knows no model of the folder's own.
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=sizes.text, trust_remote_code=False)
         model = NvilaModel(sizes)
         found = list(_tensors(folder))
     except (OSError, ValueError, SafetensorError) as error:
