@@ -42,7 +42,10 @@ def published(folder: Path, model_type: str = "nvila", tower_prefix: str = OLDER
     text = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
     config = {
         "model_type": model_type,
-        "auto_map": {"AutoConfig": "configuration.Elsewhere", "AutoModel": "modeling.Elsewhere"},  # it asks for its code
+        "auto_map": {
+            "AutoConfig": "configuration.Elsewhere",
+            "AutoModel": "modeling.Elsewhere",
+        },  # it asks for its code
         "video_token_id": 7,
         "vision_config": vision | {"image_size": 56, "patch_size": 14},
         "text_config": text | {"num_attention_heads": 4, "num_key_value_heads": 2},
