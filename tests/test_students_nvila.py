@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from autodrive.errors import InputError
 from autodrive.released.configurations import released_configurations
 from autodrive.students.nvila_checkpoint import by_our_names, our_name
 from autodrive.students.nvila_model import Downsample, averaged, tokens_of_side
+from autodrive.students.nvila_processor import NvilaVisual
 from autodrive.students.nvila_recipes import PretrainedNvila, nvila_tokenizer
 from autodrive.students.qwen_tokenizer import START_OF_TURN
 from autodrive.students.resolution import FIXED
@@ -170,10 +171,11 @@ def test_every_frame_is_a_block_that_ends_in_a_newline():
 def test_frames_that_are_pooled_share_a_block_which_is_their_mean():
     pooled = FAMILIES["nvila_lite"]()
     tree = encoded(pooled, make_sample(num_frames=6))
-    assert tree.visual.frames_B.tolist() == [4, 2]
+    visual = cast(NvilaVisual, tree.visual)
+    assert visual.frames_B.tolist() == [4, 2]
     assert tree.prefix_ids.count(pooled.model.sizes.media_id) == 2 * 4 == pooled.processor.visual_tokens(6, 1, 1)
-    each = pooled.model.mm_projector(pooled.model.vision_tower(tree.visual.patches_PD))
-    means = averaged(each, tree.visual.frames_B)
+    each = pooled.model.mm_projector(pooled.model.vision_tower(visual.patches_PD))
+    means = averaged(each, visual.frames_B)
     assert torch.allclose(means, torch.stack([each[:4].mean(0), each[4:].mean(0)]), atol=1e-6)
     assert pooled.processor.remarks(6, 1.5)[0].startswith(
         "6 frames in 2 blocks, the mean of 4 each, of 5 tokens each, 10"

@@ -36,7 +36,7 @@ def narrowed_nvila(sizes: NvilaSizes, processor: NvilaProcessor, num_layers: int
     Returns:
         The model on the CPU, and its widths as shares of those of `sizes`: language model, vision tower.
     """
-    text, vision = deepcopy(sizes.text), cast(Any, deepcopy(sizes.vision))
+    text, vision = cast(Any, deepcopy(sizes.text)), cast(Any, deepcopy(sizes.vision))
     heads = text.num_attention_heads // text.num_key_value_heads
     text_scale, vision_scale = heads * HEAD_SIZE / text.hidden_size, VISION_WIDTH / vision.hidden_size
     text.hidden_size, text.num_attention_heads, text.num_key_value_heads = heads * HEAD_SIZE, heads, 1

@@ -171,7 +171,7 @@ class StockNvila(nn.Module):
 
     def generate(self, input_ids: Tensor, pixel_values: Tensor, **how: Any) -> Tensor:
         """Plain sequences and what transformers generates behind them."""
-        replies: Any = self.llm.generate(inputs_embeds=self._embedded(input_ids, pixel_values), **how)
+        replies: Tensor = cast(Any, self.llm).generate(inputs_embeds=self._embedded(input_ids, pixel_values), **how)
         return torch.cat([input_ids, replies], dim=1)
 
     def _embedded(self, input_ids: Tensor, pixel_values: Tensor) -> Tensor:
