@@ -50,7 +50,7 @@ from autodrive.training.fitting import Training, training_lines
 from autodrive.training.strategies import Sharing
 from autodrive.trees.clip_tree import ClipTree
 from autodrive.trees.sharing import Share
-from autodrive.video.frame_grid import FrameGrid
+from autodrive.video.frame_grid import chosen_frames
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ def resolution_of(config: DictConfig, student: StudentSpec | Processor) -> Resol
         raise InputError(f"resolution=fixed: frames of student={config.student.name} have none; give resolution=AxB")
     if config.resolution != "auto":
         return Resolution.parse(config.resolution)
-    num_frames = round(config.fps * config.duration_s)
+    num_frames = chosen_frames(config.fps, config.num_frames).num_frames(config.duration_s)
     resolution, num_tokens = solve_resolution(num_frames, config.tokens_per_clip, student.frames_per_group)
     log.info("resolution=auto: %s, at most %d of %d tokens a clip", resolution, num_tokens, config.tokens_per_clip)
     return resolution
@@ -204,7 +204,8 @@ def resolution_of(config: DictConfig, student: StudentSpec | Processor) -> Resol
 def build_reader(config: DictConfig, student: Student) -> ClipReader:
     """Reads clips the way this student wants them."""
     cache = instantiate(config.frame_cache)
-    return ClipReader(instantiate(config.decoder), student.processor, FrameGrid(config.fps), cache=cache)
+    frames = chosen_frames(config.fps, config.num_frames)
+    return ClipReader(instantiate(config.decoder), student.processor, frames, cache=cache)
 
 
 def build_loaders(
@@ -240,8 +241,9 @@ def build_training(
     tower_lr, group, sharing = _tower_lr(config), run.group, sharing_of(config)
     make_trainable(student.towers, instantiate(config.adapter), frozen_towers(config), config.seed)
     counts = student.towers.counts()
-    remarks = student.processor.remarks(round(config.fps * config.duration_s), config.fps)
-    for line in (*student.adapter_lines(), *remarks, *training_lines(counts, tower_lr, config.lr)):
+    frames = chosen_frames(config.fps, config.num_frames)
+    remarks = student.processor.remarks(frames.num_frames(config.duration_s), frames.rate(config.duration_s))
+    for line in (*student.adapter_lines(), *frames.lines(), *remarks, *training_lines(counts, tower_lr, config.lr)):
         log.info(line)
     method = instantiate(config.method)(
         student=student,

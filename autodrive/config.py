@@ -31,6 +31,7 @@ from autodrive.config_check import check_root, check_targets
 from autodrive.errors import InputError
 from autodrive.schema import SPLITS, Mode, Record, Split
 from autodrive.students.resolution import Resolution
+from autodrive.video.frame_grid import chosen_frames
 
 MAX_FOLDER_NAME = 200
 LEADING_FOLDERS = re.compile(r"(?<=-)/?(?:[^/_]+/)+(?=[^/_]+/[^/])")  # of a path, all but its last two parts
@@ -58,7 +59,8 @@ class TrainConfig:
         seed: Seed of everything random. Runs that differ in it only are replicates within a row of a table.
         clips: A manifest written by `python -m autodrive.prepare`; null prepares `dataset` first.
         source: Folder of the data set, for those that need one.
-        fps: Frames per second that the student sees.
+        fps: Frames per second that the student sees; null where `num_frames` says how many.
+        num_frames: Frames of every clip that the student sees, spread evenly over it; null where `fps` says how many.
         duration_s: Length of a window in seconds, when `dataset` is prepared.
         resolution: `AxB` visual tokens per temporal patch (at most A, at least B), `auto`, or `fixed` for a student
             whose frames have one size.
@@ -83,7 +85,8 @@ class TrainConfig:
     seed: Seed = MISSING
     clips: PathText | None = None
     source: PathText | None = None
-    fps: FramesPerSecond = MISSING
+    fps: FramesPerSecond | None = MISSING
+    num_frames: Annotated[Count, Le(100_000)] | None = MISSING  # as fps: not what would hide a student's own
     duration_s: Seconds = MISSING
     resolution: Annotated[str, AfterValidator(_resolution)] = MISSING
     tokens_per_clip: Count = MISSING
@@ -160,7 +163,8 @@ class PredictConfig:
         video: The video file that the student watches.
         ckpt: The run folder whose student watches it: a training's, or that of an evaluation of a released student.
         out: Folder for `timeline.json` and `timeline.png`.
-        fps: Frames per second that the student sees; null: those it was trained on.
+        fps: Frames per second that the student sees.
+        num_frames: Frames of every window that it sees, in place of `fps`; null both: as in its training.
         window_s: Length of a window in seconds; null: that of the clips it was trained on.
         stride_s: Seconds between window starts.
         num_orders: Option orders asked of every window and averaged.
@@ -175,6 +179,7 @@ class PredictConfig:
     ckpt: PathText = MISSING
     out: PathText = MISSING
     fps: FramesPerSecond | None = None
+    num_frames: Annotated[Count, Le(100_000)] | None = None
     window_s: Seconds | None = None
     stride_s: Seconds = MISSING
     num_orders: Annotated[Count, Le(720)] = MISSING
@@ -345,7 +350,7 @@ def check_config(config: DictConfig, keys: type) -> None:
         keys: The dataclass above that declares its keys.
 
     Raises:
-        InputError: As `check_root` and `check_targets` do, or `source` would be ignored.
+        InputError: As `check_root`, `check_targets` and `chosen_frames` do, or `source` would be ignored.
         MissingMandatoryValue: A key without a default was not given.
     """
     check_root(config, keys, NODES)
@@ -354,6 +359,8 @@ def check_config(config: DictConfig, keys: type) -> None:
         raise InputError(f"source={config.source}: this data set reads no folder and would ignore it; {fix}")
     if config.get("source") is not None and config.get("clips") is not None:
         raise InputError(f"source={config.source}: clips={config.clips} is used in its place; leave one of them out")
+    if "num_frames" in config and (keys is not PredictConfig or config.fps is not None):
+        chosen_frames(config.fps, config.num_frames)
     check_targets(config)
 
 

@@ -33,7 +33,7 @@ from autodrive.mixture.run_data import RunData
 from autodrive.mixture.selection import Wanted, select_clips
 from autodrive.schema import Split
 from autodrive.tasks.task_book import TaskBook
-from autodrive.video.frame_grid import FrameGrid
+from autodrive.video.frame_grid import chosen_frames
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,8 @@ def load_run_data(
     taught = supplied(teaching, [clip for clip in clips if clip.split not in (None, *asked)], as_references=False)
     questions = supplied(asking, [clip for clip in clips if clip.split in asked], as_references=True)
     by_id = {member.clip.id: member for member in (*taught.clips, *questions.clips)}
-    selection = select_clips(clips, by_id, labels, FrameGrid(config.fps), Wanted(needed, trains, shipped_label_sets()))
+    frames, wanted = chosen_frames(config.fps, config.num_frames), Wanted(needed, trains, shipped_label_sets())
+    selection = select_clips(clips, by_id, labels, frames, wanted)
     examined = [member.clip for member in selection.clips[cast(Split, config.get("split", "test"))]]
     kept = supplied(retention, examined, as_references=True)
     check_slices(config.evaluation.get("slices", ()), examined)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MANIFEST, CARD = "export.json", "README.md"
 LIBRARIES = ("transformers", "peft", "torch", "vlm-autodrive")
 # What a model card says of the training, where the run's configuration has it.
-SETTINGS = ("fps", "duration_s", "resolution", "lr", "batch_size", "num_steps", "rank", "seed")
+SETTINGS = ("fps", "num_frames", "duration_s", "resolution", "lr", "batch_size", "num_steps", "rank", "seed")
 
 
 def export(config: DictConfig, folder: Path) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def build_plan(config: DictConfig) -> "Plan":
     from autodrive.students.student import Student
     from autodrive.students.towers import TOWERS
     from autodrive.students.tuning import LowRankAdapter, make_trainable
+    from autodrive.video.frame_grid import chosen_frames
 
     devices = config.trainer.devices
     if not isinstance(devices, ListConfig | int) or devices == -1:
@@ -88,9 +89,9 @@ def build_plan(config: DictConfig) -> "Plan":
         make_trainable(student.towers, chosen, frozen_towers(config), config.seed)
 
     recipe = Recipe(
-        num_frames=round(config.fps * config.duration_s),
-        fps=config.fps,
-        max_tokens_per_group=resolution.max_tokens,
+        frames=chosen_frames(config.fps, config.num_frames),
+        duration_s=config.duration_s,
+        max_tokens_per_group=None if spec.fixed_resolution else resolution.max_tokens,
         batch_size=config.batch_size,
         tokens_per_row=config.tokens_per_row,
         num_steps=config.num_steps,

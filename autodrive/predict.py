@@ -25,11 +25,12 @@ log = logging.getLogger(__name__)
 
 
 def with_run_values(config: DictConfig, command_line: CommandLine) -> DictConfig:
-    """The run's frame rate and duration where the command line leaves them to it; InputError if `ckpt` is no run."""
+    """The run's frames and duration where the command line leaves them to it; InputError if `ckpt` is no run."""
     run = run_config(Path(config.ckpt), unbuilt=TRAINING_ONLY)
-    for key, value in (("fps", run.fps), ("window_s", run.duration_s)):
-        if config[key] is None:
-            config[key] = value
+    if config.fps is None and config.num_frames is None:
+        config.fps, config.num_frames = run.fps, run.num_frames
+    if config.window_s is None:
+        config.window_s = run.duration_s
     return config
 
 
@@ -61,7 +62,7 @@ def job(config: DictConfig) -> dict[str, Any]:
     timeline = watcher.watch(clips)
     facts = {"content_hash": info.content_hash, "duration_s": info.duration_s, "native_fps": info.native_fps}
     record = {"video": str(video), "ckpt": config.ckpt, "adapter": watcher.student.adapter_name()}
-    record |= facts | {"fps": config.fps} | timeline.record()
+    record |= facts | {"fps": config.fps, "num_frames": config.num_frames} | timeline.record()
     if question is not None:
         reply = watcher.answer(clips[timeline.best], question)
         taught = (

@@ -34,7 +34,7 @@ def build_watcher(config: DictConfig) -> Watcher:
     """
     ckpt = Path(config.ckpt)
     run = run_config(ckpt, unbuilt=TRAINING_ONLY)
-    run.fps = config.fps
+    run.fps, run.num_frames = config.fps, config.num_frames
     book: TaskBook = instantiate(run.prompts)
     question = class_question([instantiate(node) for node in run.questions.values()], book.headline, ckpt)
     if run.get("ckpt", "") is None:

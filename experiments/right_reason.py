@@ -28,7 +28,7 @@ from autodrive.runs.folder import run_config
 from autodrive.schema import Clip
 from autodrive.tasks.scorecard import scorecard
 from autodrive.trees.sample import Video
-from autodrive.video.frame_grid import FrameGrid
+from autodrive.video.frame_grid import chosen_frames
 
 BEFORE_S, AFTER_S = 0.1, 0.33
 CONDITIONS = ("as_is", "impact_frozen", "random_frozen")
@@ -72,8 +72,8 @@ class FreezingReader(ClipReader):
 
 def evaluate_frozen(config: DictConfig, data: RunData, run: Path, condition: str) -> dict[str, float]:
     """Metrics of the multiple-choice question under one condition."""
-    student = saved_student(config, run)
-    reader = FreezingReader(instantiate(config.decoder), student.processor, FrameGrid(config.fps), condition=condition)
+    student, frames = saved_student(config, run), chosen_frames(config.fps, config.num_frames)
+    reader = FreezingReader(instantiate(config.decoder), student.processor, frames, condition=condition)
     clips, book = data.clips["test"], data.writer.book
     batching = Batching(config.batch_size, config.tokens_per_row, config.num_workers)
     module = ClipTreeDataModule(data.clips, None, reader, data.writer, batching, num_steps=0)

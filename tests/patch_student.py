@@ -66,6 +66,9 @@ class PatchProcessor(Processor):
     def visual_tokens(self, num_frames: int, width: int, height: int) -> int:
         return 4 * num_frames
 
+    def tokens_between(self, num_frames: int) -> int:
+        return num_frames * len(self._text("\n"))
+
     def encode(self, sample: ClipSample) -> ClipTree:
         ids = self._text(f"{sample.system}\n")
         visuals = [PatchVisual(torch.empty(0, 3 * SIDE**2, dtype=torch.uint8))]

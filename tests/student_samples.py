@@ -113,8 +113,8 @@ def make_nvila_student(seed: int = 0, **changes: Any) -> NvilaStudent:
 
 
 def make_nvila_lite_student(seed: int = 0) -> NvilaStudent:
-    """The other projector; its squares of three patches leave a rest."""
-    return make_nvila_student(seed, projector="lite")
+    """The other projector, whose squares of three patches leave a rest, and means over four frames, which leave one."""
+    return make_nvila_student(seed, projector="lite", pooled_frames=4)
 
 
 def make_patch_student(seed: int = 0) -> PatchStudent:

@@ -9,6 +9,12 @@ from running import run
 
 from autodrive.bench import ratios
 from autodrive.benchmarks.measure import time_alternately
+from autodrive.benchmarks.mixture import evaluation_benchmark
+from autodrive.benchmarks.trees import TRAINING
+from autodrive.benchmarks.workload import TreeSize
+from autodrive.students.nvila_recipes import TinyNvila
+from autodrive.students.qwen_tiny import TinyQwen3VL
+from autodrive.students.recipe import StudentSpec
 
 CPU = torch.device("cpu")
 SMALL = {"vision_layers": 1, "vision_width": 64, "vision_heads": 2, "vision_mlp": 64, "text_layers": 1}
@@ -68,6 +74,15 @@ def test_every_adapter_is_timed_against_full_fine_tuning_and_merged_weights(tmp_
     assert sizes["qlora"]["weight_bytes"] < sizes["lora"]["weight_bytes"]
 
 
+@pytest.mark.parametrize("spec", [TinyQwen3VL("tiny3"), TinyNvila("squares", pooled_frames=2)], ids=lambda s: s.name)
+def test_other_families_do_the_same_work_with_and_without_trees(spec: StudentSpec):
+    """A step with trees, one by one and padded has one loss, and an evaluation asks `generate` for as many tokens."""
+    size = TreeSize(130, 3, prompt_tokens=9, target_tokens=4)
+    losses = {name: build(spec, size, False, CPU, torch.float32)() for name, build in TRAINING.items()}
+    assert losses == pytest.approx(dict.fromkeys(TRAINING, losses["packed"]), abs=1e-4)
+    assert evaluation_benchmark(spec, 130, 1, CPU, torch.float32)["evaluate_all_speedup"] > 1
+
+
 def test_variants_that_differ_are_no_benchmark():
     with pytest.raises(RuntimeError, match="disagree"):
         time_alternately({"one": lambda: 1.0, "other": lambda: 1.1}, 1, CPU)
@@ -90,6 +105,7 @@ def test_the_median_is_of_every_step_in_turn():
         (["name=trees"], "name=trees: choose one of tree, train, adapters, ranks, evaluate, decode, loader, patchify"),
         (["name=tree", "dtype=float8"], "dtype=float8: choose one of float32, bfloat16"),
         (["name=tree", "repeats=0"], "repeats=0: must be greater than or equal to 1"),
+        (["name=tree", "prefix_tokens=[60]"], "prefix_tokens=60: a group of frames of student=benchmark takes 100"),
         (["name=loader", "video=/nowhere.mp4"], "video=/nowhere.mp4: no such file"),
     ],
 )

@@ -13,6 +13,7 @@ from patch_student import PatchVisual, build_patch_student
 from records import make_clip, make_view
 from run_samples import label_set, task_book
 from running import run
+from student_samples import FAMILIES
 from torch.utils.data import Dataset
 from video_files import write_video
 
@@ -21,9 +22,10 @@ from autodrive.errors import InputError
 from autodrive.mixture.clip_batches import BranchWriter, ClipReader, TrainingTrees
 from autodrive.mixture.loader import InputLoader
 from autodrive.mixture.mixture import Visit
+from autodrive.trees.packing import TreeSize
 from autodrive.video.container import UnusableVideo, check_native_fps
 from autodrive.video.decoder import PyAVDecoder
-from autodrive.video.frame_grid import FrameGrid, FrameRateUnavailable
+from autodrive.video.frame_grid import EvenFrames, FrameGrid, FrameRateUnavailable
 from autodrive.video.preflight import scan
 
 ERRORS = [
@@ -82,6 +84,18 @@ def test_the_phase_of_a_visit_moves_the_frames_that_are_taught(tmp_path: Path):
     clip = make_clip(view, end_s=2.0)
     seen = [cast(PatchVisual, trees[Visit(clip, (), 0, phase)].visual).patches for phase in (0.0, 0.5)]
     assert not torch.equal(*seen)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tree_is_as_large_as_it_is_measured_without_decoding(family: str, tmp_path: Path):
+    """Several processes deal rows by these sizes. Times in thousandths make stamps of time differ from the grid's."""
+    view = make_view(str(write_video(tmp_path / "a.mkv", num_frames=400, fps=30)), native_fps=30)
+    processor = FAMILIES[family]().processor
+    for frames in (FrameGrid(7), EvenFrames(9)):
+        trees = TrainingTrees(ClipReader(PyAVDecoder(), processor, frames), BranchWriter(task_book(), label_set()))
+        for phase, start_s in ((0.0, 0.0), (0.7, 1.0)):
+            visit = Visit(make_clip(view, start_s=start_s, end_s=start_s + 12.0), (), 0, phase)
+            assert trees.measure(visit)[0] == TreeSize.of(trees[visit])
 
 
 def test_a_manifest_with_a_wrong_frame_rate_is_refused_at_the_first_read(tmp_path: Path):

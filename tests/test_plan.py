@@ -118,6 +118,21 @@ def test_a_strategy_says_what_a_device_holds(tmp_path: Path):
     assert len({held[strategy]["copies"] for strategy in eighths}) == 1
 
 
+@pytest.mark.parametrize(("student", "per_frame"), [("nvila_8b", 257), ("nvila_lite_2b", 122)])
+def test_a_student_with_frames_of_one_size_sees_eight_of_a_clip(
+    student: str, per_frame: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    plan = planned(tmp_path, f"student={student}", "duration_s=6", "gpu_memory_gib=200")
+    assert plan["config"]["fps"] is None
+    assert plan["tokens"]["visual_per_clip"] == plan["tokens"]["most_visual_per_clip"] == 8 * (per_frame - 1)
+    assert plan["tokens"]["per_visit"] == 8 * per_frame + 40 + 2 * 80
+    assert plan["remarks"][0].startswith("num_frames=8: spread evenly over every clip")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"8 frames of {per_frame} tokens each" in shown
+    assert "reconstructed" in shown
+    assert plan["operations"]["visit"]["without_trees"] > 1.5 * plan["operations"]["visit"]["trees"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -19,10 +19,11 @@ from autodrive.planning.activations import activation_bytes, kept_by, twin_of
 from autodrive.planning.memory import fixed_bytes
 from autodrive.planning.operations import visit_operations, without_trees
 from autodrive.planning.workload import PUBLISHED_ANNOTATIONS_PER_VISIT, FrameGroups, Visit, Workload, assumed
+from autodrive.students.nvila_recipes import TinyNvila
 from autodrive.students.qwen_pretrained import PretrainedQwen2_5_VL
-from autodrive.students.qwen_student import QwenVLStudent
 from autodrive.students.qwen_tiny import TinyQwen2_5_VL
 from autodrive.students.resolution import Resolution
+from autodrive.students.student import Student
 from autodrive.students.tuning import FullTuning, LowRankAdapter, make_trainable
 from autodrive.trees.clip_tree import TreeRow
 from autodrive.trees.layout import TreeLayout, tree_mask
@@ -44,39 +45,59 @@ SPEC = TinyQwen2_5_VL(
     text_mlp=512,
 )
 VISIT = Visit(FrameGroups(4, 10, 10), 16, 4, 40, 12)
+# Squares of 3 x 3 patches leave a rest of 10 x 10; features of two frames are averaged; the last block is not read.
+SQUARES = TinyNvila(
+    "squares",
+    projector="lite",
+    frame_side=140,
+    vision_layers=3,
+    vision_width=128,
+    vision_heads=4,
+    vision_mlp=342,
+    text_layers=4,
+    text_width=192,
+    text_heads=6,
+    text_kv_heads=2,
+    text_mlp=512,
+    pooled_frames=2,
+)
+SQUARES_VISIT = Visit(FrameGroups(4, 4, 4), 4 + 15, 4, 40, 12)
+SPECS = {"windows": (SPEC, VISIT), "squares": (SQUARES, SQUARES_VISIT)}
 
 
-def full(student: QwenVLStudent) -> None:
+def full(student: Student) -> None:
     make_trainable(student.towers, FullTuning(), (), 0)
 
 
-def frozen_vision(student: QwenVLStudent) -> None:
+def frozen_vision(student: Student) -> None:
     make_trainable(student.towers, FullTuning(), ("vision", "projector"), 0)
 
 
-def dora(student: QwenVLStudent) -> None:
+def dora(student: Student) -> None:
     make_trainable(student.towers, LowRankAdapter("dora", 8, "2r", 0.0, {"language": "all"}), (), 0)
 
 
-def ready(prepare: Any) -> tuple[QwenVLStudent, TreeRow]:
-    student = SPEC.build(TEXTS * 3, RESOLUTION, 0).train()
+def ready(prepare: Any, name: str = "windows") -> tuple[Student, TreeRow]:
+    spec, visit = SPECS[name]
+    student = spec.build(TEXTS * 3, RESOLUTION, 0).train()
     prepare(student)
-    size = TreeSize(VISIT.prefix_tokens, int(VISIT.annotations), VISIT.prompt_tokens, VISIT.target_tokens)
+    size = TreeSize(visit.prefix_tokens, int(visit.annotations), visit.prompt_tokens, visit.target_tokens)
     (row,) = pack_trees([make_tree(student, size)], 10**9)
-    assert row.num_tokens == VISIT.tokens
+    assert row.num_tokens == visit.tokens
     return student, row
 
 
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
 @pytest.mark.parametrize("prepare", [full, frozen_vision])
-def test_matrix_products_of_a_step_are_those_that_torch_counts(prepare, recompute: bool, monkeypatch):
-    student, row = ready(prepare)
+@pytest.mark.parametrize("name", SPECS)
+def test_matrix_products_of_a_step_are_those_that_torch_counts(name: str, prepare, recompute: bool, monkeypatch):
+    student, row = ready(prepare, name)
     if recompute:
         student.checkpoint_activations()
     with FlopCounterMode(display=False) as counter:  # which does not know attention on a CPU
         backward_packed(student, [row])
     monkeypatch.setattr(operations, "_attention", lambda *_: operations.Operations())
-    assert visit_operations(student, VISIT, recompute).total == counter.get_total_flops()
+    assert visit_operations(student, SPECS[name][1], recompute).total == counter.get_total_flops()
 
 
 def test_pairs_are_those_of_the_tree_mask():
@@ -99,8 +120,19 @@ def test_pairs_of_patches_are_those_of_the_vision_tower(rows: int, columns: int)
     video = FrameGroups(2, rows, columns)
     visual(torch.zeros(4 * video.tokens, 1176, dtype=torch.uint8), grid_thw=torch.tensor([[2, 2 * rows, 2 * columns]]))
     windows, whole = (int((each**2).sum()) for each in lengths)
-    assert operations._window_pairs(video, visual.window_size // cast(int, visual.patch_size), 2) == windows
-    assert operations._full_pairs(video, 4) == whole
+    sizes = make_student().anatomy()
+    assert operations._window_pairs(video, sizes) == windows
+    assert operations._full_pairs(video, sizes) == whole
+
+
+def test_pairs_of_patches_are_those_of_a_tower_that_sees_frames_apart():
+    student, row = ready(full, "squares")
+    seen: list[torch.Size] = []
+    student.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    student.embed(row)
+    (shape,) = seen
+    assert operations._full_pairs(SQUARES_VISIT.video, student.anatomy()) == shape[0] * shape[1] ** 2
+    assert len(student.blocks) == student.anatomy().blocks == SQUARES.vision_layers - 1
 
 
 @pytest.mark.parametrize(("prefix", "with_trees", "separate"), [(1500, 119, 620), (4000, 267, 1639), (8000, 519, 3379)])
@@ -113,7 +145,7 @@ def test_a_7b_takes_what_was_worked_out_by_hand(prefix: int, with_trees: float, 
 
 
 @contextlib.contextmanager
-def kept_bytes(student: QwenVLStudent, row: TreeRow) -> Iterator[list[float]]:
+def kept_bytes(student: Student, row: TreeRow) -> Iterator[list[float]]:
     """Bytes of all that autograd keeps meanwhile, without weights and their copies."""
     shapes = {shape for p in student.parameters() for shape in (tuple(p.shape), tuple(p.shape[::-1]))}
     storages: dict[int, tuple[int, torch.Tensor]] = {}
@@ -129,14 +161,25 @@ def kept_bytes(student: QwenVLStudent, row: TreeRow) -> Iterator[list[float]]:
     total.append(sum(count for count, _ in storages.values()))
 
 
-@pytest.mark.parametrize(("prepare", "autocast"), [(full, False), (full, True), (frozen_vision, True), (dora, True)])
-def test_the_activations_of_a_student_are_told_from_its_twin(prepare, autocast: bool):
-    student, row = ready(prepare)
+@pytest.mark.parametrize(
+    ("name", "prepare", "autocast"),
+    [
+        ("windows", full, False),
+        ("windows", full, True),
+        ("windows", frozen_vision, True),
+        ("windows", dora, True),
+        ("squares", full, False),
+        ("squares", dora, True),
+    ],
+)
+def test_the_activations_of_a_student_are_told_from_its_twin(name: str, prepare, autocast: bool):
+    student, row = ready(prepare, name)
+    spec, visit = SPECS[name]
     with kept_bytes(student, row) as measured, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         torch.nn.functional.cross_entropy(student.supervised_logits(row).float(), row.target_ids)
-    twin = twin_of(SPEC.sketch(RESOLUTION))
+    twin = twin_of(spec.sketch(RESOLUTION))
     prepare(twin.student)
-    estimate = activation_bytes(student, kept_by(twin, autocast), VISIT, 1, recompute=False)
+    estimate = activation_bytes(student, kept_by(twin, autocast), visit, 1, recompute=False)
     assert estimate == pytest.approx(measured[0], rel=0.1)
 
 

@@ -14,7 +14,7 @@ from autodrive.released.configurations import released_configurations
 from autodrive.students.nvila_recipes import PretrainedNvila
 from autodrive.students.qwen_pretrained import PretrainedQwen2_5_VL, PretrainedQwen3VL
 from autodrive.students.qwen_tiny import TinyQwen2_5_VL
-from autodrive.students.resolution import Resolution
+from autodrive.students.resolution import FIXED, Resolution
 
 RESOLUTION = Resolution(128, 32)
 PARAMETERS = {
@@ -35,6 +35,31 @@ RECIPES = {
     "nvila": PretrainedNvila,
     "nvila_lite": PretrainedNvila,
 }
+
+
+# Counts that the makers of an NVILA's parts publish: SigLIP so400m at 384 pixels with its head, Qwen2.5 of 1.5B to 32B.
+SIGLIP = 428_225_600
+PARTS = {
+    "nvidia/NVILA-Lite-2B-hf": (1_543_714_304, 151_936, 1),
+    "Efficient-Large-Model/NVILA-8B-hf": (7_615_616_512, 152_064, 2),
+    "Efficient-Large-Model/NVILA-15B-hf": (14_770_033_664, 152_064, 2),
+    "turing-motors/Heron-NVILA-Lite-33B-hf": (32_763_876_352, 152_064, 2),
+}
+
+
+@pytest.mark.parametrize("checkpoint", PARTS)
+def test_the_parts_of_a_reconstructed_one_have_published_counts(checkpoint: str):
+    """A table of the vocabulary more or less, positions of other frames, and the head that is not there apart."""
+    sketch = PretrainedNvila("parts", checkpoint).sketch(FIXED)
+    counts = {tower: sum(count) for tower, count in sketch.towers.counts().items()}
+    count, vocab_size, tables = PARTS[checkpoint]
+    text, width = sketch.model.sizes.text, 1152
+    assert counts["language"] + (vocab_size - text.vocab_size) * text.hidden_size * tables == count
+    head = (1 + 4 * width + 4 + 2 + 2 * 4304 + 1) * width + 4304  # probe, attention, norm, MLP
+    assert counts["vision"] + (27**2 - 32**2) * width + head == SIGLIP
+    assert sum(counts.values()) == sum(tensor.numel() for tensor in sketch.model.state_dict().values()) - (
+        0 if tables == 2 else text.vocab_size * text.hidden_size
+    )
 
 
 @pytest.mark.parametrize("checkpoint", PARAMETERS)

@@ -1,8 +1,9 @@
 """What is NVILA's own: tokens of a frame, the projector's order, published layouts and what is wrong with a file."""
 
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from student_samples import FAMILIES, encoded, make_sample, pack_one
 
 from autodrive.errors import InputError
 from autodrive.released.configurations import released_configurations
-from autodrive.students.nvila_model import Downsample, tokens_of_side
+from autodrive.students.nvila_checkpoint import by_our_names, our_name
+from autodrive.students.nvila_model import Downsample, averaged, tokens_of_side
+from autodrive.students.nvila_processor import NvilaVisual
 from autodrive.students.nvila_recipes import PretrainedNvila, nvila_tokenizer
 from autodrive.students.qwen_tokenizer import START_OF_TURN
 from autodrive.students.resolution import FIXED
@@ -40,6 +43,10 @@ def published(folder: Path, model_type: str = "nvila", tower_prefix: str = OLDER
     text = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
     config = {
         "model_type": model_type,
+        "auto_map": {
+            "AutoConfig": "configuration.Elsewhere",
+            "AutoModel": "modeling.Elsewhere",
+        },  # it asks for its code
         "video_token_id": 7,
         "vision_config": vision | {"image_size": 56, "patch_size": 14},
         "text_config": text | {"num_attention_heads": 4, "num_key_value_heads": 2},
@@ -53,13 +60,14 @@ def read(folder: Path):
 
 
 @pytest.mark.parametrize("model_type", ["nvila", "nvila_lite"])
-def test_published_files_are_read_in_both_spellings_and_compute_as_stock_parts(model_type: str, tmp_path: Path):
+def test_published_files_are_read_in_both_spellings_and_compute_as_stock_parts(model_type: str, tmp_path: Path, caplog):
     older, newer = (read(published(tmp_path / str(n), model_type, p)) for n, p in enumerate((OLDER, NEWER)))
     row = pack_one(older, make_sample())
     logits = older.supervised_logits(row)
     assert torch.equal(newer.supervised_logits(row), logits)
     assert torch.isfinite(logits).all()
     assert older.processor.special_tokens[0] == START_OF_TURN
+    assert not caplog.records  # transformers has nothing to say of a folder that asks for its own code
 
 
 @pytest.mark.parametrize(
@@ -77,6 +85,31 @@ def test_a_tensor_that_is_not_as_listed_is_named(name: str, shape: Any, said: st
         read(folder)
     assert f"student.checkpoint={folder}" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("prefix", [OLDER, NEWER])
+@pytest.mark.parametrize("model_type", ["nvila", "nvila_lite"])
+def test_every_listed_name_is_asked_for_in_its_spelling(model_type: str, prefix: str):
+    """Each of them missing, of another shape, and there a second time, in both spellings of the tower's names."""
+    with torch.device("meta"):
+        listed = {
+            name: torch.empty(shape)
+            for name, shape in published_tensors(model_type, SIZES, LAYERS, prefix, head=False).items()
+        }
+    expected = by_our_names(listed.items(), {our_name(name): tensor for name, tensor in listed.items()}, "x")
+    assert len(expected) == len(listed) == {"nvila": 86, "nvila_lite": 90}[model_type]
+    for name, tensor in listed.items():
+        wrong = {
+            f"1 weights are missing, the first is {our_name(name)};": {n: t for n, t in listed.items() if n != name},
+            f"x: {name} is {(*tensor.shape, 1)} where": listed | {name: tensor[..., None]},
+            f"1 weights are not known here, the first is {name}.more;": listed | {f"{name}.more": tensor},
+        }
+        if name.startswith(prefix) and "vision" in name:
+            other = {OLDER: NEWER, NEWER: OLDER}[prefix] + name.removeprefix(prefix)
+            wrong[f"x: {other} is there twice, also as {name};"] = listed | {other: tensor}
+        for said, found in wrong.items():
+            with pytest.raises(InputError, match=re.escape(said)):
+                by_our_names(found.items(), expected, "x")
 
 
 def test_the_other_projector_is_another_model(tmp_path: Path):
@@ -128,18 +161,33 @@ def test_what_lies_behind_the_features_is_not_trained_and_is_saved(tmp_path: Pat
 
 
 def test_every_frame_is_a_block_that_ends_in_a_newline():
-    student = FAMILIES["nvila_lite"]()
+    student = FAMILIES["nvila"]()
     tree = encoded(student, make_sample(num_frames=3))
     text = str(student.processor.tokenizer.decode(tree.prefix_ids))
     assert text.endswith(("<vila/video>" * 4 + "\n") * 3)
     assert tree.prefix_positions.tolist() == [list(range(len(tree.prefix_ids)))]
 
 
+def test_frames_that_are_pooled_share_a_block_which_is_their_mean():
+    pooled = FAMILIES["nvila_lite"]()
+    tree = encoded(pooled, make_sample(num_frames=6))
+    visual = cast(NvilaVisual, tree.visual)
+    assert visual.frames_B.tolist() == [4, 2]
+    assert tree.prefix_ids.count(pooled.model.sizes.media_id) == 2 * 4 == pooled.processor.visual_tokens(6, 1, 1)
+    each = pooled.model.mm_projector(pooled.model.vision_tower(visual.patches_PD))
+    means = averaged(each, visual.frames_B)
+    assert torch.allclose(means, torch.stack([each[:4].mean(0), each[4:].mean(0)]), atol=1e-6)
+    assert pooled.processor.remarks(6, 1.5)[0].startswith(
+        "6 frames in 2 blocks, the mean of 4 each, of 5 tokens each, 10"
+    )
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["student=tiny_nvila"], "resolution=2x1: frames of student=tiny_nvila have one size; give resolution=fixed"),
-        (["student=nvila_8b", "scale=paper"], "resolution=128x32: frames of student=nvila_8b have one size"),
+        (["student=tiny_nvila", "resolution=2x1"], "resolution=2x1: frames of student=tiny_nvila have one size; give"),
+        (["student=nvila_8b", "scale=paper", "fps=2"], "fps=2: num_frames=8 frames are seen of every clip"),
+        (["fps=null"], "fps=null: give fps, or num_frames"),
         (["resolution=fixed"], "resolution=fixed: frames of student=tiny_qwen2_5_vl have none; give resolution=AxB"),
     ],
 )

@@ -13,11 +13,11 @@ from student_samples import TEXTS, make_sample, make_student, pack_one, plain_ta
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from autodrive.errors import InputError
+from autodrive.students.pixel_embedding import CHUNK_PATCHES
 from autodrive.students.preprocessing import normalise
 from autodrive.students.qwen_initialisation import motion_filters
 from autodrive.students.qwen_pretrained import PretrainedQwen2_5_VL
 from autodrive.students.qwen_processor import QwenProcessor
-from autodrive.students.qwen_vision import CHUNK_PATCHES
 from autodrive.students.resolution import Resolution
 from autodrive.students.student import Student
 

@@ -1,7 +1,8 @@
 import ast
+import dataclasses
 import re
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 import pytest
@@ -130,6 +131,43 @@ def test_prompt_hash_follows_the_wording(book: TaskBook):
     changed = ChoiceTask("mcq", {"direct": "{question} x", "reasoning": "{question} y"}, {"direct": 1, "reasoning": 1})
     assert TaskBook(book.system, {**book.tasks, "mcq": changed}, "mcq").hash != book.hash
     assert TaskBook(book.system, book.tasks, "mcq").hash == book.hash
+
+
+PUBLISHED_OPTIONS = "(A) {}\n(B) {}\n(C) {}"
+PUBLISHED_FORMS = {  # of a reply with a trace, in the words of the publisher's files
+    "cosmos_reason1": "<think>\n{}\n</think>\n\n<answer>\n{}\n</answer>",
+    "cosmos_reason2": "<think>\n{}\n</think>\n\n{}",
+}
+
+
+@pytest.mark.parametrize("preset", PUBLISHED_FORMS)
+def test_published_prompts_are_shown_and_their_replies_read_back(preset: str, event3: LabelSet):
+    config = composed("train", [f"prompts={preset}"])
+    book, usual = (instantiate(composed("train", given).prompts) for given in ([f"prompts={preset}"], []))
+    (mcq,) = asked(make_clip(label="collision"), event3)
+    question, texts = mcq.without_answer(), [event3.shown[name].option for name in mcq.options]
+    for mode in ("direct", "reasoning"):
+        prompt = book["mcq"].render(question, mode, event3)
+        assert f"{question.question}\n{PUBLISHED_OPTIONS.format(*texts)}\n" in prompt.text
+        assert prompt.text != usual["mcq"].render(question, mode, event3).text
+    assert book["reasoning_mcq"].render(question, "reasoning", event3) == prompt
+    right = mcq.options.index("collision")
+    letter = "ABC"[right]
+    for answer in (letter, f"({letter})", f"({letter}) {texts[right]}", f"{letter}. {texts[right]}"):
+        assert book["mcq"].read(answer, question, "direct", event3).value == "collision"
+        reply = PUBLISHED_FORMS[preset].format("It brakes too late.", answer)
+        for task in ("mcq", "reasoning_mcq"):
+            assert book[task].read(reply, question, "reasoning", event3).value == "collision"
+    taught = Annotation.create(
+        mcq.clip_id, "reasoning_mcq", mcq.question, "collision", "people", mcq.options, think="x"
+    )
+    assert book["reasoning_mcq"].why_not_teachable(taught, event3) is None
+    assert config.prompts.tasks.mcq.max_new_tokens.reasoning == 4096
+
+
+def test_how_letters_are_shown_is_part_of_the_wording(book: TaskBook):
+    shown = dataclasses.replace(cast(ChoiceTask, book["mcq"]), letter_style="(A)")
+    assert TaskBook(book.system, {**book.tasks, "mcq": shown}, "mcq").hash != book.hash
 
 
 POISON = "POISON_THE_ANSWER"

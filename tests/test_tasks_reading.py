@@ -76,6 +76,24 @@ def test_a_well_formed_reasoning_reply_gives_answer_and_trace():
 
 
 @pytest.mark.parametrize(
+    ("reply", "value", "failure"),
+    [
+        (f"<think>\nthe gap closes\n</think>\n\n(C) {TEXTS[2]}", "collision", None),
+        ("<think>so</think>C", "collision", None),
+        ("C", None, reading.MISSING_TAGS),
+        ("<think>so C", None, reading.MISSING_TAGS),
+        ("<think>so</think> ", None, reading.EMPTY),
+        ("<think>a</think><think>b</think>C", None, reading.REPEATED_TAGS),
+        ("Well: <think>so</think>C", None, reading.MISPLACED_TAGS),
+        ("<think>so</think><answer>C</answer>", None, reading.LETTER_IN_PROSE),
+    ],
+)
+def test_without_an_answer_block_what_follows_the_trace_is_the_answer(reply, value, failure):
+    parsed = parse_reply(reply, "reasoning", OPTIONS, TEXTS, answer_block=False)
+    assert (parsed.value, parsed.failure) == (value, failure)
+
+
+@pytest.mark.parametrize(
     ("reply", "failure"),
     [
         ("", reading.EMPTY),

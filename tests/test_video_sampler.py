@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autodrive.errors import InputError
-from autodrive.video.frame_grid import FrameGrid, FrameRateUnavailable, highest_usable_fps
+from autodrive.video.frame_grid import EvenFrames, FrameGrid, FrameRateUnavailable, chosen_frames, highest_usable_fps
 from autodrive.video.sampler import TIMESTAMP_TOLERANCE_S, choose_frames
 
 
@@ -107,3 +107,28 @@ def test_a_frame_that_has_not_begun_is_not_shown():
 
 def test_phase_is_scaled_down_where_the_last_frame_has_less_room():
     assert FrameGrid(4).timestamps(0, 2.4, 30, phase=0.9)[-1] == pytest.approx((9 + 0.9 * 0.6) / 4)
+
+
+@settings(deadline=None)
+@given(
+    first=st.integers(0, 200),
+    native_frames=st.integers(1, 400),
+    native_fps=st.floats(1, 120),
+    count=st.integers(1, 64),
+)
+def test_even_frames_are_those_of_the_published_loaders(first: int, native_frames: int, native_fps: float, count: int):
+    """`np.linspace` over the indices of a window's frames, rounded, as in `llava/utils/media.py`."""
+    start_s, end_s = first / native_fps, (first + native_frames) / native_fps
+    requested_s = EvenFrames(count).timestamps(start_s, end_s, native_fps, phase=0.5)
+    published = np.round(np.linspace(0, native_frames - 1, count)).astype(int)
+    assert (choose_frames(np.arange(1000) / native_fps, requested_s) - first).tolist() == published.tolist()
+    assert requested_s[-1] < end_s
+    assert EvenFrames(count).rate(end_s - start_s) == pytest.approx(count / (end_s - start_s))
+
+
+def test_frames_are_chosen_by_their_rate_or_by_their_number():
+    assert chosen_frames(2, None) == FrameGrid(2)
+    assert chosen_frames(None, 8).num_frames(4.0) == 8
+    for fps, num_frames in ((2, 8), (None, None)):
+        with pytest.raises(InputError, match="num_frames"):
+            chosen_frames(fps, num_frames)

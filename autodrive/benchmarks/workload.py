@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from autodrive.errors import InputError
 from autodrive.students.recipe import StudentSpec
 from autodrive.students.resolution import Resolution
 from autodrive.students.student import Student
@@ -53,19 +54,17 @@ def build_student(spec: StudentSpec, device: torch.device, dtype: torch.dtype) -
 
 
 def make_tree(student: Student, size: TreeSize, seed: int = 0) -> ClipTree:
-    """A clip tree of random pixels and tokens."""
+    """A clip tree of random pixels and tokens.
+
+    Raises:
+        InputError: Its prefix has no room for a group of frames.
+    """
     random = torch.Generator().manual_seed(seed)
-    processor = student.processor
-    height, width = processor.frame_size(FRAME_SIDE, FRAME_SIDE)
-
-    def encoded(num_groups: int) -> ClipTree:
-        num_frames = num_groups * processor.frames_per_group
-        pixels = torch.randint(0, 256, (num_frames, 3, height, width), dtype=torch.uint8, generator=random)
-        frames = DecodedFrames(pixels, torch.arange(num_frames).double() / FPS)
-        return processor.encode(ClipSample(f"clip{seed}", "", (Video(frames, FPS),), ()))
-
-    one, two = (len(encoded(num_groups).prefix_ids) for num_groups in (1, 2))
-    tree = encoded(max(1, size.prefix_tokens // (two - one)))
+    one, two = (len(_video_alone(student, num_groups, random).prefix_ids) for num_groups in (1, 2))
+    if size.prefix_tokens < two - one:
+        found = f"prefix_tokens={size.prefix_tokens}: a group of frames of student={student.name} takes {two - one}"
+        raise InputError(f"{found}; give at least as many")
+    tree = _video_alone(student, size.prefix_tokens // (two - one), random, f"clip{seed}")
     branches = tuple(
         TokenBranch(
             f"{seed}/{number}",
@@ -75,6 +74,21 @@ def make_tree(student: Student, size: TreeSize, seed: int = 0) -> ClipTree:
         for number in range(size.annotations)
     )
     return replace(_with_prefix_of(tree, size.prefix_tokens, random), branches=branches)
+
+
+def smallest_prefix(student: Student) -> int:
+    """Tokens of the prefix of a clip that is one group of frames."""
+    return len(_video_alone(student, 1, torch.Generator()).prefix_ids)
+
+
+def _video_alone(student: Student, num_groups: int, random: torch.Generator, clip_id: str = "clip") -> ClipTree:
+    """Noise as a clip of so many groups of frames, about which nothing is asked."""
+    processor = student.processor
+    height, width = processor.frame_size(FRAME_SIDE, FRAME_SIDE)
+    num_frames = num_groups * processor.frames_per_group
+    pixels = torch.randint(0, 256, (num_frames, 3, height, width), dtype=torch.uint8, generator=random)
+    frames = DecodedFrames(pixels, torch.arange(num_frames).double() / FPS)
+    return processor.encode(ClipSample(clip_id, "", (Video(frames, FPS),), ()))
 
 
 def _with_prefix_of(tree: ClipTree, num_tokens: int, random: torch.Generator) -> ClipTree:

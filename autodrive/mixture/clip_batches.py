@@ -24,26 +24,27 @@ from autodrive.trees.clip_tree import ClipProcessor, ClipTree, TreeRow
 from autodrive.trees.packing import LossMean, TreeSize, pack_trees, sum_of_weights
 from autodrive.trees.sample import Branch, ClipSample, Turn, Video
 from autodrive.trees.sharing import Share, laid_out, passes, shared_rows
-from autodrive.video.container import check_native_fps
+from autodrive.video.container import check_native_fps, presentation_times
 from autodrive.video.decoder import DecodedFrames, Decoder
 from autodrive.video.frame_cache import FrameCache, NoFrameCache
-from autodrive.video.frame_grid import FrameGrid
+from autodrive.video.frame_grid import FrameChoice
+from autodrive.video.sampler import choose_frames
 
 
 @dataclass(frozen=True)
 class ClipReader:
-    """Reads a clip's frames at the requested rate and the student's size: the same way everywhere.
+    """Reads a clip's frames at the requested times and the student's size: the same way everywhere.
 
     Attributes:
         decoder: Decodes what the cache does not hold.
         processor: Knows the student's frame size.
-        grid: The requested frame rate: when a clip is looked at. Its only owner; the rate travels on with the pixels.
+        grid: When a clip is looked at. Its only owner; the rate travels on with the pixels.
         cache: Decoded frames that are kept.
     """
 
     decoder: Decoder
     processor: ClipProcessor
-    grid: FrameGrid
+    grid: FrameChoice
     cache: FrameCache = field(default_factory=NoFrameCache)
     _checked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
@@ -56,20 +57,24 @@ class ClipReader:
         requested_s = self._times(clip, phase)
         size = self.processor.frame_size(view.width, view.height)
         frames = self.cache.read(self.decoder, Path(view.path), view.content_hash, requested_s, size)
-        return Video(frames, self.grid.fps)
+        return Video(frames, self.grid.rate(clip.end_s - clip.start_s))
 
-    def visual_tokens(self, clip: Clip, phase: float) -> int:
-        """Visual tokens that `read` leads to, without reading anything."""
-        view = clip.road
-        return self.processor.visual_tokens(len(self._times(clip, phase)), view.width, view.height)
+    def video_tokens(self, clip: Clip, phase: float) -> int:
+        """Tokens of a prefix that what `read` gives takes, without decoding anything."""
+        view, times_s = clip.road, self._times(clip, phase)
+        if self.processor.tells_time:
+            shown_s = presentation_times(Path(view.path))
+            times_s = shown_s[choose_frames(shown_s, times_s)]  # as a decoder measures them
+        return self.processor.video_tokens(torch.from_numpy(times_s), view.width, view.height)
 
     def one_group(self, clip: Clip) -> tuple[Video, int]:
-        """As few blank frames as the student takes, in the size of this clip's, and their visual tokens."""
+        """As few blank frames as the student takes, in the size of this clip's, and the tokens that they take."""
         view, num_frames = clip.road, self.processor.frames_per_group
         height, width = self.processor.frame_size(view.width, view.height)
-        times_s = torch.arange(num_frames).double() / self.grid.fps
+        fps = self.grid.rate(clip.end_s - clip.start_s)
+        times_s = torch.arange(num_frames).double() / fps
         frames = DecodedFrames(torch.zeros((num_frames, 3, height, width), dtype=torch.uint8), times_s)
-        return Video(frames, self.grid.fps), self.processor.visual_tokens(num_frames, view.width, view.height)
+        return Video(frames, fps), self.processor.video_tokens(times_s, view.width, view.height)
 
     def _times(self, clip: Clip, phase: float) -> NDArray[np.float64]:
         return self.grid.timestamps(clip.start_s, clip.end_s, clip.road.native_fps, phase)
@@ -121,12 +126,12 @@ class TrainingTrees(Dataset[ClipTree]):
     def measure(self, visit: Visit) -> tuple[TreeSize, ClipTree]:
         """The size of a visit's tree, and the tree with blank frames for a video, whose branches are the real ones.
 
-        Nothing is decoded: the video's tokens follow from the number and size of its frames.
+        Nothing is decoded: the video's tokens follow from the number, the size and the times of its frames.
         """
         video, num_tokens = self.reader.one_group(visit.clip)
         tree = self._encoded(visit, video)
         size = TreeSize.of(tree)
-        prefix = size.prefix + self.reader.visual_tokens(visit.clip, visit.phase) - num_tokens
+        prefix = size.prefix + self.reader.video_tokens(visit.clip, visit.phase) - num_tokens
         return replace(size, prefix=prefix), tree
 
     def _encoded(self, visit: Visit, video: Video) -> ClipTree:

@@ -11,7 +11,7 @@ from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.mixture.set_aside import lines_about_clips
 from autodrive.schema import SPLITS, Clip, SetAside, Split
-from autodrive.video.frame_grid import FrameGrid, highest_usable_fps
+from autodrive.video.frame_grid import FrameChoice, FrameGrid, highest_usable_fps
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def select_clips(
     clips: Sequence[Clip],
     annotated: Mapping[str, AnnotatedClip],
     labels: LabelSet,
-    grid: FrameGrid,
+    grid: FrameChoice,
     wanted: Wanted,
 ) -> Selection:
     """Sort clips into splits and set aside those this run cannot use.
@@ -65,7 +65,7 @@ def select_clips(
         clips: The clips of a manifest.
         annotated: Clips with their annotations, by id; those that have a split.
         labels: The run's label set.
-        grid: Requested frame rate; clips of files that do not serve it are set aside.
+        grid: When clips are looked at; those of files that do not serve a frame rate are set aside.
         wanted: What the run needs.
 
     Raises:
@@ -80,14 +80,15 @@ def select_clips(
             dropped.append(SetAside(item=clip.id, reason=reason[0], detail=reason[1]))
         elif member is not None and clip.split is not None:
             chosen[clip.split].append(member)
-    _check_frame_rate(clips, dropped, grid)
+    if isinstance(grid, FrameGrid):
+        _check_frame_rate(clips, dropped, grid)
     _check_splits(chosen, lines_about_clips(clips, dropped, SPLITS, wanted.label_sets), labels, wanted)
     lines = lines_about_clips(clips, dropped, wanted.splits, wanted.label_sets)
     return Selection(chosen, dropped, lines, _fingerprint(chosen, labels))
 
 
 def _reason_to_drop(
-    clip: Clip, annotated: AnnotatedClip | None, grid: FrameGrid, labels: LabelSet
+    clip: Clip, annotated: AnnotatedClip | None, grid: FrameChoice, labels: LabelSet
 ) -> tuple[str, str] | None:
     has_annotations = annotated is not None and bool(annotated.by_source)
     if clip.label is None and not has_annotations:
@@ -98,7 +99,7 @@ def _reason_to_drop(
         return "no_split", "the manifest assigns no split"
     if not has_annotations:
         return "no_annotations", "no annotation source knows it"
-    if not grid.usable(clip.road.native_fps):
+    if isinstance(grid, FrameGrid) and not grid.usable(clip.road.native_fps):
         return "frame_rate_too_high", f"fps {grid.fps:g} requested, the file has {clip.road.native_fps:.4g}"
     return None
 

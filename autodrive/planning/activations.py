@@ -12,14 +12,14 @@ another type are no part of it. Left out are buffers of kernels, fragments of th
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from autodrive.benchmarks.workload import RESOLUTION, TreeSize, make_tree
+from autodrive.benchmarks.workload import RESOLUTION, TreeSize, make_tree, smallest_prefix
 from autodrive.planning.workload import Visit
 from autodrive.students.student import Student, Twin
 from autodrive.trees.packing import pack_trees
@@ -66,11 +66,12 @@ def kept_by(twin: Twin, autocast: bool) -> Kept:
         autocast: Whether a forward pass computes in bfloat16 whatever the type of the weights.
     """
     student = twin.student
-    (row,) = pack_trees([make_tree(student, TWIN_TREE)], 10**9)
+    size = replace(TWIN_TREE, prefix_tokens=max(TWIN_TREE.prefix_tokens, smallest_prefix(student)))
+    (row,) = pack_trees([make_tree(student, size)], 10**9)
     groups: Counter[str] = Counter()
     inputs: dict[str, float] = {"layer": 0.0, "block": 0.0}
     pixels = twin.pixels(row.visual)
-    with _counting(student.model, pixels, groups, inputs), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    with _counting(student, pixels, groups, inputs), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         student.train().supervised_logits(row)
     tokens, patches = (
         row.num_tokens * twin.text_scale,
@@ -98,7 +99,7 @@ def activation_bytes(student: Student, kept: Kept, visit: Visit, visits: float, 
         recompute: Whether activations are recomputed (`method.gradient_checkpointing`).
     """
     sizes = student.anatomy()
-    tokens, patches = visits * visit.tokens, visits * visit.video.tokens * sizes.merge_size**2
+    tokens, patches = visits * visit.tokens, visits * visit.video.patches(sizes)
     around = patches * sizes.patch_bytes
     around += tokens * kept.around_layers + patches * kept.around_blocks
     around += visits * visit.supervised_tokens * sizes.vocab_size * LOGIT_BYTES
@@ -110,35 +111,32 @@ def activation_bytes(student: Student, kept: Kept, visit: Visit, visits: float, 
 
 
 @contextlib.contextmanager
-def _counting(model: nn.Module, pixels: Tensor, groups: Counter[str], inputs: dict[str, float]) -> Iterator[None]:
+def _counting(student: Student, pixels: Tensor, groups: Counter[str], inputs: dict[str, float]) -> Iterator[None]:
     """Add up the bytes that autograd keeps meanwhile by where they come from, and the bytes of a layer's input."""
     # Weights are there anyway; their copies in another type do not grow with the tokens. Pixels not with the widths.
+    model, places = student.model, _places(student)
     weights = {shape for p in model.parameters() for shape in (tuple(p.shape), tuple(p.shape[::-1]))}
     known = {tensor.untyped_storage().data_ptr() for tensor in (pixels, *model.parameters())}
-    running: list[str] = []
+    running: list[nn.Module] = []
     kept: list[Tensor] = []  # alive, so that no storage is taken for another one
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known and tuple(tensor.shape) not in weights:
             known.add(storage.data_ptr())
-            groups[_group_of(running)] += storage.nbytes()
+            groups[places[running[-1]] if running else "around layers"] += storage.nbytes()
             kept.append(tensor)
         return tensor
 
-    def enter(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, arguments: tuple, keywords: dict) -> None:
-            running.append(name)
-            place = _group_of(running) if name.endswith(".1") else ""
-            if place in inputs and arguments:
-                inputs[place] = float(arguments[0].nbytes)
-
-        return hook
+    def enter(module: nn.Module, arguments: tuple) -> None:
+        running.append(module)
+        if module in (student.blocks[1], student.layers[1]):
+            inputs[places[module]] = float(arguments[0].nbytes)
 
     def leave(*_: Any) -> None:
         running.pop()
 
-    handles = [m.register_forward_pre_hook(enter(name), with_kwargs=True) for name, m in model.named_modules()]
+    handles = [module.register_forward_pre_hook(enter) for module in model.modules()]
     handles += [module.register_forward_hook(leave) for module in model.modules()]
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -148,14 +146,14 @@ def _counting(model: nn.Module, pixels: Tensor, groups: Counter[str], inputs: di
             handle.remove()
 
 
-def _group_of(running: list[str]) -> str:
-    """Where a computation belongs, by the names of the modules that are at work."""
-    inmost = running[-1] if running else ""
-    if ".visual" in f".{inmost}":
-        return (
-            "around blocks" if ".blocks." not in inmost else "block" if ".blocks.1." in f"{inmost}." else "other block"
-        )
-    if ".layers." not in inmost:
-        return "around layers"
-    number = int(inmost.partition(".layers.")[2].partition(".")[0])
-    return {1: "layer", TWIN_LAYERS - 1: "last layer"}.get(number, "other layer")
+def _places(student: Student) -> dict[nn.Module, str]:
+    """Where the computation of each module belongs."""
+    places = dict.fromkeys(student.model.modules(), "around layers")
+    for part in (student.vision, *student.projectors):
+        places |= dict.fromkeys(part.modules(), "around blocks")
+    for number, block in enumerate(student.blocks):
+        places |= dict.fromkeys(block.modules(), "block" if number == 1 else "other block")
+    for number, layer in enumerate(student.layers):
+        name = {1: "layer", TWIN_LAYERS - 1: "last layer"}.get(number, "other layer")
+        places |= dict.fromkeys(layer.modules(), name)
+    return places

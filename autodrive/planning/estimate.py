@@ -14,6 +14,7 @@ from autodrive.planning.workload import FrameGroups, Visit, Workload
 from autodrive.students.student import Student
 from autodrive.students.towers import Tower, TowerCount
 from autodrive.training.strategies import StrategyKind
+from autodrive.video.frame_grid import FrameChoice
 
 GIB = 2**30
 CONTEXT_BYTES = GIB  # of the driver's context and the workspaces of its libraries: a usual figure, not measured here
@@ -37,9 +38,9 @@ class Recipe:
     """What a plan takes from the configuration of a training.
 
     Attributes:
-        num_frames: Frames of a clip.
-        fps: Frames that the student sees of a second.
-        max_tokens_per_group: Most visual tokens of a group of frames at the resolution.
+        frames: Which frames of a clip the student sees.
+        duration_s: Length of a clip in seconds.
+        max_tokens_per_group: Most visual tokens of a group of frames at the resolution; None: as many as they are.
         batch_size: Visits of an optimiser step, on all devices together.
         tokens_per_row: Most tokens of a packed row.
         num_steps: Optimiser steps of the training.
@@ -48,15 +49,20 @@ class Recipe:
         optimizer: Makes the optimiser of some parameters.
     """
 
-    num_frames: int
-    fps: float
-    max_tokens_per_group: int
+    frames: FrameChoice
+    duration_s: float
+    max_tokens_per_group: int | None
     batch_size: int
     tokens_per_row: int
     num_steps: int
     recompute: bool
     autocast: bool
     optimizer: Callable[[list[nn.Parameter]], Optimizer]
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of a clip."""
+        return self.frames.num_frames(self.duration_s)
 
 
 @dataclass(frozen=True)
@@ -202,14 +208,15 @@ def make_plan(
     prepare(twin.student, twin.text_scale)
     kept = kept_by(twin, recipe.autocast)
     prepare(sketch, 1.0)
+    remarks = sketch.processor.remarks(recipe.num_frames, recipe.frames.rate(recipe.duration_s))
     visits = -(-recipe.batch_size // devices.number)
     visits_per_row = max(1, min(visits, int(recipe.tokens_per_row // visit.tokens)))
     return Plan(
         parameters=sketch.towers.counts(),
         visit=visit,
-        most_visual_tokens=visit.video.groups * recipe.max_tokens_per_group,
+        most_visual_tokens=visit.video.groups * (recipe.max_tokens_per_group or visit.video.of_a_group),
         visits_per_row=visits_per_row,
-        remarks=tuple(sketch.processor.remarks(recipe.num_frames, recipe.fps)),
+        remarks=(*recipe.frames.lines(), *remarks),
         fixed=fixed_bytes(sketch.model, recipe.optimizer, recipe.autocast, in_4_bits),
         activation_bytes=activation_bytes(sketch, kept, visit, visits_per_row, recipe.recompute),
         operations=visit_operations(sketch, visit, recipe.recompute),

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from autodrive.students.anatomy import MATRIX_PRODUCTS
+from autodrive.students.towers import unread_weights
+
 LARGEST_MEASURED = 2**16  # values of a parameter; what more of them take is in proportion
 AUTOCAST_BYTES = 2  # of a value in the type that autocast computes in
 
@@ -23,7 +26,7 @@ class FixedBytes:
     """What is there at every step.
 
     Attributes:
-        weights: All parameters, in the types they are held in.
+        weights: All parameters, in the types they are held in; those that no pass reads, too.
         gradients: Those of the trained parameters.
         optimizer: What the optimiser remembers of them.
         copies: Copies of float32 weights that autocast computes with, kept from the forward to the backward pass.
@@ -59,7 +62,8 @@ def fixed_bytes(
     """
     packed = {id(parameter) for parameter in in_4_bits}
     remembered_of = cache(lambda size: _remembered(optimizer, size))
-    weights = gradients = remembered = 0.0
+    weights = float(sum(weight.nbytes for weight in unread_weights(model).values()))
+    gradients = remembered = 0.0
     for parameter in model.parameters():
         size = parameter.numel()
         weights += size * (four_bit_bytes() if id(parameter) in packed else parameter.itemsize)
@@ -69,7 +73,7 @@ def fixed_bytes(
     copies = sum(
         module.weight.numel() * AUTOCAST_BYTES
         for module in model.modules()
-        if autocast and isinstance(module, nn.Linear | nn.Conv3d) and module.weight.dtype == torch.float32
+        if autocast and isinstance(module, MATRIX_PRODUCTS) and module.weight.dtype == torch.float32
     )
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     sizes = [sum(parameter.nbytes for parameter in layer.parameters()) for layer in layers]

@@ -13,7 +13,10 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from autodrive.planning.workload import FrameGroups, Visit
+from autodrive.students.anatomy import MATRIX_PRODUCTS, Anatomy
 from autodrive.students.student import Student
+
+ENDS_OF_LAYERS = (".down_proj", ".linear_fc2", ".fc2")  # products whose result nobody asks for a second time
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,9 @@ def visit_operations(student: Student, visit: Visit, recompute: bool) -> Operati
         recompute: Whether activations are recomputed (`method.gradient_checkpointing`).
     """
     sizes = student.anatomy()
-    merge = sizes.merge_size**2
     tokens = {
-        "patch": visit.video.tokens * merge,
-        "visual": visit.video.tokens,
+        "patch": visit.video.patches(sizes),
+        "visual": visit.video.tokens * sizes.pictures_per_group,
         "text": visit.tokens,
         "asked": visit.supervised_tokens,
     }
@@ -91,8 +93,8 @@ def visit_operations(student: Student, visit: Visit, recompute: bool) -> Operati
     last = visit.supervised_pairs if student.asks_last_layer else visit.attended_pairs
     pairs = (sizes.layers - 1) * visit.attended_pairs + last
     total += _attention(pairs * sizes.attention_width, _any_trained(student), recompute)
-    pairs = sizes.full_blocks * _full_pairs(visit.video, merge)
-    pairs += (sizes.blocks - sizes.full_blocks) * _window_pairs(visit.video, sizes.window, sizes.merge_size)
+    pairs = sizes.full_blocks * _full_pairs(visit.video, sizes)
+    pairs += (sizes.blocks - sizes.full_blocks) * _window_pairs(visit.video, sizes)
     return total + _attention(pairs * sizes.block_width, _any_trained(student.vision), recompute)
 
 
@@ -104,30 +106,29 @@ def without_trees(student: Student, visit: Visit, recompute: bool) -> Operations
 def _products(student: Student) -> Iterator[tuple[str, Product]]:
     """Every weight that tokens are multiplied with, and the kind of token: patch, visual, text or asked."""
     vision_trained, anything_trained = _any_trained(student.vision), _any_trained(student)
-    last_layer = f".layers.{student.anatomy().layers - 1}."
-    first_product = next(part for part in student.vision.modules() if isinstance(part, nn.Linear | nn.Conv3d))
+    checkpointed = {module for part in (*student.blocks, *student.layers) for module in part.modules()}
+    last_layer, towers = set(student.layers[-1].modules()), student.towers
+    first_product = next(part for part in student.vision.modules() if isinstance(part, MATRIX_PRODUCTS))
     for name, module in student.model.named_modules():
-        if not isinstance(module, nn.Linear | nn.Conv3d):
+        if not isinstance(module, MATRIX_PRODUCTS):
             continue
+        again = module in checkpointed and not name.endswith(ENDS_OF_LAYERS)
         # A quantised layer's weight is packed; its sizes are not.
         values = module.in_features * module.out_features if isinstance(module, nn.Linear) else module.weight.numel()
         trained = values if module.weight.requires_grad else 0
-        tower = student.towers.of(name)
+        tower = towers.of(name)
         if tower != "language":
             kind = "visual" if tower == "projector" else "patch"
             first = module is first_product
-            product = Product(values, trained, _again(name, ".blocks."), vision_trained and not first)
+            product = Product(values, trained, again, vision_trained and not first)
         else:
             # Keys and values of all tokens are needed in the last layer too.
             seen_by_all = "k_proj" in name or "v_proj" in name
-            asked = module is student.head or (student.asks_last_layer and last_layer in name and not seen_by_all)
+            in_last_layer = student.asks_last_layer and module in last_layer
+            asked = module is student.head or (in_last_layer and not seen_by_all)
             kind = "asked" if asked else "text"
-            product = Product(values, trained, _again(name, ".layers."), anything_trained)
+            product = Product(values, trained, again, anything_trained)
         yield kind, product
-
-
-def _again(name: str, layers: str) -> bool:
-    return layers in name and not name.endswith((".down_proj", ".linear_fc2"))
 
 
 def _attention(pairs_by_width: float, downstream: bool, recompute: bool) -> Operations:
@@ -135,19 +136,19 @@ def _attention(pairs_by_width: float, downstream: bool, recompute: bool) -> Oper
     return Operations(forward, 2 * forward * downstream, forward * (downstream and recompute))
 
 
-def _full_pairs(video: FrameGroups, merge: int) -> float:
-    """Pairs of patches where each attends to all of its group of frames."""
-    return video.groups * (video.rows * video.columns * merge) ** 2
+def _full_pairs(video: FrameGroups, sizes: Anatomy) -> float:
+    """Pairs of patches where each attends to all of its picture."""
+    return video.groups * sizes.pictures_per_group * (video.rows * video.columns * sizes.patches_per_token) ** 2
 
 
-def _window_pairs(video: FrameGroups, window: int, merge_size: int) -> float:
-    """Pairs of patches where each attends to its window of `window` x `window` patches, fewer at the frame's end."""
+def _window_pairs(video: FrameGroups, sizes: Anatomy) -> float:
+    """Pairs of patches where each attends to its window of tokens, fewer at the picture's end."""
 
     def lengths(side: int) -> list[int]:
-        return [min(window, side - start) for start in range(0, side, window)]
+        return [min(sizes.window, side - start) for start in range(0, side, sizes.window)]
 
-    rows, columns = lengths(video.rows * merge_size), lengths(video.columns * merge_size)
-    return video.groups * sum((height * width) ** 2 for height in rows for width in columns)
+    areas = [height * width for height in lengths(video.rows) for width in lengths(video.columns)]
+    return video.groups * sizes.pictures_per_group * sum((area * sizes.patches_per_token) ** 2 for area in areas)
 
 
 def _any_trained(module: nn.Module) -> bool:

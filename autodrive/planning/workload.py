@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from autodrive.bounds import Count, CountOrZero, PositiveNumber
 from autodrive.mixture.mixture import Mixture
+from autodrive.students.anatomy import Anatomy
 from autodrive.students.processor import Processor
 
 PUBLISHED_ANNOTATIONS_PER_VISIT = 5.1  # VLM-AutoDrive: 349k annotations over 68k visits after upsampling
@@ -65,9 +66,18 @@ class FrameGroups:
     columns: int
 
     @property
+    def of_a_group(self) -> int:
+        """Visual tokens of a group."""
+        return self.rows * self.columns
+
+    @property
     def tokens(self) -> int:
         """Visual tokens of the clip."""
-        return self.groups * self.rows * self.columns
+        return self.groups * self.of_a_group
+
+    def patches(self, sizes: Anatomy) -> float:
+        """Patches that a student of these sizes cuts it into."""
+        return self.tokens * sizes.pictures_per_group * sizes.patches_per_token
 
     @classmethod
     def of(cls, processor: Processor, num_frames: int, width: int, height: int) -> "FrameGroups":

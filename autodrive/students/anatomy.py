@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+from torch import nn
+
+MATRIX_PRODUCTS = (nn.Linear, nn.Conv2d, nn.Conv3d)  # kernels are as large as their strides
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -13,9 +17,11 @@ class Anatomy:
         vocab_size: Entries of the vocabulary.
         blocks: Blocks of the vision tower.
         block_width: Width of their attention, all heads together.
-        full_blocks: Blocks in which a patch attends to all of its group of frames; in the others to its window.
-        window: Patches along the side of a window.
-        merge_size: Patches along the side of a visual token.
+        full_blocks: Blocks in which a patch attends to all patches of its picture; in the others to its window.
+        window: Visual tokens along the side of a window.
+        pictures_per_group: Pictures of a group of frames that the tower and its projector read apart; the features of
+            several are averaged.
+        patches_per_token: Patches of a picture for each of its visual tokens; a fraction where frames are padded.
         patch_bytes: Bytes of a patch's pixels.
     """
 
@@ -26,5 +32,6 @@ class Anatomy:
     block_width: int
     full_blocks: int
     window: int
-    merge_size: int
+    pictures_per_group: int
+    patches_per_token: float
     patch_bytes: int

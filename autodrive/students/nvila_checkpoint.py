@@ -1,7 +1,7 @@
 """Reading and writing NVILA checkpoints in the layout of its `-hf` releases: one folder, no remote code."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ NOT_READ = {
     "vision_tower.embeddings.position_ids": "numbers that count patches",
     "llm.model.rotary_emb.inv_freq": "follows from the configuration",
 }
-TIED_HEAD = "llm.lm_head.weight"  # absent where the language model's embedding is its head
+EMBEDDING, TIED_HEAD = (
+    "llm.model.embed_tokens.weight",
+    "llm.lm_head.weight",
+)  # which may be absent where the first is the second
 
 
 def our_name(name: str) -> str:
@@ -66,24 +69,53 @@ def read_nvila(folder: Path, dtype: torch.dtype, where: str) -> tuple[NvilaModel
         The model on the CPU in evaluation mode, and its tokenizer.
 
     Raises:
-        InputError: Something is not there, or a tensor is missing, of another shape, or not known.
+        InputError: Something is not there, or a tensor is missing, there twice, of another shape, or not known.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         sizes = sizes_of(config, where)
+        # With the language model's configuration: transformers knows no model of the folder's own.
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=sizes.text, trust_remote_code=False)
         model = NvilaModel(sizes)
-        found = dict(_tensors(folder))
+        found = list(_tensors(folder))
     except (OSError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         fix = "give a folder with config.json, the tokenizer and *.safetensors"
         raise InputError(f"{where}: cannot be read ({reason}); {fix}") from error
-    expected = model.state_dict()
-    if sizes.text.tie_word_embeddings:
-        found.setdefault(TIED_HEAD, found.get("llm.model.embed_tokens.weight", torch.empty(0)))
-    _check(found, expected, where)
-    model.load_state_dict(found)
+    if sizes.text.tie_word_embeddings and TIED_HEAD not in {name for name, _ in found}:
+        found += [(TIED_HEAD, tensor) for name, tensor in found if name == EMBEDDING]
+    model.load_state_dict(by_our_names(found, model.state_dict(), where))
     return model.to(dtype).eval(), tokenizer
+
+
+def by_our_names(found: Iterable[tuple[str, Tensor]], expected: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """The weights of a checkpoint by the names that they have here.
+
+    Args:
+        found: Names as they stand in its files, and tensors, of which only the shapes are looked at.
+        expected: What the model is made of, by our names.
+        where: How errors name the checkpoint.
+
+    Raises:
+        InputError: A tensor is missing, there twice, of another shape, or not known; it is named as in the files.
+    """
+    fix = "download the checkpoint again, or choose the student that matches it"
+    weights: dict[str, Tensor] = {}
+    spelled: dict[str, str] = {}
+    for name, tensor in found:
+        ours = our_name(name)
+        if ours in weights:
+            raise InputError(f"{where}: {name} is there twice, also as {spelled[ours]}; {fix}")
+        weights[ours], spelled[ours] = tensor, name
+    if missing := sorted(expected.keys() - weights.keys()):
+        raise InputError(f"{where}: {len(missing)} weights are missing, the first is {missing[0]}; {fix}")
+    if extra := sorted(spelled[name] for name in weights.keys() - expected.keys()):
+        raise InputError(f"{where}: {len(extra)} weights are not known here, the first is {extra[0]}; {fix}")
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name].shape:
+            shapes = f"{tuple(tensor.shape)} where config.json asks for {tuple(expected[name].shape)}"
+            raise InputError(f"{where}: {spelled[name]} is {shapes}; {fix}")
+    return weights
 
 
 def write_nvila(folder: Path, sizes: NvilaSizes, weights: Mapping[str, Tensor]) -> None:
@@ -103,16 +135,4 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
         with safe_open(path, framework="pt") as content:
             for name in content.keys():  # noqa: SIM118  (it is no mapping)
                 if not our_name(name).startswith(tuple(NOT_READ)):
-                    yield our_name(name), content.get_tensor(name)
-
-
-def _check(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
-    fix = "download the checkpoint again, or choose the student that matches it"
-    if missing := sorted(expected.keys() - found.keys()):
-        raise InputError(f"{where}: {len(missing)} weights are missing, the first is {missing[0]}; {fix}")
-    if extra := sorted(found.keys() - expected.keys()):
-        raise InputError(f"{where}: {len(extra)} weights are not known here, the first is {extra[0]}; {fix}")
-    for name, tensor in found.items():
-        if tensor.shape != expected[name].shape:
-            shapes = f"{tuple(tensor.shape)} where config.json asks for {tuple(expected[name].shape)}"
-            raise InputError(f"{where}: {name} is {shapes}; {fix}")
+                    yield name, content.get_tensor(name)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
-from autodrive.students.preprocessing import normalise
+from autodrive.students.pixel_embedding import embed_pixels
 
 ProjectorKind = Literal["space_to_depth", "lite"]
 SIDES: dict[ProjectorKind, int] = {"space_to_depth": 2, "lite": 3}  # patches along the side of a visual token
@@ -105,10 +105,8 @@ class PatchTower(SiglipVisionModel):
     def forward(self, patches_PD: Tensor) -> Tensor:  # type: ignore[override]
         """Features (T, P, C) of frames whose patches follow one another."""
         embeddings: Any = self.embeddings
-        kernel, bias = embeddings.patch_embedding.weight.flatten(1), embeddings.patch_embedding.bias
-        grey = torch.tensor(GREY, device=patches_PD.device)
-        pixels = normalise(patches_PD, grey, grey).to(kernel.dtype)
-        patches = F.linear(pixels, kernel, bias).unflatten(0, (-1, embeddings.num_patches))
+        embedded = embed_pixels(patches_PD, embeddings.patch_embedding, GREY, GREY)
+        patches = embedded.unflatten(0, (-1, embeddings.num_patches))
         states_TPC = patches + embeddings.position_embedding.weight.to(patches.dtype)
         for layer in cast(Any, self.encoder).layers[:-1]:
             states_TPC = layer(states_TPC, None)
@@ -126,12 +124,13 @@ class NvilaModel(nn.Module):
         self.mm_projector = Projector(sizes.projector, sizes.vision.hidden_size, sizes.text.hidden_size)
         self.llm = Qwen2ForCausalLM(sizes.text)
 
-    def embed(self, input_ids: Tensor, patches_PD: Tensor) -> Tensor:
+    def embed(self, input_ids: Tensor, patches_PD: Tensor, frames_B: Tensor) -> Tensor:
         """Embeddings (N, C) of a row's tokens, visual ones in their places.
 
         Args:
             input_ids: (N,) token ids.
             patches_PD: Patches of all frames, uint8.
+            frames_B: How many frames that follow one another each block of visual tokens is the mean of.
 
         Raises:
             ValueError: There are not as many placeholders as visual tokens.
@@ -141,33 +140,51 @@ class NvilaModel(nn.Module):
             return embeddings_NC
         features_TLC = self.mm_projector(self.vision_tower(patches_PD))
         places = input_ids == self.sizes.media_id
-        features = features_TLC.flatten(0, 1).to(embeddings_NC.dtype)
+        features = averaged(features_TLC, frames_B).flatten(0, 1).to(embeddings_NC.dtype)
         if int(places.sum()) != len(features):
             raise ValueError(f"{int(places.sum())} placeholders and {len(features)} visual tokens do not match")
         return embeddings_NC.masked_scatter(places[:, None], features)
 
 
+def averaged(features_TLC: Tensor, frames_B: Tensor) -> Tensor:
+    """Means (B, L, C) of the features of `frames_B` frames each, which follow one another."""
+    if len(frames_B) == len(features_TLC):
+        return features_TLC
+    means_BD = torch.segment_reduce(features_TLC.float().flatten(1), "mean", lengths=frames_B, axis=0)
+    return means_BD.unflatten(1, features_TLC.shape[1:]).to(features_TLC.dtype)
+
+
 class StockNvila(nn.Module):
     """The same parts as they come, for comparison: whole frames go through the stock tower, all of it."""
 
-    def __init__(self, sizes: NvilaSizes) -> None:
-        """Put the parts together."""
+    def __init__(self, sizes: NvilaSizes, pooled_frames: int) -> None:
+        """Put the parts together; features of `pooled_frames` frames are averaged."""
         super().__init__()
-        self.sizes = sizes
+        self.sizes, self.pooled_frames = sizes, pooled_frames
         self.vision_tower = SiglipVisionModel(sizes.vision)
         self.mm_projector = Projector(sizes.projector, sizes.vision.hidden_size, sizes.text.hidden_size)
         self.llm = Qwen2ForCausalLM(sizes.text)
 
-    def forward(self, input_ids: Tensor, pixel_values: Tensor, use_cache: bool = False) -> Any:
-        """Logits of one plain sequence; positions are counted by the language model itself."""
+    def forward(self, input_ids: Tensor, pixel_values: Tensor, **further: Any) -> Any:
+        """Logits of plain sequences with as many frames each; positions are counted by the language model itself."""
+        return self.llm(inputs_embeds=self._embedded(input_ids, pixel_values), **further)
+
+    def generate(self, input_ids: Tensor, pixel_values: Tensor, **how: Any) -> Tensor:
+        """Plain sequences and what transformers generates behind them."""
+        replies: Tensor = cast(Any, self.llm).generate(inputs_embeds=self._embedded(input_ids, pixel_values), **how)
+        return torch.cat([input_ids, replies], dim=1)
+
+    def _embedded(self, input_ids: Tensor, pixel_values: Tensor) -> Tensor:
         embeddings = self.llm.get_input_embeddings()(input_ids)
         if len(pixel_values):
             seen = self.vision_tower(pixel_values, output_hidden_states=True).hidden_states[-2]
-            features = self.mm_projector(seen).flatten(0, 1).to(embeddings.dtype)
+            features_STLC = self.mm_projector(seen).unflatten(0, (len(input_ids), -1))
+            blocks = [block.mean(1) for block in features_STLC.split(self.pooled_frames, dim=1)]
+            features = torch.stack(blocks, dim=1).flatten(1, 2).to(embeddings.dtype)
             places = input_ids == self.sizes.media_id
-            places &= places.cumsum(-1) <= len(features)  # a placeholder in a reply is a token like any other
+            places &= places.cumsum(-1) <= features.shape[1]  # a placeholder in a reply is a token like any other
             embeddings = embeddings.masked_scatter(places[..., None], features)
-        return self.llm(inputs_embeds=embeddings, use_cache=use_cache)
+        return embeddings
 
 
 def _unread(module: nn.Module) -> nn.Module:

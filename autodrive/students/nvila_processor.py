@@ -1,5 +1,6 @@
 """The weightless half of an NVILA student."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -19,33 +20,45 @@ from autodrive.trees.sample import ClipSample, Text
 from autodrive.trees.visual import VisualInput
 
 VIDEO_MEDIA = "<vila/video>"
-USUAL_FRAMES = 8
+SETTINGS = ("frame_side", "patch_size", "projector", "pooled_frames")
+MOST_USUAL_BLOCKS = 32  # 8 frames by default (`train/args.py` of VILA), of the video model 256 in eights
 
 
 @dataclass(frozen=True)
 class NvilaVisual(VisualInput):
-    """Patches of all frames, (P, D) uint8."""
+    """Frames in the order in which they are read.
+
+    Attributes:
+        patches_PD: Patches of all frames, (P, D) uint8.
+        frames_B: How many frames each block of visual tokens is the mean of, (B,).
+    """
 
     patches_PD: Tensor
+    frames_B: Tensor
 
     @classmethod
     def cat(cls, inputs: Sequence[Self]) -> Self:
         """Join the frames of several trees."""
-        return cls(torch.cat([visual.patches_PD for visual in inputs]))
+        return cls(*(torch.cat([getattr(visual, name) for visual in inputs]) for name in ("patches_PD", "frames_B")))
 
     def to(self, device: torch.device | str) -> Self:
         """The same frames on `device`."""
-        return replace(self, patches_PD=self.patches_PD.to(device))
+        return replace(self, patches_PD=self.patches_PD.to(device), frames_B=self.frames_B.to(device))
 
 
 @dataclass(frozen=True)
 class NvilaProcessor(ChatProcessor):
     """Every frame is a square of its own with a newline behind it; nothing tells when it was taken.
 
+    With temporal pooling the features of some frames that follow one another are averaged, and one block of tokens and
+    a newline stand for all of them; the last block of a clip may stand for fewer. (VILA's `TSPVideoEncoder`, which asks
+    for a number of frames that leaves no rest.)
+
     Attributes:
         frame_side: Pixels along the side of a frame; 448 in the released ones. Its aspect is not kept.
         patch_size: Pixels along the side of a patch.
         projector: Kind of the projector, by which the number of visual tokens follows.
+        pooled_frames: Frames whose features are averaged; 1 for none.
     """
 
     special_tokens: ClassVar[tuple[str, ...]] = (START_OF_TURN, END_OF_TURN, VIDEO_MEDIA)
@@ -53,11 +66,12 @@ class NvilaProcessor(ChatProcessor):
     frame_side: int
     patch_size: int
     projector: ProjectorKind
+    pooled_frames: int = 1
 
     @property
     def frames_per_group(self) -> int:
-        """Every frame has visual tokens of its own."""
-        return 1
+        """Frames that a block of visual tokens stands for."""
+        return self.pooled_frames
 
     @property
     def fixed_resolution(self) -> bool:
@@ -66,7 +80,7 @@ class NvilaProcessor(ChatProcessor):
 
     @property
     def tokens_per_frame(self) -> int:
-        """Visual tokens of a frame, without the newline behind it."""
+        """Visual tokens of a frame, or of some that are averaged, without the newline behind them."""
         return tokens_of_side(self.frame_side // self.patch_size, self.projector)
 
     def frame_size(self, width: int, height: int) -> tuple[int, int]:
@@ -75,19 +89,21 @@ class NvilaProcessor(ChatProcessor):
 
     def visual_tokens(self, num_frames: int, width: int, height: int) -> int:
         """Visual tokens that so many frames take."""
-        return num_frames * self.tokens_per_frame
+        return math.ceil(num_frames / self.pooled_frames) * self.tokens_per_frame
 
     def tokens_between(self, num_frames: int) -> int:
-        """A newline a frame."""
-        return num_frames * len(self._text("\n"))
+        """A newline a block."""
+        return math.ceil(num_frames / self.pooled_frames) * len(self._text("\n"))
 
     def remarks(self, num_frames: int, fps: float) -> list[str]:
         """How many tokens frames take, and that they do not tell time."""
-        per_frame = self.tokens_per_frame + self.tokens_between(1)
-        total = f"{num_frames * per_frame:,}"
-        lines = [f"{num_frames} frames of {per_frame} tokens each, {total} a clip; nothing tells when they were taken"]
-        if num_frames > 2 * USUAL_FRAMES:
-            lines.append(f"the released ones were taught with {USUAL_FRAMES} or {2 * USUAL_FRAMES} frames: lower fps")
+        per_block, blocks = self.tokens_per_frame + self.tokens_between(1), math.ceil(num_frames / self.pooled_frames)
+        averaged = f" in {blocks} blocks, the mean of {self.pooled_frames} each," if self.pooled_frames > 1 else ""
+        total = f"{num_frames} frames{averaged} of {per_block} tokens each, {blocks * per_block:,} a clip"
+        lines = [f"{total}; nothing tells when they were taken"]
+        if blocks > MOST_USUAL_BLOCKS:
+            fix = "give num_frames=8 fps=null, or average some (student.pooled_frames=8)"
+            lines.append(f"{blocks} blocks are more than the {MOST_USUAL_BLOCKS} that released ones were taught: {fix}")
         return lines
 
     def encode(self, sample: ClipSample) -> ClipTree:
@@ -98,7 +114,8 @@ class NvilaProcessor(ChatProcessor):
         """
         ids = self._turn("system", sample.system) + self._turn_start("user")
         patch_bytes = 3 * self.patch_size**2
-        visuals = [NvilaVisual(torch.empty(0, patch_bytes, dtype=torch.uint8))]
+        none = torch.empty(0, dtype=torch.long)
+        visuals = [NvilaVisual(torch.empty(0, patch_bytes, dtype=torch.uint8), none)]
         for part in sample.prefix:
             if isinstance(part, Text):
                 ids += self._text(part.text)
@@ -109,8 +126,9 @@ class NvilaProcessor(ChatProcessor):
                 side = self.frame_side
                 raise InputError(f"{sample.clip_id}: frames of {width}x{height} pixels; decode them at {side}x{side}")
             patches_PD, grid = patchify(frames_TCHW, self.patch_size, temporal_patch_size=1, merge_size=1)
-            visuals.append(NvilaVisual(patches_PD))
-            ids += (self._special(VIDEO_MEDIA) * self.tokens_per_frame + self._text("\n")) * grid[0]
+            frames_B = torch.tensor([len(block) for block in torch.arange(grid[0]).split(self.pooled_frames)])
+            visuals.append(NvilaVisual(patches_PD, frames_B))
+            ids += (self._special(VIDEO_MEDIA) * self.tokens_per_frame + self._text("\n")) * len(frames_B)
         return ClipTree(
             clip_id=sample.clip_id,
             visual=visuals[1] if len(visuals) == 2 else NvilaVisual.cat(visuals),  # one video: no copy of its pixels
@@ -122,12 +140,12 @@ class NvilaProcessor(ChatProcessor):
 
     def settings(self) -> dict[str, Any]:
         """Everything but the tokenizer as JSON values; `from_settings` reads it back."""
-        return {"frame_side": self.frame_side, "patch_size": self.patch_size, "projector": self.projector}
+        return {name: getattr(self, name) for name in SETTINGS}
 
     @classmethod
     def from_settings(cls, tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) -> Self:
         """The processor that `settings` was called on."""
-        return cls(tokenizer, **{name: settings[name] for name in ("frame_side", "patch_size", "projector")})
+        return cls(tokenizer, **{name: settings[name] for name in SETTINGS})
 
     def with_resolution(self, resolution: Resolution) -> Self:
         """The same: frames have one size."""

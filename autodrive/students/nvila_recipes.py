@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from annotated_types import Ge, Le
-from transformers import PreTrainedTokenizerBase, Qwen2Config, SiglipVisionConfig
+from transformers import PretrainedConfig, PreTrainedTokenizerBase, Qwen2Config, SiglipVisionConfig
 
 from autodrive.bounds import Count, Layers, Width
 from autodrive.errors import InputError
@@ -33,15 +33,21 @@ class PretrainedNvila:
         checkpoint: Repository on the Hugging Face hub in the layout of the `-hf` releases, or such a folder.
         dtype: Type that the student computes in outside of training, and of weights that are not trained. Those that
             are trained are float32.
+        pooled_frames: Frames whose features are averaged, see `NvilaProcessor`.
     """
 
     full_size: ClassVar[bool] = True
-    frames_per_group: ClassVar[int] = 1
     fixed_resolution: ClassVar[bool] = True
 
     name: str
     checkpoint: str
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    pooled_frames: Annotated[Count, Le(4096)] = 1
+
+    @property
+    def frames_per_group(self) -> int:
+        """Frames that a block of visual tokens stands for."""
+        return self.pooled_frames
 
     def base(self) -> Base:
         """The checkpoint, see `StudentSpec`; a folder by its whole path, so that it may be named from anywhere."""
@@ -61,24 +67,28 @@ class PretrainedNvila:
             raise unreadable(self.checkpoint, error) from None
         where = f"student.checkpoint={self.checkpoint}"
         model, tokenizer = read_nvila(folder, DTYPES[self.dtype], where)
-        return NvilaStudent(self.name, model, processor_of(model.sizes, tokenizer), self.base())
+        return NvilaStudent(self.name, model, processor_of(model.sizes, tokenizer, self.pooled_frames), self.base())
 
     def sketch(self, resolution: Resolution) -> NvilaStudent:
-        """The student without weights, see `StudentSpec`.
+        """The student without weights, see `StudentSpec`; of a checkpoint that is not known here config.json is read.
 
         Raises:
-            InputError: The sizes of this checkpoint are not known here.
+            InputError: It cannot be read, or is of another family.
         """
         del resolution
         known = released_configurations().get(self.checkpoint)
-        if known is None:
-            raise InputError(f"student.checkpoint={self.checkpoint}: its sizes are not known before it is read")
-        sizes = sizes_of(known.config, self.checkpoint)
+        try:
+            config = PretrainedConfig.get_config_dict(self.checkpoint)[0] if known is None else known.config
+        except (OSError, ValueError) as error:
+            raise unreadable(self.checkpoint, error) from error
+        sizes = sizes_of(config, f"student.checkpoint={self.checkpoint}")
         with torch.device("meta"):
             model = NvilaModel(sizes)
         model.llm.tie_weights()
         tokenizer = nvila_tokenizer((), SMALLEST_VOCABULARY + 1)
-        return NvilaStudent(self.name, model.to(DTYPES[self.dtype]), processor_of(sizes, tokenizer), self.base())
+        return NvilaStudent(
+            self.name, model.to(DTYPES[self.dtype]), processor_of(sizes, tokenizer, self.pooled_frames), self.base()
+        )
 
 
 @dataclass(frozen=True)
@@ -102,10 +112,10 @@ class TinyNvila:
         text_heads: Attention heads of the language model.
         text_kv_heads: Key and value heads of the language model.
         text_mlp: Hidden width of the language model's MLP.
+        pooled_frames: Frames whose features are averaged, see `NvilaProcessor`.
     """
 
     full_size: ClassVar[bool] = False
-    frames_per_group: ClassVar[int] = 1
     fixed_resolution: ClassVar[bool] = True
 
     name: str
@@ -122,6 +132,7 @@ class TinyNvila:
     text_heads: Width = 4
     text_kv_heads: Width = 2
     text_mlp: Width = 256
+    pooled_frames: Annotated[Count, Le(4096)] = 1
 
     def __post_init__(self) -> None:
         if self.frame_side % self.patch_size:
@@ -136,6 +147,11 @@ class TinyNvila:
             message = f"student.text_kv_heads={self.text_kv_heads}: must divide student.text_heads"
             raise InputError(f"{message}={self.text_heads}")
 
+    @property
+    def frames_per_group(self) -> int:
+        """Frames that a block of visual tokens stands for."""
+        return self.pooled_frames
+
     def base(self) -> None:
         """No file holds its weights."""
 
@@ -148,7 +164,7 @@ class TinyNvila:
         positions = cast(Any, model.vision_tower).embeddings.position_embedding.weight
         embeddings = (cast(Any, model.llm.get_input_embeddings()).weight, positions)
         initialise(model, embeddings, torch.Generator().manual_seed(seed))
-        return NvilaStudent(self.name, model, processor_of(sizes, tokenizer))
+        return NvilaStudent(self.name, model, processor_of(sizes, tokenizer, self.pooled_frames))
 
     def sketch(self, resolution: Resolution) -> NvilaStudent:
         """The student without weights; its vocabulary is as large as it may become. See `StudentSpec`."""
@@ -157,7 +173,7 @@ class TinyNvila:
         sizes = self._sizes(tokenizer, self.vocab_size)
         with torch.device("meta"):
             model = NvilaModel(sizes)
-        return NvilaStudent(self.name, model, processor_of(sizes, tokenizer))
+        return NvilaStudent(self.name, model, processor_of(sizes, tokenizer, self.pooled_frames))
 
     def _sizes(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> NvilaSizes:
         vision = SiglipVisionConfig(

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, SiglipVisionConfig
 
 from autodrive.errors import InputError
+from autodrive.students.anatomy import Anatomy
 from autodrive.students.calls import Embedded
+from autodrive.students.nvila_anatomy import anatomy_of_nvila, narrowed_nvila
 from autodrive.students.nvila_checkpoint import read_nvila, write_nvila
 from autodrive.students.nvila_model import GREY, NvilaModel, NvilaSizes, StockNvila, frames_of
 from autodrive.students.nvila_processor import NvilaProcessor, NvilaVisual
 from autodrive.students.preprocessing import normalise
-from autodrive.students.student import Student
+from autodrive.students.resolution import Resolution
+from autodrive.students.student import Student, Twin
 from autodrive.trees.clip_tree import ClipTree, TreeRow
 
 
@@ -46,9 +49,25 @@ class NvilaStudent(Student):
         """The projector."""
         return (self.model.mm_projector,)
 
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """See `Student`; the last one of the tower is not read."""
+        return cast(Any, self.model.vision_tower).encoder.layers[:-1]
+
+    def anatomy(self) -> Anatomy:
+        """See `Student`."""
+        return anatomy_of_nvila(self.model.sizes, self.processor)
+
+    def twin(self, num_layers: int, resolution: Resolution) -> Twin:
+        """See `Student`; its frames are as large, whatever the resolution."""
+        model, text_scale, vision_scale = narrowed_nvila(self.model.sizes, self.processor, num_layers)
+        student = NvilaStudent(f"twin of {self.name}", model.to(self.dtype), self.processor)
+        return Twin(student, text_scale, vision_scale, lambda visual: cast(NvilaVisual, visual).patches_PD)
+
     def embed(self, row: TreeRow) -> Embedded:
         """Embeddings of a row's tokens, the frames' in the places of their placeholders."""
-        return Embedded(self.model.embed(row.input_ids, cast(NvilaVisual, row.visual).patches_PD))
+        visual = cast(NvilaVisual, row.visual)
+        return Embedded(self.model.embed(row.input_ids, visual.patches_PD, visual.frames_B))
 
     def stock_model(self) -> StockNvila:
         """Stock parts, all of the tower among them."""
@@ -57,7 +76,8 @@ class NvilaStudent(Student):
         text = copy.deepcopy(sizes.text)
         text._attn_implementation = "sdpa"
         vision = SiglipVisionConfig(**sizes.vision.to_dict())
-        model = StockNvila(NvilaSizes(vision, text, sizes.projector, sizes.media_id))
+        stock_sizes = NvilaSizes(vision, text, sizes.projector, sizes.media_id)
+        model = StockNvila(stock_sizes, self.processor.pooled_frames)
         model.load_state_dict(self.base_weights())
         return model.to(parameter.device, parameter.dtype).eval()
 
@@ -83,13 +103,14 @@ class NvilaStudent(Student):
             InputError: It cannot be read, or the processor cuts other patches than the tower takes.
         """
         model, tokenizer = read_nvila(folder, dtype, str(folder))
-        ours, theirs = NvilaProcessor.from_settings(tokenizer, processor), processor_of(model.sizes, tokenizer)
+        ours = NvilaProcessor.from_settings(tokenizer, processor)
+        theirs = processor_of(model.sizes, tokenizer, ours.pooled_frames)
         if ours != theirs:
             raise InputError("student.json: the processor does not fit config.json; restore the student's folder")
         return cls(name, model, ours)
 
 
-def processor_of(sizes: NvilaSizes, tokenizer: Any) -> NvilaProcessor:
+def processor_of(sizes: NvilaSizes, tokenizer: Any, pooled_frames: int) -> NvilaProcessor:
     """The processor that a model's sizes ask for."""
     vision: Any = sizes.vision
-    return NvilaProcessor(tokenizer, vision.image_size, vision.patch_size, sizes.projector)
+    return NvilaProcessor(tokenizer, vision.image_size, vision.patch_size, sizes.projector, pooled_frames)

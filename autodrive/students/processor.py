@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
+from torch import Tensor
+
 from autodrive.students.resolution import Resolution
 from autodrive.trees.clip_tree import ClipTree
 from autodrive.trees.sample import ClipSample
@@ -38,6 +40,21 @@ class Processor(ABC):
     def tokens_between(self, num_frames: int) -> int:
         """Tokens of text that a video of so many frames takes between its groups of visual tokens."""
         return 0
+
+    @property
+    def tells_time(self) -> bool:
+        """Whether the number of a video's tokens depends on when its frames were taken."""
+        return False
+
+    def video_tokens(self, times_s: Tensor, width: int, height: int) -> int:
+        """Tokens of a prefix that a video takes, visual ones and text.
+
+        Args:
+            times_s: (T,) measured times of its frames, seconds.
+            width: Width of the source in pixels.
+            height: Height of the source in pixels.
+        """
+        return self.visual_tokens(len(times_s), width, height) + self.tokens_between(len(times_s))
 
     def remarks(self, num_frames: int, fps: float) -> list[str]:
         """What users should know of how this family reads such a video, a line each."""

@@ -31,13 +31,26 @@ class Qwen3VLProcessor(QwenVLProcessor):
         of_a_patch = Piece(self._placeholders((1, *grid[1:])), (torch.zeros(1, dtype=torch.long), grid[1:]))
         start, end = self._special(VISION_START), self._special(VISION_END)
         pieces = []
-        for time_s in stamp_times(video.frames.timestamps_s, self.vision.temporal_patch_size).tolist():
-            stamp = Piece.of_text(self._text(f"<{time_s:.1f} seconds>") + start)
-            pieces += [stamp, of_a_patch, Piece.of_text(end)]
+        for stamp in self._stamps(video.frames.timestamps_s):
+            pieces += [Piece.of_text(stamp + start), of_a_patch, Piece.of_text(end)]
         return pieces
 
+    @property
+    def tells_time(self) -> bool:
+        """Stamps of other times may take other numbers of tokens."""
+        return True
+
+    def video_tokens(self, times_s: Tensor, width: int, height: int) -> int:
+        """See `Processor`."""
+        marked = sum(len(stamp) + 2 for stamp in self._stamps(times_s))  # a start and an end
+        return self.visual_tokens(len(times_s), width, height) + marked
+
+    def _stamps(self, timestamps_s: Tensor) -> list[list[int]]:
+        times_s = stamp_times(timestamps_s, self.vision.temporal_patch_size).tolist()
+        return [self._text(f"<{time_s:.1f} seconds>") for time_s in times_s]
+
     def tokens_between(self, num_frames: int) -> int:
-        """Stamps, starts and ends; a little more where a clip is longer than ten seconds."""
+        """About as many as stamps, starts and ends: `video_tokens` counts them where the times are known."""
         return math.ceil(num_frames / self.frames_per_group) * STAMP_TOKENS
 
     def remarks(self, num_frames: int, fps: float) -> list[str]:

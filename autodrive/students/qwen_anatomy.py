@@ -22,7 +22,8 @@ VISION_WIDTH = 64
 def anatomy_of(config: Qwen2_5_VLConfig, processor: QwenProcessor) -> Anatomy:
     """The sizes of a Qwen2.5-VL of this configuration."""
     vision = cast(Any, config.vision_config)
-    return _anatomy(config, processor, len(vision.fullatt_block_indexes), vision.window_size // vision.patch_size)
+    token_side = vision.patch_size * processor.vision.merge_size
+    return _anatomy(config, processor, len(vision.fullatt_block_indexes), vision.window_size // token_side)
 
 
 def anatomy_of_qwen3(config: Qwen3VLConfig, processor: QwenVLProcessor) -> Anatomy:
@@ -41,7 +42,8 @@ def _anatomy(config: Any, processor: QwenVLProcessor, full_blocks: int, window: 
         block_width=vision.hidden_size,
         full_blocks=full_blocks,
         window=window,
-        merge_size=form.merge_size,
+        pictures_per_group=1,
+        patches_per_token=form.merge_size**2,
         patch_bytes=3 * form.temporal_patch_size * form.patch_size**2,  # three channels of a byte
     )
 

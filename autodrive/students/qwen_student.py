@@ -68,6 +68,11 @@ class QwenVLStudent(Student):
         """The merger at the vision tower's end."""
         return (self.model.model.visual.merger,)
 
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """See `Student`."""
+        return self.model.model.visual.blocks
+
     def stock_model(self) -> PreTrainedModel:
         """Transformers' model with its own vision tower and attention."""
         parameter = next(self.model.parameters())

@@ -4,7 +4,7 @@ They compute what transformers computes, take over the stock modules' parameters
 names and shapes as they are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -15,17 +15,13 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3VLForCondition
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed, Qwen2_5_VLVisionAttention
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttention, Qwen3VLVisionPatchEmbed
 
-from autodrive.students.preprocessing import normalise
-
-# Patches that are floats at one time: on a CPU they and the kernel stay in its cache, on a GPU they fill it.
-CHUNK_PATCHES = {"cpu": 512, "cuda": 16384}
+from autodrive.students.pixel_embedding import embed_pixels
 
 
 class PixelPatchEmbed(nn.Module):
-    """Patch embedding from uint8 pixels as one matrix product; the kernel is as large as the stride.
+    """Patch embedding from uint8 pixels, see `embed_pixels`.
 
-    Pixels become floats chunk by chunk, and again in the backward pass: a float copy of all patches would be the
-    largest tensor of a step. Mean and deviation are no buffers: those would be rounded with the weights.
+    Mean and deviation are no buffers: those would be rounded with the weights.
     """
 
     def __init__(
@@ -41,41 +37,7 @@ class PixelPatchEmbed(nn.Module):
 
     def forward(self, patches_PD: Tensor) -> Tensor:
         """Embed (P, D) uint8 patches as (P, width)."""
-        kernel = self.proj.weight.flatten(1)
-        if torch.is_autocast_enabled(kernel.device.type):
-            kernel = kernel.to(torch.get_autocast_dtype(kernel.device.type))
-        mean, std = (torch.tensor(values, device=kernel.device) for values in (self.mean, self.std))
-        embedded = cast(Tensor, _EmbedPixels.apply(patches_PD, kernel, mean, std))
-        return embedded if self.proj.bias is None else embedded + self.proj.bias.to(embedded.dtype)
-
-
-class _EmbedPixels(Function):
-    """normalise(patches) @ kernel.T, without ever holding all normalised patches."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, patches_PD: Tensor, kernel: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        ctx.save_for_backward(patches_PD, mean, std)
-        output = torch.empty(len(patches_PD), len(kernel), dtype=kernel.dtype, device=kernel.device)
-        for rows, pixels in _chunks(patches_PD, mean, std, kernel.dtype):
-            torch.mm(pixels, kernel.T, out=output[rows])
-        return output
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None, None]:
-        patches_PD, mean, std = ctx.saved_tensors
-        (gradient,) = gradients
-        total = torch.zeros(gradient.shape[1], patches_PD.shape[1], dtype=torch.float32, device=gradient.device)
-        for rows, pixels in _chunks(patches_PD, mean, std, gradient.dtype):
-            total += gradient[rows].T @ pixels
-        return None, total.to(gradient.dtype), None, None
-
-
-def _chunks(patches_PD: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    size = CHUNK_PATCHES.get(patches_PD.device.type, CHUNK_PATCHES["cuda"])
-    for start in range(0, len(patches_PD), size):
-        rows = slice(start, start + size)
-        yield rows, normalise(patches_PD[rows], mean, std).to(dtype)
+        return embed_pixels(patches_PD, self.proj, self.mean, self.std)
 
 
 class _Rotate(Function):

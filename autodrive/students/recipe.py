@@ -14,15 +14,17 @@ class StudentSpec(Protocol):
     Attributes:
         name: Name of the recipe, kept in predictions and tables.
         full_size: Whether it is too large for the values of `scale=tiny`, where it is refused.
-        frames_per_group: Frames that share one group of visual tokens; known before the student is built, because a
-            resolution is solved from it.
         fixed_resolution: Whether all its frames have one size, so that a resolution cannot be chosen.
     """
 
     name: str
     full_size: ClassVar[bool]
-    frames_per_group: ClassVar[int]
     fixed_resolution: ClassVar[bool]
+
+    @property
+    def frames_per_group(self) -> int:
+        """Frames that share one group of visual tokens; known before the student is built, for `resolution=auto`."""
+        ...
 
     def base(self) -> Base | None:
         """The checkpoint that its weights are read from; None for a student from scratch."""

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from pydantic import ValidationError
@@ -96,6 +96,16 @@ class Student(nn.Module, ABC):
     def projectors(self) -> Sequence[nn.Module]:
         """The parts of `vision` that end in embeddings of the language model; all of it where there is no tower."""
         return (self.vision,)
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The blocks of the vision tower that are computed, one like the other; none where there is no such tower."""
+        return ()
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """The layers of the language model."""
+        return cast(Any, self.text_model).layers
 
     @property
     def towers(self) -> Towers:

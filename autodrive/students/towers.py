@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 Tower = Literal["vision", "projector", "language"]
 TOWERS: tuple[Tower, ...] = ("vision", "projector", "language")
@@ -55,8 +55,11 @@ class Towers:
         }
 
     def counts(self) -> Mapping[Tower, TowerCount]:
-        """How many parameters of each tower are trained and how many are not."""
+        """How many parameters of each tower are trained and how many are not, such as those that no pass reads."""
         found = dict.fromkeys(TOWERS, TowerCount(0, 0))
+        for name, weight in unread_weights(self.model).items():
+            trained, frozen = found[self.of(name)]
+            found[self.of(name)] = TowerCount(trained, frozen + weight.numel())
         for name, parameter in self.model.named_parameters():
             size, (trained, frozen) = num_parameters(parameter), found[self.of(name)]
             one = TowerCount(trained + size, frozen) if parameter.requires_grad else TowerCount(trained, frozen + size)
@@ -67,6 +70,12 @@ class Towers:
     def _paths(self) -> Mapping[Tower, tuple[str, ...]]:
         names = {id(module): f"{path}." for path, module in self.model.named_modules()}
         return {"projector": tuple(names[id(part)] for part in self.projectors), "vision": (names[id(self.vision)],)}
+
+
+def unread_weights(model: nn.Module) -> Mapping[str, Tensor]:
+    """Weights of a checkpoint that are kept for its files alone, as buffers, by name."""
+    saved = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name in saved}
 
 
 def num_parameters(parameter: nn.Parameter) -> int:

@@ -1,7 +1,8 @@
 """The class of a clip as a multiple-choice question, answered with a letter."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from autodrive.tasks.reading import ParsedReply, parse_reply
 from autodrive.tasks.task import ShownOptions, Task
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LetterStyle = Literal["A.", "(A)"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,12 @@ class ChoiceTask(Task):
 
     A student that was taught another label set is asked and read in its own classes (`labels.shown`). What it chose is
     then folded into the run's, which references and scores are in.
+
+    Attributes:
+        letter_style: How the letters of options are shown; replies are read in either style, whichever is shown.
     """
+
+    letter_style: LetterStyle = "A."
 
     def can_show(self, question: Question, labels: LabelSet) -> bool:
         """Whether all options are classes that the student is asked about."""
@@ -37,15 +44,23 @@ class ChoiceTask(Task):
         }
         return annotation.model_copy(update=folded)
 
+    @property
+    def wording(self) -> Mapping[str, str]:
+        """See `Task`; the usual style is no part of it, as in the hashes of runs from before there were two."""
+        usual = self.letter_style == "A."
+        return super().wording if usual else {**super().wording, "letter_style": self.letter_style}
+
     def options(self, question: Question, labels: LabelSet) -> ShownOptions:
         """A line an option: its letter and the class's option text."""
         letters = tuple(LETTERS[: len(question.options)])
-        lines = [f"{letter}. {text}" for letter, text in zip(letters, _texts(question, labels), strict=True)]
+        shown = [self.letter_style.replace("A", letter) for letter in letters]
+        lines = [f"{letter} {text}" for letter, text in zip(shown, _texts(question, labels), strict=True)]
         return ShownOptions("\n".join(lines), letters)
 
     def read(self, reply: str, question: Question, mode: Mode, labels: LabelSet) -> ParsedReply:
         """Read a letter, or the words of exactly one option, and fold it into the run's classes."""
-        read = parse_reply(reply, mode, question.options, _texts(question, labels), lettered=True)
+        texts = _texts(question, labels)
+        read = parse_reply(reply, mode, question.options, texts, lettered=True, answer_block=self.answer_block)
         return read if read.value is None else replace(read, value=labels.counts_as[read.value])
 
     def values(self, predictions: Sequence[Prediction], labels: LabelSet) -> dict[str, NDArray[np.float64]]:

@@ -24,7 +24,8 @@ class ClosedTask(Task):
 
     def read(self, reply: str, question: Question, mode: Mode, labels: LabelSet) -> ParsedReply:
         """Read the words of exactly one option."""
-        return parse_reply(reply, mode, question.options, _words(question), lettered=False)
+        words = _words(question)
+        return parse_reply(reply, mode, question.options, words, lettered=False, answer_block=self.answer_block)
 
     def score(self, predictions: Sequence[Prediction], labels: LabelSet, rng: np.random.Generator) -> dict[str, float]:
         """Accuracy over all questions (`accuracy`), how many they are (`n`), and the accuracy of each wording."""

@@ -16,15 +16,15 @@ from autodrive.tasks.task import ShownOptions, Task
 
 @dataclass(frozen=True)
 class FreeTextTask(Task):
-    """No options; the answer is whatever was written, in reasoning mode inside the answer block."""
+    """No options; the answer is whatever was written, in reasoning mode after the trace."""
 
     def options(self, question: Question, labels: LabelSet) -> ShownOptions:
         """Nothing: the answer is written freely, not chosen."""
         return ShownOptions()
 
     def read(self, reply: str, question: Question, mode: Mode, labels: LabelSet) -> ParsedReply:
-        """The whole reply as it is, so that no direct one is a failure; in reasoning mode its answer block."""
-        return parse_free_reply(reply, mode)
+        """The whole reply as it is, so that no direct one is a failure; in reasoning mode what follows the trace."""
+        return parse_free_reply(reply, mode, self.answer_block)
 
     def values(self, predictions: Sequence[Prediction], labels: LabelSet) -> dict[str, NDArray[np.float64]]:
         """F-measure of ROUGE-L (Lin 2004) of each answer with the closest of its references; 0 where none was read."""

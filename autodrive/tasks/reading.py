@@ -4,6 +4,8 @@ Direct replies are an option's letter (`B`, `B.`, `(B)`), the letter with that o
 exactly one option's words. Reasoning replies are one think block and then one answer block, with nothing outside them:
 
     <think>the gap closes, then the horizon jolts</think><answer>B</answer>
+
+or, of tasks that ask for no answer block, a think block and then the answer alone.
 """
 
 import re
@@ -40,6 +42,7 @@ FAILURES: Final = frozenset(
 
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _REASONING = re.compile(r"\s*<think>(.*)</think>\s*<answer>(.*)</answer>\s*", re.DOTALL)
+_THINK_ALONE = re.compile(r"\s*<think>(.*)</think>(.*)", re.DOTALL)
 _THINK = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
 _LETTER = re.compile(r"(?:\(([A-Z])\)|([A-Z])[.):]?)")
 _LETTER_AND_WORDS = re.compile(r"(?:\(([A-Z])\)|([A-Z])[.):])\s+(.+)", re.DOTALL)
@@ -59,7 +62,12 @@ class ParsedReply:
 
 
 def parse_reply(
-    reply: str, mode: Mode, options: Sequence[str], option_texts: Sequence[str], lettered: bool = True
+    reply: str,
+    mode: Mode,
+    options: Sequence[str],
+    option_texts: Sequence[str],
+    lettered: bool = True,
+    answer_block: bool = True,
 ) -> ParsedReply:
     """What one reply says, as a canonical value.
 
@@ -69,31 +77,32 @@ def parse_reply(
         options: Canonical values, in the order shown.
         option_texts: The words shown for each of them.
         lettered: Whether the options were shown with letters; if not, only words are read.
+        answer_block: Whether the answer after a trace stands in a block of its own; if not, it is all that follows.
     """
 
     def read(text: str) -> ParsedReply:
         return _parse_direct(text, options, option_texts, lettered)
 
-    return read(reply) if mode == "direct" else _after_a_trace(reply, read)
+    return read(reply) if mode == "direct" else _after_a_trace(reply, read, answer_block)
 
 
-def parse_free_reply(reply: str, mode: Mode) -> ParsedReply:
-    """What a reply in free words says: all of it as it is, or in `reasoning` mode the words of its answer block."""
-    if mode == "direct":
-        return ParsedReply(value=reply)
-    return _after_a_trace(
-        reply, lambda text: ParsedReply(value=text.strip()) if text.strip() else ParsedReply(failure=EMPTY)
-    )
+def parse_free_reply(reply: str, mode: Mode, answer_block: bool = True) -> ParsedReply:
+    """What a reply in free words says: all of it as it is, or in `reasoning` mode the words after its trace."""
+
+    def read(text: str) -> ParsedReply:
+        return ParsedReply(value=text.strip()) if text.strip() else ParsedReply(failure=EMPTY)
+
+    return ParsedReply(value=reply) if mode == "direct" else _after_a_trace(reply, read, answer_block)
 
 
-def _after_a_trace(reply: str, read: Callable[[str], ParsedReply]) -> ParsedReply:
-    """Read what stands in the answer block of a reply that has a think block before it, and nothing else."""
-    counts = [reply.count(tag) for tag in _TAGS]
+def _after_a_trace(reply: str, read: Callable[[str], ParsedReply], answer_block: bool) -> ParsedReply:
+    """Read the answer of a reply that has a think block before it, and nothing else."""
+    counts = [reply.count(tag) for tag in (_TAGS if answer_block else _TAGS[:2])]
     if 0 in counts:
         return ParsedReply(failure=MISSING_TAGS if reply.strip() else EMPTY, think=think_block(reply))
     if max(counts) > 1:
         return ParsedReply(failure=REPEATED_TAGS, think=think_block(reply))
-    match = _REASONING.fullmatch(reply)
+    match = (_REASONING if answer_block else _THINK_ALONE).fullmatch(reply)
     if match is None:
         return ParsedReply(failure=MISPLACED_TAGS, think=think_block(reply))
     return replace(read(match[2]), think=think_block(reply))

@@ -55,11 +55,14 @@ class Task(ABC):
         name: Value of `task` in the records of this task.
         templates: The user turn of each mode the task can be asked in; `{question}` and `{options}` are filled in.
         max_new_tokens: Longest reply in each of these modes.
+        answer_block: Whether the answer after a trace stands inside `<answer></answer>`, as taught and as read; if not,
+            it is all that follows the trace. The templates must ask for the same.
     """
 
     name: str
     templates: Mapping[Mode, str]
     max_new_tokens: Mapping[Mode, Annotated[Count, Le(100_000)]]
+    answer_block: bool = True
 
     def __post_init__(self) -> None:
         where = f"prompts.tasks.{self.name}"
@@ -83,6 +86,11 @@ class Task(ABC):
         """The modes that the task has words for."""
         return tuple(self.templates)
 
+    @property
+    def wording(self) -> Mapping[str, str]:
+        """Everything on which it depends how a question is shown."""
+        return {str(mode): template for mode, template in self.templates.items()}
+
     def render(self, question: Question, mode: Mode, labels: LabelSet) -> RenderedPrompt:
         """Render a question for one inference mode.
 
@@ -101,9 +109,11 @@ class Task(ABC):
         if annotation.options:
             position = annotation.answers.index(answer)
             answer = self.options(annotation.without_answer(), labels).targets[position]
-        if annotation.think is None:
-            return answer
-        return f"<think>{annotation.think}</think>\n\n<answer>{answer}</answer>"
+        return answer if annotation.think is None else self.after_trace(annotation.think, answer)
+
+    def after_trace(self, think: str, answer: str) -> str:
+        """A reply in reasoning mode."""
+        return f"<think>{think}</think>\n\n" + (f"<answer>{answer}</answer>" if self.answer_block else answer)
 
     def why_not_teachable(self, annotation: Annotation, labels: LabelSet) -> str | None:
         """The reason why a student cannot be taught this annotation; None if it can.

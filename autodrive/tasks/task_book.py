@@ -45,8 +45,8 @@ class TaskBook:
     @property
     def hash(self) -> str:
         """Identifies the wording: 12 hexadecimal digits."""
-        templates = {name: dict(task.templates) for name, task in self.tasks.items()}
-        text = json.dumps([self.system, templates], sort_keys=True, ensure_ascii=False)
+        wordings = {name: dict(task.wording) for name, task in self.tasks.items()}
+        text = json.dumps([self.system, wordings], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def headline_answers(self, annotations: Iterable[Annotation]) -> dict[str, int]:

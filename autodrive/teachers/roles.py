@@ -134,9 +134,8 @@ def read_choice(answer: str, question: Question, setting: Setting) -> str:
     Raises:
         Unreadable: It is not exactly one of the options; the reason is that of `autodrive/tasks/reading.py`.
     """
-    read = setting.book[question.task].read(
-        f"<think>-</think><answer>{answer}</answer>", question, "reasoning", setting.labels
-    )
+    task = setting.book[question.task]
+    read = task.read(task.after_trace("-", answer), question, "reasoning", setting.labels)
     if read.value is None:
         assert read.failure is not None
         raise Unreadable(read.failure, f"answer {answer[:60]!r}")

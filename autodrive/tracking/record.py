@@ -126,7 +126,7 @@ def video_record(config: DictConfig, facts: Mapping[str, Any]) -> RunRecord:
     """
     evaluated = Identity.of(Path(config.ckpt))
     name = f"video {facts['content_hash'][:8]}"
-    asked = {key: config[key] for key in ("fps", "window_s", "stride_s", "num_orders")}
+    asked = {key: config[key] for key in ("fps", "num_frames", "window_s", "stride_s", "num_orders")}
     about = {"run": {"name": name, "job_type": "predict"}, "video": dict(facts), **asked, **_evaluates(evaluated)}
     return RunRecord(name, "predict", evaluated.group if evaluated else None, (), flat(about))
 

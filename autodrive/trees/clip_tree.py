@@ -167,8 +167,13 @@ class ClipProcessor(Protocol):
         """Frames that share one group of visual tokens."""
         ...
 
-    def visual_tokens(self, num_frames: int, width: int, height: int) -> int:
-        """Visual tokens that so many frames of a source of this size take in a clip tree."""
+    @property
+    def tells_time(self) -> bool:
+        """Whether the number of a video's tokens depends on when its frames were taken."""
+        ...
+
+    def video_tokens(self, times_s: Tensor, width: int, height: int) -> int:
+        """Tokens of a prefix that frames of these times take, visual ones and text, of a source of this size."""
         ...
 
     def frame_size(self, width: int, height: int) -> tuple[int, int]:

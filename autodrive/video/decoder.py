@@ -229,7 +229,9 @@ def check_request(requested_s: NDArray[np.float64]) -> None:
         InputError: There are none, or they are not ascending.
     """
     if len(requested_s) == 0 or np.any(np.diff(requested_s) < 0):
-        raise InputError("requested times must be ascending and at least one; take them from FrameGrid.timestamps")
+        raise InputError(
+            "requested times must be ascending and at least one; take them from autodrive.video.frame_grid"
+        )
 
 
 def _times_that_reach(path: Path, requested_s: NDArray[np.float64]) -> NDArray[np.float64]:
