@@ -36,6 +36,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
         print_recipe(load(dry=True))
         return {}
     from autodrive.assembly import (
+        build_answerer,
         build_exam,
         build_loaders,
         build_student,
@@ -61,7 +62,8 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
         exam = build_exam(config, config.split, run.group)
         check_trees(config, student, lambda: loaders.smallest_asked_clip(exam.split, exam.modes), autocast=False)
         with build_tracker(config, run, "eval", data) as tracker:
-            metrics = evaluate_student(student, data, loaders, exam, run.files)
+            answerer = build_answerer(config, student, loaders, run.group)
+            metrics = evaluate_student(answerer, data, exam, run.files)
             tracker.finish(partial(run_exhibits, run.files, data, loaders.frames_of))
         run.facts = data.facts() | tracker.facts() | {"ckpt": config.ckpt}
     if run.group.leads:

@@ -21,8 +21,9 @@ from autodrive.config_check import key_to_blame
 from autodrive.config_identity import config_hash
 from autodrive.data_assembly import headline_answers
 from autodrive.errors import InputError
-from autodrive.inference.answering import weights_digest
+from autodrive.inference.answering import Samples, weights_digest
 from autodrive.inference.evaluating import Exam
+from autodrive.inference.local import LocalAnswerer
 from autodrive.mixture.clip_batches import Batching, ClipReader, training_texts
 from autodrive.mixture.datamodule import ClipTreeDataModule
 from autodrive.mixture.reply_lengths import length_facts, reply_lengths
@@ -178,6 +179,11 @@ def saved_student(config: DictConfig, run: Path, dtype: torch.dtype | None = Non
     return student
 
 
+def trained_student(config: DictConfig, student: Student, run: Path) -> Student:
+    """The student that a training has left; where no process has all weights, each reads what the first one wrote."""
+    return saved_student(config, run) if sharing_of(config).shards_weights else student.as_read()
+
+
 def resolution_of(config: DictConfig, student: StudentSpec | Processor) -> Resolution:
     """The configured resolution; `auto` is solved from `tokens_per_clip`, and the solution is logged.
 
@@ -325,8 +331,21 @@ def build_tracker(
     return Tracker(training.loggers if training else loggers, record)
 
 
-def build_exam(config: DictConfig, split: Split, group: Group) -> Exam:
-    """What the student is asked about the clips of a split, by one process or several."""
+def build_answerer(config: DictConfig, student: Student, loaders: ClipTreeDataModule, group: Group) -> LocalAnswerer:
+    """A student ready to be asked, by one process or several."""
     device, sharded = device_of(config.trainer.accelerator), sharing_of(config).shards_weights
-    slices = tuple(config.evaluation.get("slices", ()))
-    return Exam(split, tuple(config.evaluation.modes), device, slices, group, sharded)
+    return LocalAnswerer(student, loaders, device, group, sharded)
+
+
+def build_exam(config: DictConfig, split: Split, group: Group) -> Exam:
+    """What is asked about the clips of a split, and under which probes."""
+    asked = config.evaluation
+    return Exam(
+        split,
+        tuple(asked.modes),
+        tuple(asked.get("slices", ())),
+        tuple(asked.get("probes", ())),
+        Samples(asked.get("samples", 0), asked.get("temperature", 1.0), config.seed),
+        config.seed,
+        group,
+    )

@@ -15,8 +15,6 @@ from autodrive.annotation.config import AnnotateConfig
 from autodrive.bounds import (
     Choices,
     Count,
-    CountOrZero,
-    Distinct,
     Fraction,
     FramesPerSecond,
     PathText,
@@ -29,7 +27,8 @@ from autodrive.bounds import (
 )
 from autodrive.config_check import check_root, check_targets
 from autodrive.errors import InputError
-from autodrive.schema import SPLITS, Mode, Record, Split
+from autodrive.evaluation.config import EvaluationKeys, PowerConfig
+from autodrive.schema import SPLITS, Record, Split
 from autodrive.students.resolution import Resolution
 
 MAX_FOLDER_NAME = 200
@@ -273,20 +272,6 @@ class BenchConfig:
     student: Any = MISSING
 
 
-class EvaluationKeys(Record):
-    """What the node `evaluation` holds.
-
-    Attributes:
-        modes: Inference modes in which every question is asked.
-        num_strips: Most misclassified clips shown in `report.html`.
-        slices: Keys of the clips' metadata, for whose values the headline task is scored apart.
-    """
-
-    modes: Choices[Mode]
-    num_strips: CountOrZero
-    slices: Distinct[str] = ()
-
-
 class PathKeys(Record):
     """What the node `paths` holds.
 
@@ -384,4 +369,5 @@ def register() -> None:
     store.store(name="prepare_keys", node=PrepareConfig)
     store.store(name="annotate_keys", node=AnnotateConfig)
     store.store(name="report_keys", node=ReportConfig)
+    store.store(name="power_keys", node=PowerConfig)
     store.store(name="bench_keys", node=BenchConfig)

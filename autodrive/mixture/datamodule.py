@@ -13,8 +13,10 @@ from autodrive.mixture.clip_batches import (
     Batching,
     BranchWriter,
     ClipReader,
+    QuestionSamples,
     QuestionTrees,
     ScheduleBatches,
+    Show,
     TrainingRows,
     TrainingTrees,
     question_loader,
@@ -77,10 +79,18 @@ class ClipTreeDataModule(L.LightningDataModule):
         return self.dataloader_about(self.clips[split], modes, tasks)
 
     def dataloader_about(
-        self, clips: Sequence[AnnotatedClip], modes: Sequence[Mode], tasks: Collection[str] | None = None
+        self,
+        clips: Sequence[AnnotatedClip],
+        modes: Sequence[Mode],
+        tasks: Collection[str] | None = None,
+        show: Show | None = None,
     ) -> DataLoader:
-        """Any clips, in order, with their questions of some tasks (None: all) in some inference modes."""
-        return question_loader(self._asked(clips, modes, tasks), self.reader, self.writer, modes, self.batching)
+        """Any clips, in order, with their questions of some tasks (None: all) in some inference modes.
+
+        `show` says what is shown of a clip; None: its video.
+        """
+        asked = QuestionSamples(self._asked(clips, modes, tasks), show or self.reader.shown, self.writer, modes)
+        return question_loader(asked, self.reader.processor, self.batching)
 
     def smallest_training_clip(self) -> ClipTree | None:
         """The smallest clip of the first training batch that is taught something with options; None if none is."""
@@ -93,15 +103,18 @@ class ClipTreeDataModule(L.LightningDataModule):
         """The same of the first batch of questions about a split."""
         first = self._asked(self.clips[split], modes)[: self.batching.batch_size]
         first.sort(key=lambda asked: self._size(asked.clip))
-        dataset = QuestionTrees(first, self.reader, self.writer, modes)
+        dataset = self._trees(first, modes)
         return _first_with_options(dataset[index] for index in range(len(dataset)))
 
     def some_asked_clips(self, split: Split, modes: Sequence[Mode], num: int) -> list[ClipTree]:
         """A few clips of a split, from its first to its last, with all that is asked about them."""
         asked = self._asked(self.clips[split], modes)
         chosen = sorted({round(place) for place in np.linspace(0, len(asked) - 1, min(num, len(asked)))})
-        dataset = QuestionTrees([asked[place] for place in chosen], self.reader, self.writer, modes)
+        dataset = self._trees([asked[place] for place in chosen], modes)
         return [dataset[index] for index in range(len(dataset))]
+
+    def _trees(self, asked: Sequence[AskedClip], modes: Sequence[Mode]) -> QuestionTrees:
+        return QuestionTrees(QuestionSamples(asked, self.reader.shown, self.writer, modes), self.reader.processor)
 
     def _asked(
         self, clips: Sequence[AnnotatedClip], modes: Sequence[Mode], tasks: Collection[str] | None = None

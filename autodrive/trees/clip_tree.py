@@ -159,7 +159,15 @@ class TreeRow:
         return replace(self, **moved)
 
 
-class ClipProcessor(Protocol):
+class FrameSizer(Protocol):
+    """What reading a clip's frames needs of a model."""
+
+    def frame_size(self, width: int, height: int) -> tuple[int, int]:
+        """Height and width in pixels to which a source of this size is resized."""
+        ...
+
+
+class ClipProcessor(FrameSizer, Protocol):
     """What a loader worker needs of a student: no weights."""
 
     @property
@@ -169,10 +177,6 @@ class ClipProcessor(Protocol):
 
     def visual_tokens(self, num_frames: int, width: int, height: int) -> int:
         """Visual tokens that so many frames of a source of this size take in a clip tree."""
-        ...
-
-    def frame_size(self, width: int, height: int) -> tuple[int, int]:
-        """Height and width in pixels to which a source of this size is resized."""
         ...
 
     def encode(self, sample: ClipSample) -> ClipTree:
