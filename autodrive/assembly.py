@@ -24,7 +24,8 @@ from autodrive.errors import InputError
 from autodrive.inference.answering import Samples, weights_digest
 from autodrive.inference.evaluating import Exam
 from autodrive.inference.local import LocalAnswerer
-from autodrive.mixture.clip_batches import Batching, ClipReader, training_texts
+from autodrive.inference.served import ServedAnswerer, ServedModel
+from autodrive.mixture.clip_batches import Batching, ClipReader, FrameReader, training_texts
 from autodrive.mixture.datamodule import ClipTreeDataModule
 from autodrive.mixture.reply_lengths import length_facts, reply_lengths
 from autodrive.mixture.run_data import RunData
@@ -34,6 +35,7 @@ from autodrive.runs.folder import RunFiles, read_run
 from autodrive.runs.frame import Run
 from autodrive.runs.machine import device_of
 from autodrive.runs.provenance import git_commit
+from autodrive.runs.resume import SERVED
 from autodrive.schema import Split
 from autodrive.students.bases import check_base_name, is_adapter_folder
 from autodrive.students.processor import Processor
@@ -80,8 +82,21 @@ def fresh_student(config: DictConfig, texts: Iterable[str]) -> Student:
     return student
 
 
-def student_digest(config: DictConfig, student: Student) -> str | None:
-    """Identifies the weights that came from files; None where the configuration has them all."""
+def build_examinee(config: DictConfig, data: RunData) -> Student | ServedModel:
+    """Who is evaluated: the student of `ckpt`, an untrained or released one, or a model that somebody serves.
+
+    Raises:
+        InputError: As `build_student` and `saved_student` do.
+    """
+    if config.student._target_ == SERVED and config.ckpt is None:
+        return instantiate(config.student)
+    return build_student(config, data) if config.ckpt is None else saved_student(config, Path(config.ckpt))
+
+
+def student_digest(config: DictConfig, student: Student | ServedModel) -> str | None:
+    """Identifies the weights that came from files; None where the configuration has them all, or a server."""
+    if isinstance(student, ServedModel):
+        return None
     if config.get("ckpt") or config.student_from:
         return weights_digest(student)
     return None if student.base is None else student.base.digest()
@@ -335,6 +350,27 @@ def build_answerer(config: DictConfig, student: Student, loaders: ClipTreeDataMo
     """A student ready to be asked, by one process or several."""
     device, sharded = device_of(config.trainer.accelerator), sharing_of(config).shards_weights
     return LocalAnswerer(student, loaders, device, group, sharded)
+
+
+def ready_to_answer(
+    config: DictConfig, data: RunData, examinee: Student | ServedModel, exam: Exam
+) -> LocalAnswerer | ServedAnswerer:
+    """Whoever is evaluated, after what must be seen of them first: that clip trees are exact, or that pictures arrive.
+
+    Raises:
+        InputError: It is not so, or the server cannot be asked.
+    """
+    if isinstance(examinee, ServedModel):
+        reader = FrameReader(
+            instantiate(config.decoder), examinee, FrameGrid(config.fps), cache=instantiate(config.frame_cache)
+        )
+        clips = {clip.clip.id: clip.clip for members in data.clips.values() for clip in members}
+        answerer = ServedAnswerer(examinee, reader, data.writer, clips, examinee.connect())
+        answerer.check()
+        return answerer
+    loaders = build_loaders(config, data, examinee, exam.group)
+    check_trees(config, examinee, lambda: loaders.smallest_asked_clip(exam.split, exam.modes), autocast=False)
+    return build_answerer(config, examinee, loaders, exam.group)
 
 
 def build_exam(config: DictConfig, split: Split, group: Group) -> Exam:

@@ -128,10 +128,14 @@ class EvalConfig(TrainConfig):
     Attributes:
         ckpt: A run folder; null evaluates `student` as it is (zero-shot).
         split: The split to evaluate; its name begins the keys of the metrics.
+        base_url: Address of the server of `student=endpoint`, up to `/v1`.
+        model: The model that is asked there.
     """
 
     ckpt: PathText | None = MISSING
     split: Annotated[str, one_of(*SPLITS)] = "test"
+    base_url: PathText | None = None
+    model: PathText | None = None
     logger: Any = MISSING  # a default here would hide the one of conf/train.yaml, which is composed before these keys
 
 

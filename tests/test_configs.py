@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from running import composed
 
 from autodrive.assembly import training_choice
-from autodrive.config import TrainConfig, check_config
+from autodrive.config import EvalConfig, TrainConfig, check_config
 from autodrive.config_check import check_targets
 from autodrive.config_identity import config_hash
 from autodrive.entry_point import CONFIG_FOLDER, CommandLine
@@ -55,7 +55,10 @@ def test_every_experiment_composes_at_every_scale(experiment: str, scale: str):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_names_a_class_with_these_keys(group: str, option: str):
-    check_config(composed("train", [f"{group}={option}"]), TrainConfig)
+    if (group, option) == ("student", "endpoint"):  # is asked only
+        check_config(composed("eval", ["student=endpoint", "base_url=http://a/v1", "model=m"]), EvalConfig)
+    else:
+        check_config(composed("train", [f"{group}={option}"]), TrainConfig)
 
 
 @pytest.mark.parametrize(

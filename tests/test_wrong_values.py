@@ -64,6 +64,7 @@ class Command:
 COMMANDS = [
     Command("train", TrainConfig),
     Command("eval", EvalConfig, ("ckpt=null",)),
+    Command("eval", EvalConfig, ("ckpt=null", "student=endpoint", "base_url=http://a/v1", "model=m")),
     Command("plan", PlanConfig),
     Command("power", PowerConfig),
     Command("predict", PredictConfig, ("video=a.mp4", "ckpt=run")),
@@ -131,6 +132,7 @@ def outcomes(command: Command) -> Iterator[tuple[str, str | None]]:
     option = command.given[0].split("=")[0] if command.verb == "train" and command.given else None
     for key in list(leaves(config)):
         shared = command.verb in ("eval", "plan") and key.split(".")[0] in fields_of(TrainConfig)
+        shared &= not (key.startswith("student.") and "student=endpoint" in command.given)
         if shared or (option and key.split(".")[0] != option):
             continue  # tried with training, or without the option
         above, _, name = key.rpartition(".")

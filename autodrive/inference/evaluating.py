@@ -5,8 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from autodrive.annotation.supply import AnnotatedClip
@@ -18,7 +20,7 @@ from autodrive.mixture.clip_batches import FrameReader, Show
 from autodrive.mixture.run_data import RunData
 from autodrive.ranks.group import Group
 from autodrive.runs.folder import RunFiles
-from autodrive.schema import Mode, Prediction, ProbeName, Reply, Split, write_jsonl
+from autodrive.schema import Mode, Prediction, ProbeName, Reply, SetAside, Split, write_jsonl
 from autodrive.tasks.looking import probe_losses, sampled_scores
 from autodrive.tasks.scorecard import scorecard, slice_scores
 from autodrive.whole_files import whole
@@ -51,6 +53,19 @@ class Answerer(Protocol):
         """Reads clips the way it is shown them."""
         ...
 
+    @property
+    def unanswered(self) -> Sequence[SetAside]:
+        """Requests that got no reply so far, with the reason."""
+        ...
+
+    def frames_of(self, clip_id: str) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """What it is shown of a clip; see `frames_for_people`."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What `provenance.json` says of the asking."""
+        ...
+
     def replies(self, clips: Sequence[AnnotatedClip], asking: Asking, on_clips: Callable[[int], None]) -> list[Reply]:
         """Ask all questions about some clips.
 
@@ -60,7 +75,8 @@ class Answerer(Protocol):
             on_clips: Told how many clips were done, for a progress bar.
 
         Returns:
-            Replies in any order. On the first of several processes, all that were given.
+            Replies in any order; where a request failed there is none. On the first of several processes, all that
+            were given.
         """
         ...
 
@@ -108,7 +124,8 @@ def evaluate(
 
     Returns:
         The metrics: for the split `test` keyed `test/…` for direct answers and `test_reasoning/…` for reasoning mode,
-        `test_blind/…` for a probe of that name, and `retention/…` where there are questions of retention.
+        `test_blind/…` for a probe of that name, and `retention/…` where there are questions of retention;
+        `test/failed_requests` is the number of requests to which a server gave no reply, if there are any.
 
     Raises:
         InputError: There is nothing to ask, or a probe does not suit the clips.
@@ -124,6 +141,8 @@ def evaluate(
     drawn = [p for p in found if p.sample is not None]
     metrics = dict(before)
     if exam.group.leads:
+        if answerer.unanswered:
+            metrics[f"{exam.split}/failed_requests"] = float(len(answerer.unanswered))
         metadata = {clip.id: clip.metadata for clip in members}
         for prefix, own in _by_mode(predictions, exam.modes, exam.split):
             metrics |= scorecard(own, book, data.labels, prefix)
@@ -137,7 +156,7 @@ def evaluate(
         write_jsonl(files.predictions, predictions)
         if drawn:
             write_jsonl(files.samples, drawn)
-        write_jsonl(files.dropped, data.set_aside)
+        write_jsonl(files.dropped, [*data.set_aside, *answerer.unanswered])
         with whole(files.metrics) as unfinished:
             unfinished.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
     return exam.group.from_first(metrics)

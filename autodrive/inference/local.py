@@ -1,8 +1,11 @@
 """Asks a student that is on this machine, alone or shared by several processes."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.distributed.device_mesh import init_device_mesh
 
 from autodrive.annotation.supply import AnnotatedClip
@@ -11,7 +14,7 @@ from autodrive.inference.evaluating import Asking
 from autodrive.mixture.clip_batches import ClipReader
 from autodrive.mixture.datamodule import ClipTreeDataModule
 from autodrive.ranks.group import Group
-from autodrive.schema import Reply
+from autodrive.schema import Reply, SetAside
 from autodrive.students.sharding import shard
 from autodrive.students.student import Student
 
@@ -39,6 +42,19 @@ class LocalAnswerer:
         self.student, self.loaders, self.group, self.sharded = student.to(device), loaders, group or Group(), sharded
         if sharded:
             shard(self.student, init_device_mesh(device.type, (self.group.size,)))
+
+    @property
+    def unanswered(self) -> Sequence[SetAside]:
+        """Nothing: whoever is here answers."""
+        return ()
+
+    def frames_of(self, clip_id: str) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """See `Answerer`."""
+        return self.loaders.frames_of(clip_id)
+
+    def facts(self) -> dict[str, Any]:
+        """Nothing beside what every run says."""
+        return {}
 
     @property
     def reader(self) -> ClipReader:

@@ -69,6 +69,12 @@ class FrameReader:
         return self.grid.timestamps(clip.start_s, clip.end_s, clip.road.native_fps, phase)
 
 
+def frames_for_people(reader: FrameReader, clip: Clip) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """What a model sees of a clip: RGB frames (T, H, W, 3) and their times in seconds."""
+    decoded = reader.read(clip).frames
+    return decoded.frames_TCHW.permute(0, 2, 3, 1).numpy(), decoded.timestamps_s.numpy()
+
+
 @dataclass(frozen=True)
 class ClipReader(FrameReader):
     """Reads clips for a student, whose processor makes trees of them."""

@@ -19,6 +19,7 @@ from autodrive.mixture.clip_batches import (
     Show,
     TrainingRows,
     TrainingTrees,
+    frames_for_people,
     question_loader,
 )
 from autodrive.mixture.mixture import VisitSchedule
@@ -133,10 +134,9 @@ class ClipTreeDataModule(L.LightningDataModule):
         return (clip.end_s - clip.start_s) * height * width
 
     def frames_of(self, clip_id: str) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-        """What the student sees of a clip, for people: RGB frames (T, H, W, 3) and their times in seconds."""
+        """What the student sees of a clip; see `frames_for_people`."""
         clip = next(c.clip for members in self.clips.values() for c in members if c.clip.id == clip_id)
-        decoded = self.reader.read(clip).frames
-        return decoded.frames_TCHW.permute(0, 2, 3, 1).numpy(), decoded.timestamps_s.numpy()
+        return frames_for_people(self.reader, clip)
 
 
 def _first_with_options(trees: Iterable[ClipTree]) -> ClipTree | None:

@@ -38,7 +38,8 @@ def show_run(run_dir: Path, frames_of: FramesOf, num_strips: int) -> None:
         print_table("does it look?", HEADER, probes, console)
     if sampled := sampled_rows(run.metrics, run.split()):
         print_table("drawn replies", ("score", "value and 95 % interval"), sampled, console)
-    for line in run.provenance().get("set_aside", ()):
+    provenance = run.provenance()
+    for line in (*provenance.get("set_aside", ()), *provenance.get("remarks", ())):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     page = write_run_page(run_dir, frames_of, num_strips)
     console.print(f"report: {page}", soft_wrap=True)
