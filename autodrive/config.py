@@ -28,6 +28,7 @@ from autodrive.bounds import (
 from autodrive.config_check import check_root, check_targets
 from autodrive.errors import InputError
 from autodrive.evaluation.config import EvaluationKeys, PowerConfig
+from autodrive.exporting.config import ParityConfig
 from autodrive.schema import SPLITS, Record, Split
 from autodrive.students.resolution import Resolution
 
@@ -374,4 +375,5 @@ def register() -> None:
     store.store(name="annotate_keys", node=AnnotateConfig)
     store.store(name="report_keys", node=ReportConfig)
     store.store(name="power_keys", node=PowerConfig)
+    store.store(name="parity_keys", node=ParityConfig)
     store.store(name="bench_keys", node=BenchConfig)

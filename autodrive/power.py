@@ -49,7 +49,8 @@ def power(config: DictConfig) -> dict[str, Any]:
     found = "no difference" if smallest is None else f"a difference of {100 * smallest:.1f} points in accuracy"
     console.print(f"{found} is found in {100 * POWER:.0f} % of tables (p < {LEVEL:g} after Holm's correction)")
     console.print(f"equal rows are called different in {100 * by_chance:.1f} % ({config.num_tables} tables simulated)")
-    record: dict[str, Any] = {"smallest_difference": smallest, "called_different": by_chance, **config}
+    record: dict[str, Any] = {"smallest_difference": smallest, "called_different": by_chance}
+    record |= {str(key): value for key, value in config.items()}
     if config.out is not None:
         out = Path(config.out)
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -85,7 +85,7 @@ def test_slurm_is_asked_for_a_task_for_every_process():
     assert launcher._target_.endswith("SlurmLauncher")
 
 
-@pytest.mark.parametrize("verb", ["train", "eval", "export", "plan", "power", "predict", "prepare", "report"])
+@pytest.mark.parametrize("verb", ["train", "eval", "export", "parity", "plan", "power", "predict", "prepare", "report"])
 def test_every_verb_s_file_composes(verb: str):
     config = composed(verb)
     check_targets(config)

@@ -165,6 +165,10 @@ class _Usage(BaseModel):
     completion_tokens: int | None = None
 
 
+class _Tokens(openai.BaseModel):
+    tokens: list[int]
+
+
 class _Completion(BaseModel):
     """What is read of a chat completion; servers add much else."""
 
@@ -221,6 +225,19 @@ class ChatClient:
                 if not self._has_answered:
                     return self._post(call, key)
         return self._post(call, key)
+
+    def prompt_ids(self, call: ChatCall) -> tuple[int, ...] | None:
+        """The tokens of a call's prompt, where the server has an endpoint `tokenize` beside `/v1`, as vLLM has.
+
+        None where it has none; nothing is kept or counted.
+        """
+        root = self.base_url.rstrip("/").removesuffix("/v1")
+        asks = self._openai.with_options(base_url=root, max_retries=0)
+        body = {"model": self.model, "messages": call.messages(), "add_generation_prompt": True}
+        try:
+            return tuple(asks.post("/tokenize", cast_to=_Tokens, body=body).tokens)
+        except (openai.OpenAIError, ValueError, AttributeError):
+            return None
 
     def _post(self, call: ChatCall, key: str) -> ChatReply:
         if self._refusal is not None:

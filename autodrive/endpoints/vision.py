@@ -39,7 +39,8 @@ class VisionProbe:
     """
 
     def __init__(self, client: ChatClient, fix: str, sending: Sending = "images") -> None:
-        self.client, self.fix, self.sending = client, fix, sending
+        self.client, self.fix = client, fix
+        self.sending: Sending = sending
         self._lock = Lock()
         self._passed = False
 

@@ -137,10 +137,10 @@ def answer_questions(
                 scores = prefilled.score_options()
                 answers = prefilled.generate(limits)
                 latency_s = (time.perf_counter() - began) / max(1, len(row.spans))
-                drawn = [
-                    prefilled.generate(limits, TokenDraw(samples, number, row.spans))
-                    for number in range(samples.number if samples else 0)
-                ]
+                drawn = []
+                if samples is not None:
+                    draws = [TokenDraw(samples, number, row.spans) for number in range(samples.number)]
+                    drawn = [prefilled.generate(limits, draw) for draw in draws]
             if row.filler:
                 continue
             for place, (question, span) in enumerate(zip(asked, row.spans, strict=True)):

@@ -135,7 +135,7 @@ def evaluate(
         asked = f"evaluation.modes=[{','.join(exam.modes)}]"
         raise InputError(f"{asked}: no question about the {exam.split} clips has such a mode; add a mode, or questions")
     members = [clip.clip for clip in clips]
-    shows = {name: probe(name, answerer.reader, members, exam.seed) for name in exam.probes}
+    shows: dict[ProbeName, Show] = {name: probe(name, answerer.reader, members, exam.seed) for name in exam.probes}
     found = _asked(answerer, data, exam, clips, Asking(exam.modes, samples=exam.samples))
     predictions = [p for p in found if p.sample is None]
     drawn = [p for p in found if p.sample is not None]

@@ -25,6 +25,7 @@ from autodrive.mixture.clip_batches import (
 from autodrive.mixture.mixture import VisitSchedule
 from autodrive.schema import Clip, Mode, Split
 from autodrive.trees.clip_tree import ClipTree
+from autodrive.trees.sample import ClipSample
 
 
 class ClipTreeDataModule(L.LightningDataModule):
@@ -107,12 +108,12 @@ class ClipTreeDataModule(L.LightningDataModule):
         dataset = self._trees(first, modes)
         return _first_with_options(dataset[index] for index in range(len(dataset)))
 
-    def some_asked_clips(self, split: Split, modes: Sequence[Mode], num: int) -> list[ClipTree]:
+    def some_asked_clips(self, split: Split, modes: Sequence[Mode], num: int) -> list[ClipSample]:
         """A few clips of a split, from its first to its last, with all that is asked about them."""
         asked = self._asked(self.clips[split], modes)
         chosen = sorted({round(place) for place in np.linspace(0, len(asked) - 1, min(num, len(asked)))})
-        dataset = self._trees([asked[place] for place in chosen], modes)
-        return [dataset[index] for index in range(len(dataset))]
+        samples = QuestionSamples([asked[place] for place in chosen], self.reader.shown, self.writer, modes)
+        return [samples[index] for index in range(len(samples))]
 
     def _trees(self, asked: Sequence[AskedClip], modes: Sequence[Mode]) -> QuestionTrees:
         return QuestionTrees(QuestionSamples(asked, self.reader.shown, self.writer, modes), self.reader.processor)

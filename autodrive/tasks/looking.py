@@ -41,8 +41,11 @@ def probe_losses(
     for prefix, predictions in probed.items():
         values = _accuracy_by_clip(predictions, book, labels)
         if clips := sorted(real.keys() & values.keys()):
-            rows = [RowValues(np.array([[found[clip] for clip in clips]]), trained=False) for found in (values, real)]
-            tests[prefix] = paired_test(*rows, intervals.cluster_index([videos[clip] for clip in clips]), None)
+            there, here = (
+                RowValues(np.array([[found[clip] for clip in clips]]), trained=False) for found in (values, real)
+            )
+            video_of_clip_N = intervals.cluster_index([videos[clip] for clip in clips])
+            tests[prefix] = paired_test(there, here, video_of_clip_N, None)
     metrics: dict[str, float] = {}
     for (prefix, test), p_value in zip(tests.items(), corrected(list(tests.values())), strict=True):
         found = {"": test.difference, "_ci_low": test.low, "_ci_high": test.high, "_p_value": p_value}
