@@ -85,9 +85,12 @@ def test_slurm_is_asked_for_a_task_for_every_process():
     assert launcher._target_.endswith("SlurmLauncher")
 
 
+SERVER = ("base_url=http://a/v1", "model=m")
+
+
 @pytest.mark.parametrize("verb", ["train", "eval", "export", "parity", "plan", "power", "predict", "prepare", "report"])
 def test_every_verb_s_file_composes(verb: str):
-    config = composed(verb)
+    config = composed(verb, SERVER if verb in ("eval", "parity") else ())
     check_targets(config)
     keys = OmegaConf.get_type(config)
     assert keys is not None
