@@ -1,8 +1,9 @@
-"""Evaluate a student on any manifest: a trained one, or a released or untrained one as it is (zero-shot).
+"""Evaluate a student on any manifest: a trained one, or a released, untrained or served one as it is (zero-shot).
 
 python eval.py ckpt=outputs/train/<run>
 python eval.py ckpt=outputs/train/<run> clips=my/clips.jsonl labels=event2
 python eval.py student=cosmos_reason1_7b scale=paper questions=rules ckpt=null clips=my/clips.jsonl
+python eval.py student=endpoint base_url=http://localhost:8000/v1 model=<name> questions=rules clips=my/clips.jsonl
 """
 
 from functools import partial
@@ -35,15 +36,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
 
         print_recipe(load(dry=True))
         return {}
-    from autodrive.assembly import (
-        build_exam,
-        build_loaders,
-        build_student,
-        build_tracker,
-        check_trees,
-        saved_student,
-        student_digest,
-    )
+    from autodrive.assembly import build_exam, build_examinee, build_tracker, ready_to_answer, student_digest
     from autodrive.inference.evaluating import evaluate as evaluate_student
     from autodrive.reporting.show import show_run
     from autodrive.runs.frame import open_run
@@ -53,19 +46,18 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
     with open_run(config, run_dir) as run:
         check_loggers(config)
         data = load()
-        student = build_student(config, data) if config.ckpt is None else saved_student(config, Path(config.ckpt))
-        done = run.begin(data.fingerprint, student_digest(config, student))
+        examinee = build_examinee(config, data)
+        done = run.begin(data.fingerprint, student_digest(config, examinee))
         if done is not None:
             return done
-        loaders = build_loaders(config, data, student, run.group)
         exam = build_exam(config, config.split, run.group)
-        check_trees(config, student, lambda: loaders.smallest_asked_clip(exam.split, exam.modes), autocast=False)
+        answerer = ready_to_answer(config, data, examinee, exam)
         with build_tracker(config, run, "eval", data) as tracker:
-            metrics = evaluate_student(student, data, loaders, exam, run.files)
-            tracker.finish(partial(run_exhibits, run.files, data, loaders.frames_of))
-        run.facts = data.facts() | tracker.facts() | {"ckpt": config.ckpt}
+            metrics = evaluate_student(answerer, data, exam, run.files)
+            tracker.finish(partial(run_exhibits, run.files, data, answerer.frames_of))
+        run.facts = data.facts() | tracker.facts() | answerer.facts() | {"ckpt": config.ckpt}
     if run.group.leads:
-        show_run(run_dir, loaders.frames_of, config.evaluation.num_strips)
+        show_run(run_dir, answerer.frames_of, config.evaluation.num_strips)
     return metrics
 
 

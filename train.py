@@ -29,6 +29,7 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
     """
     # Imported here: they take seconds, and a wrong value is refused before them.
     from autodrive.assembly import (
+        build_answerer,
         build_exam,
         build_loaders,
         build_student,
@@ -37,8 +38,9 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         check_reply_lengths,
         check_training,
         check_trees,
-        saved_student,
+        sharing_of,
         student_digest,
+        trained_student,
     )
     from autodrive.data_assembly import load_run_data
     from autodrive.inference.evaluating import ask_retention, check_retention, evaluate
@@ -53,7 +55,7 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         data = load_run_data(config, needed=("train", "val", "test"))
         exam = build_exam(config, "test", run.group)
         if config.student_from is not None:
-            check_retention(data, exam)
+            check_retention(data, sharing_of(config).shards_weights)
         student = build_student(config, data)
         done = run.begin(data.fingerprint, student_digest(config, student))
         if done is not None:
@@ -64,15 +66,14 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         check_trees(config, student, loaders.smallest_training_clip, config.trainer.precision == "bf16-mixed")
         with build_tracker(config, run, "train", data, training) as tracker:
             before = {}
-            if config.student_from is not None:  # what a student from nothing could do before is nothing
-                before = ask_retention(student, data, loaders, exam, run.files.retention_before)
+            if config.student_from is not None and data.retention:  # a student from nothing could do nothing before
+                asked = build_answerer(config, student, loaders, run.group)
+                before = ask_retention(asked, data, exam, run.files.retention_before)
             training.fit(run.files.student)
             run.lap("fit_s")
-            # Where no process has all weights, each reads what the first one has written.
-            trained = saved_student(config, run_dir) if exam.sharded else student.as_read()
-            metrics = evaluate(trained, data, loaders, exam, run.files, before)
-            shown = partial(run_exhibits, run.files, data, loaders.frames_of)
-            tracker.finish(shown, training.trainer.global_step)
+            trained = trained_student(config, student, run_dir)
+            metrics = evaluate(build_answerer(config, trained, loaders, run.group), data, exam, run.files, before)
+            tracker.finish(partial(run_exhibits, run.files, data, loaders.frames_of), training.trainer.global_step)
         run.facts = data.facts() | training.facts() | tracker.facts() | lengths
     if run.group.leads:
         show_run(run_dir, loaders.frames_of, config.evaluation.num_strips)

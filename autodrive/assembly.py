@@ -21,9 +21,11 @@ from autodrive.config_check import key_to_blame
 from autodrive.config_identity import config_hash
 from autodrive.data_assembly import headline_answers
 from autodrive.errors import InputError
-from autodrive.inference.answering import weights_digest
+from autodrive.inference.answering import Samples, weights_digest
 from autodrive.inference.evaluating import Exam
-from autodrive.mixture.clip_batches import Batching, ClipReader, training_texts
+from autodrive.inference.local import LocalAnswerer
+from autodrive.inference.served import ServedAnswerer, ServedModel
+from autodrive.mixture.clip_batches import Batching, ClipReader, FrameReader, training_texts
 from autodrive.mixture.datamodule import ClipTreeDataModule
 from autodrive.mixture.reply_lengths import length_facts, reply_lengths
 from autodrive.mixture.run_data import RunData
@@ -33,6 +35,7 @@ from autodrive.runs.folder import RunFiles, read_run
 from autodrive.runs.frame import Run
 from autodrive.runs.machine import device_of
 from autodrive.runs.provenance import git_commit
+from autodrive.runs.resume import SERVED
 from autodrive.schema import Split
 from autodrive.students.bases import check_base_name, is_adapter_folder
 from autodrive.students.processor import Processor
@@ -79,8 +82,21 @@ def fresh_student(config: DictConfig, texts: Iterable[str]) -> Student:
     return student
 
 
-def student_digest(config: DictConfig, student: Student) -> str | None:
-    """Identifies the weights that came from files; None where the configuration has them all."""
+def build_examinee(config: DictConfig, data: RunData) -> Student | ServedModel:
+    """Who is evaluated: the student of `ckpt`, an untrained or released one, or a model that somebody serves.
+
+    Raises:
+        InputError: As `build_student` and `saved_student` do.
+    """
+    if config.student._target_ == SERVED and config.ckpt is None:
+        return instantiate(config.student)
+    return build_student(config, data) if config.ckpt is None else saved_student(config, Path(config.ckpt))
+
+
+def student_digest(config: DictConfig, student: Student | ServedModel) -> str | None:
+    """Identifies the weights that came from files; None where the configuration has them all, or a server."""
+    if isinstance(student, ServedModel):
+        return None
     if config.get("ckpt") or config.student_from:
         return weights_digest(student)
     return None if student.base is None else student.base.digest()
@@ -176,6 +192,11 @@ def saved_student(config: DictConfig, run: Path, dtype: torch.dtype | None = Non
     resolution = resolution_of(config, student.processor)
     student.processor = student.processor.with_resolution(resolution)
     return student
+
+
+def trained_student(config: DictConfig, student: Student, run: Path) -> Student:
+    """The student that a training has left; where no process has all weights, each reads what the first one wrote."""
+    return saved_student(config, run) if sharing_of(config).shards_weights else student.as_read()
 
 
 def resolution_of(config: DictConfig, student: StudentSpec | Processor) -> Resolution:
@@ -327,8 +348,41 @@ def build_tracker(
     return Tracker(training.loggers if training else loggers, record)
 
 
-def build_exam(config: DictConfig, split: Split, group: Group) -> Exam:
-    """What the student is asked about the clips of a split, by one process or several."""
+def build_answerer(config: DictConfig, student: Student, loaders: ClipTreeDataModule, group: Group) -> LocalAnswerer:
+    """A student ready to be asked, by one process or several."""
     device, sharded = device_of(config.trainer.accelerator), sharing_of(config).shards_weights
-    slices = tuple(config.evaluation.get("slices", ()))
-    return Exam(split, tuple(config.evaluation.modes), device, slices, group, sharded)
+    return LocalAnswerer(student, loaders, device, group, sharded)
+
+
+def ready_to_answer(
+    config: DictConfig, data: RunData, examinee: Student | ServedModel, exam: Exam
+) -> LocalAnswerer | ServedAnswerer:
+    """Whoever is evaluated, after what must be seen of them first: that clip trees are exact, or that pictures arrive.
+
+    Raises:
+        InputError: It is not so, or the server cannot be asked.
+    """
+    if isinstance(examinee, ServedModel):
+        decoder, cache = instantiate(config.decoder), instantiate(config.frame_cache)
+        reader = FrameReader(decoder, examinee, chosen_frames(config.fps, config.num_frames), cache=cache)
+        clips = {clip.clip.id: clip.clip for members in data.clips.values() for clip in members}
+        answerer = ServedAnswerer(examinee, reader, data.writer, clips, examinee.connect())
+        answerer.check()
+        return answerer
+    loaders = build_loaders(config, data, examinee, exam.group)
+    check_trees(config, examinee, lambda: loaders.smallest_asked_clip(exam.split, exam.modes), autocast=False)
+    return build_answerer(config, examinee, loaders, exam.group)
+
+
+def build_exam(config: DictConfig, split: Split, group: Group) -> Exam:
+    """What is asked about the clips of a split, and under which probes."""
+    asked = config.evaluation
+    return Exam(
+        split,
+        tuple(asked.modes),
+        tuple(asked.get("slices", ())),
+        tuple(asked.get("probes", ())),
+        Samples(asked.get("samples", 0), asked.get("temperature", 1.0), config.seed),
+        config.seed,
+        group,
+    )

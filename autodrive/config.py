@@ -15,8 +15,6 @@ from autodrive.annotation.config import AnnotateConfig
 from autodrive.bounds import (
     Choices,
     Count,
-    CountOrZero,
-    Distinct,
     Fraction,
     FramesPerSecond,
     PathText,
@@ -29,7 +27,9 @@ from autodrive.bounds import (
 )
 from autodrive.config_check import check_root, check_targets
 from autodrive.errors import InputError
-from autodrive.schema import SPLITS, Mode, Record, Split
+from autodrive.evaluation.config import EvaluationKeys, PowerConfig
+from autodrive.exporting.config import ParityConfig
+from autodrive.schema import SPLITS, Record, Split
 from autodrive.students.resolution import Resolution
 from autodrive.video.frame_grid import chosen_frames
 
@@ -132,10 +132,14 @@ class EvalConfig(TrainConfig):
     Attributes:
         ckpt: A run folder; null evaluates `student` as it is (zero-shot).
         split: The split to evaluate; its name begins the keys of the metrics.
+        base_url: Address of the server of `student=endpoint`, up to `/v1`.
+        model: The model that is asked there.
     """
 
     ckpt: PathText | None = MISSING
     split: Annotated[str, one_of(*SPLITS)] = "test"
+    base_url: PathText | None = None
+    model: PathText | None = None
     logger: Any = MISSING  # a default here would hide the one of conf/train.yaml, which is composed before these keys
 
 
@@ -278,20 +282,6 @@ class BenchConfig:
     student: Any = MISSING
 
 
-class EvaluationKeys(Record):
-    """What the node `evaluation` holds.
-
-    Attributes:
-        modes: Inference modes in which every question is asked.
-        num_strips: Most misclassified clips shown in `report.html`.
-        slices: Keys of the clips' metadata, for whose values the headline task is scored apart.
-    """
-
-    modes: Choices[Mode]
-    num_strips: CountOrZero
-    slices: Distinct[str] = ()
-
-
 class PathKeys(Record):
     """What the node `paths` holds.
 
@@ -391,4 +381,6 @@ def register() -> None:
     store.store(name="prepare_keys", node=PrepareConfig)
     store.store(name="annotate_keys", node=AnnotateConfig)
     store.store(name="report_keys", node=ReportConfig)
+    store.store(name="power_keys", node=PowerConfig)
+    store.store(name="parity_keys", node=ParityConfig)
     store.store(name="bench_keys", node=BenchConfig)

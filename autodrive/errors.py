@@ -25,6 +25,10 @@ class RefusedFolderError(InputError):
     """A run may not write into its folder, so nothing may: neither results nor the reason."""
 
 
+class Paused(Exception):  # noqa: N818 - named for what becomes of the work
+    """All that may be done for now is done: it is kept, and the same command goes on with the rest."""
+
+
 class LostRankError(Exception):
     """A process of a run was ended from outside, and with it the run.
 

@@ -52,7 +52,8 @@ def export(config: DictConfig, folder: Path) -> dict[str, Any]:
     from autodrive.released.configurations import released_at
     from autodrive.run_assembly import build_examination
 
-    run, student, trees, limits = build_examination(config)
+    examination = build_examination(config)
+    run, student, trees, limits = examination.run, examination.student, examination.trees, examination.limits
     form = ExportFormat(config.form, config.dtype)
     form.check(student)
     adapter, trained_from = student.adapter_name(), instantiate(run.student).base()

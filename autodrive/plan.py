@@ -21,6 +21,7 @@ from rich.console import Console
 from autodrive.config import PlanConfig, check_config
 from autodrive.entry_point import CommandLine, run_with_hydra
 from autodrive.errors import InputError
+from autodrive.runs.resume import refuse_served
 
 if TYPE_CHECKING:
     from autodrive.planning.estimate import Plan
@@ -43,6 +44,7 @@ def at_its_scale(config: DictConfig, command_line: CommandLine) -> DictConfig:
     Raises:
         InputError: What belongs to another run is asked for.
     """
+    refuse_served(config)
     for key in OF_ANOTHER_RUN:
         if config[key] is not None:
             raise InputError(f"{key}={config[key]}: a plan reads no run; leave it out, and give that run's values")

@@ -5,6 +5,7 @@ Beside `assembly`, the only place that sees whole configurations. Verbs call it.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from hydra.utils import instantiate
@@ -22,6 +23,7 @@ from autodrive.schema import Mode
 from autodrive.students.student import Student
 from autodrive.tasks.task_book import TaskBook
 from autodrive.trees.clip_tree import ClipTree
+from autodrive.trees.sample import ClipSample
 
 
 def build_watcher(config: DictConfig) -> Watcher:
@@ -53,12 +55,29 @@ def build_watcher(config: DictConfig) -> Watcher:
     )
 
 
-def build_examination(config: DictConfig) -> tuple[DictConfig, Student, list[ClipTree], dict[str, Mapping[Mode, int]]]:
-    """What an export is verified with; `config` is that of `export`.
+class Examination(NamedTuple):
+    """What a run's student is compared with other makings of it on.
 
-    Returns:
-        The run's configuration, its student with its base in float32, a few clips with the run's questions, and the
-        most tokens of each reply by question and mode.
+    Attributes:
+        run: The run's configuration.
+        student: Its student, with its base in float32.
+        samples: A few clips with the run's questions.
+        limits: The most tokens of each reply by question and mode.
+    """
+
+    run: DictConfig
+    student: Student
+    samples: list[ClipSample]
+    limits: dict[str, Mapping[Mode, int]]
+
+    @property
+    def trees(self) -> list[ClipTree]:
+        """The clips as the student reads them."""
+        return [self.student.processor.encode(sample) for sample in self.samples]
+
+
+def build_examination(config: DictConfig) -> Examination:
+    """What an export is verified, and a served student compared with; `config` is that of `export` or `parity`.
 
     Raises:
         InputError: The run holds no student, or its clips are not there and `clips` is not given.
@@ -71,7 +90,7 @@ def build_examination(config: DictConfig) -> tuple[DictConfig, Student, list[Cli
     student = saved_student(run, ckpt, torch.float32)
     data = load_run_data(run, needed=(config.split,), asked=("val", "test", config.split))
     loaders, book = build_loaders(run, data, student), data.writer.book
-    trees = loaders.some_asked_clips(config.split, tuple(run.evaluation.modes), config.num_clips)
+    samples = loaders.some_asked_clips(config.split, tuple(run.evaluation.modes), config.num_clips)
     questions = {id_: question for clip in data.clips[config.split] for id_, question in clip.questions()}
     limits = {id_: book[question.task].max_new_tokens for id_, question in questions.items()}
-    return run, student.to(device_of(config.accelerator)), trees, limits
+    return Examination(run, student.to(device_of(config.accelerator)), samples, limits)

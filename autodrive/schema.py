@@ -15,6 +15,7 @@ from autodrive.whole_files import whole
 
 Split = Literal["train", "val", "test"]
 Mode = Literal["direct", "reasoning"]
+ProbeName = Literal["blind", "shuffled", "frozen", "noise"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 ENCODING_FIX = "write it again as UTF-8"
 
@@ -263,6 +264,7 @@ class Reply(Record):
     `annotation_id` is the id the question was asked under: its annotation's, where it has one. `option_log_probs`
     follow `options` (natural log, of the option's answer text given the prompt). `finished` says whether the model
     ended the reply itself; if not, it was cut at the token limit. `weights_digest` identifies the model's weights.
+    `sample` numbers replies that were drawn; the one without a number is the model's own, most probable one.
     """
 
     annotation_id: str
@@ -279,6 +281,7 @@ class Reply(Record):
     finished: bool
     option_log_probs: tuple[float, ...] | None = None
     latency_s: float | None = None
+    sample: int | None = None
 
 
 class Prediction(Reply):

@@ -26,7 +26,14 @@ from torch.utils.data import DataLoader
 
 from autodrive.benchmarks.video import write_moving_video
 from autodrive.config import register
-from autodrive.mixture.clip_batches import AskedClip, Batching, BranchWriter, ClipReader, question_loader
+from autodrive.mixture.clip_batches import (
+    AskedClip,
+    Batching,
+    BranchWriter,
+    ClipReader,
+    QuestionSamples,
+    question_loader,
+)
 from autodrive.schema import ROAD, Clip, Question
 from autodrive.students.resolution import Resolution
 from autodrive.video.decoder import PyAVDecoder
@@ -112,7 +119,8 @@ def build_loader(folder: Path, num_videos: int, clips: Sequence[Clip], num_worke
     reader = ClipReader(PyAVDecoder(), student.processor, FrameGrid(FPS), cache=cache)
     question = Question(task=book.headline, question="What happens?", options=labels.names)
     asked = [AskedClip(clip, {"q": question}) for clip in clips]
-    return question_loader(asked, reader, writer, ("direct",), Batching(BATCH_SIZE, TOKENS_PER_ROW, num_workers))
+    samples = QuestionSamples(asked, reader.shown, writer, ("direct",))
+    return question_loader(samples, reader.processor, Batching(BATCH_SIZE, TOKENS_PER_ROW, num_workers))
 
 
 def soak(num_clips: int, num_workers: int, num_videos: int, seed: int = 0) -> Memory:

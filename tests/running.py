@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 import eval as evaluation
 import train as training
-from autodrive import annotate, bench, export, plan, predict, prepare, report
+from autodrive import annotate, bench, export, parity, plan, power, predict, prepare, report
 from autodrive.config import register
 from autodrive.datasets.preparing import PrepareSettings
 from autodrive.entry_point import CONFIG_FOLDER
@@ -23,7 +23,9 @@ VERBS: dict[str, Callable[[], None]] = {
     "eval": evaluation.main,
     "annotate": annotate.main,
     "export": export.main,
+    "parity": parity.main,
     "plan": plan.main,
+    "power": power.main,
     "predict": predict.main,
     "prepare": prepare.main,
     "report": report.main,

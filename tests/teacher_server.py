@@ -65,10 +65,18 @@ class Received:
 
     @property
     def pictures(self) -> list[np.ndarray]:
-        """Attached pictures, decoded: (height, width, 3) uint8."""
+        """Attached pictures, those of films included, decoded: (height, width, 3) uint8."""
         urls = [part["image_url"]["url"] for part in self.parts if part["type"] == "image_url"]
-        assert all(url.startswith("data:image/jpeg;base64,") for url in urls)
-        return [np.asarray(Image.open(BytesIO(base64.b64decode(url.partition(",")[2])))) for url in urls]
+        assert all(url.startswith(("data:image/jpeg;base64,", "data:image/png;base64,")) for url in urls)
+        files = [url.partition(",")[2] for url in urls] + [file for film in self.films for file in film]
+        return [np.asarray(Image.open(BytesIO(base64.b64decode(file)))) for file in files]
+
+    @property
+    def films(self) -> list[list[str]]:
+        """Attached films, each as its frames' files in base64."""
+        urls = [part["video_url"]["url"] for part in self.parts if part["type"] == "video_url"]
+        assert all(url.startswith("data:video/jpeg;base64,") for url in urls)
+        return [url.partition(",")[2].split(",") for url in urls]
 
 
 def completion(text: str, finish_reason: str = "stop") -> bytes:
@@ -81,8 +89,8 @@ def completion(text: str, finish_reason: str = "stop") -> bytes:
 def fluent(request: Received) -> Answer:
     """A model that sees, and always replies in the form that is asked for; the same request gets the same reply."""
     if request.role == "vision_probe":
-        red, _, blue = request.pictures[0].reshape(-1, 3).mean(axis=0)
-        return Answer("Red." if red > blue else "Blue.")
+        named = ["Red" if p[..., 0].mean() > p[..., 2].mean() else "Blue" for p in request.pictures]
+        return Answer(f"{named[0]}, {named[-1]}.")
     about = f"{sum(map(ord, request.text)) % 997}"
     fields: dict[str, dict[str, Any]] = {
         "vlm_caption": {"caption": f"A car drives along a road, seen {len(request.pictures)} times ({about})."},

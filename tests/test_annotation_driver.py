@@ -12,10 +12,10 @@ import pytest
 from annotation_samples import scenes, shipped_setting, shipped_teacher
 
 from autodrive.annotation.driver import AnnotationFiles, Driver
-from autodrive.annotation.executors import LocalExecutor
 from autodrive.annotation.funnel import Work, count_stages
 from autodrive.annotation.stages import Dropped, Item, Outcome, Setting
 from autodrive.errors import InputError
+from autodrive.executors import LocalExecutor
 from autodrive.journal import Journal
 from autodrive.schema import Annotation, read_jsonl
 

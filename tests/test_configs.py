@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from running import composed
 
 from autodrive.assembly import training_choice
-from autodrive.config import TrainConfig, check_config
+from autodrive.config import EvalConfig, TrainConfig, check_config
 from autodrive.config_check import check_targets
 from autodrive.config_identity import config_hash
 from autodrive.entry_point import CONFIG_FOLDER, CommandLine
@@ -55,7 +55,10 @@ def test_every_experiment_composes_at_every_scale(experiment: str, scale: str):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_names_a_class_with_these_keys(group: str, option: str):
-    check_config(composed("train", [f"{group}={option}"]), TrainConfig)
+    if (group, option) == ("student", "endpoint"):  # is asked only
+        check_config(composed("eval", ["student=endpoint", "base_url=http://a/v1", "model=m"]), EvalConfig)
+    else:
+        check_config(composed("train", [f"{group}={option}"]), TrainConfig)
 
 
 @pytest.mark.parametrize(
@@ -82,9 +85,12 @@ def test_slurm_is_asked_for_a_task_for_every_process():
     assert launcher._target_.endswith("SlurmLauncher")
 
 
-@pytest.mark.parametrize("verb", ["train", "eval", "export", "plan", "predict", "prepare", "report"])
+SERVER = ("base_url=http://a/v1", "model=m")
+
+
+@pytest.mark.parametrize("verb", ["train", "eval", "export", "parity", "plan", "power", "predict", "prepare", "report"])
 def test_every_verb_s_file_composes(verb: str):
-    config = composed(verb)
+    config = composed(verb, SERVER if verb in ("eval", "parity") else ())
     check_targets(config)
     keys = OmegaConf.get_type(config)
     assert keys is not None

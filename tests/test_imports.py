@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "autodrive"
-VERBS = {"annotate", "bench", "export", "mine", "plan", "predict", "prepare", "report", "review"}
+VERBS = {"annotate", "bench", "export", "mine", "parity", "plan", "power", "predict", "prepare", "report", "review"}
 ROOMS = sorted(path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__")
 FORBIDDEN = {
     "students": {"mixture", "experts"},

@@ -16,8 +16,8 @@ from video_files import read_number, write_video
 
 from autodrive.annotation.facts import facts_of
 from autodrive.annotation.stages import Dropped
+from autodrive.endpoints.reply_cache import ChatReply
 from autodrive.schema import Annotation, Clip, View, read_jsonl, write_jsonl
-from autodrive.teachers.reply_cache import TeacherReply
 
 KEY, POISON, NAME = "sk-ZEBRA-key-42", "ZEBRA-42", "OKAPI-17"
 FPS = 10
@@ -265,7 +265,7 @@ def test_kills_in_mid_run_lose_nothing(fluent_run, manifest: Path, tmp_path: Pat
             process.kill()
             process.join()
             assert process.exitcode == -signal.SIGKILL
-        assert len(read_jsonl(tmp_path / "replies.jsonl", TeacherReply)) < len(received)
+        assert len(read_jsonl(tmp_path / "replies.jsonl", ChatReply)) < len(received)
         assert run("annotate", *given) == 0
     bodies = [[json.dumps(request.body, sort_keys=True) for request in r] for r in (received, server.received)]
     assert set(bodies[0]) == set(bodies[1])
@@ -298,7 +298,7 @@ def test_a_server_that_leaves_pictures_out_is_found_out_before_it_describes(
     with serving(blind) as server:
         assert run("annotate", *arguments(server, manifest, tmp_path)) == 2
         assert {request.role for request in server.received} == {"vision_probe"}
-        assert "does not tell a red picture from a blue one" in capsys.readouterr().err
+        assert "does not see pictures in order" in capsys.readouterr().err
         more = ["teacher.vision=unchecked", "teacher.stages=[vlm_caption]"]
         assert run("annotate", *arguments(server, manifest, tmp_path, *more)) == 0
     assert funnel(tmp_path)["vlm_caption"]["kept"] == 6
@@ -350,7 +350,7 @@ CHANGES = {
 
 def test_another_model_prompt_sampling_or_frames_are_asked_anew(fluent_run, manifest: Path, tmp_path: Path):
     _, out, _ = fluent_run
-    replies = read_jsonl(out / "replies.jsonl", TeacherReply)
+    replies = read_jsonl(out / "replies.jsonl", ChatReply)
     write_jsonl(tmp_path / "replies.jsonl", [r for r in replies if r.role in ("vlm_caption", "vision_probe")])
     with serving() as server:
         given = arguments(server, manifest, tmp_path, "teacher.stages=[vlm_caption]")

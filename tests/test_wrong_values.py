@@ -16,7 +16,9 @@ from autodrive.config import (
     BenchConfig,
     EvalConfig,
     ExportConfig,
+    ParityConfig,
     PlanConfig,
+    PowerConfig,
     PredictConfig,
     PrepareConfig,
     ReportConfig,
@@ -63,7 +65,10 @@ class Command:
 COMMANDS = [
     Command("train", TrainConfig),
     Command("eval", EvalConfig, ("ckpt=null",)),
+    Command("eval", EvalConfig, ("ckpt=null", "student=endpoint", "base_url=http://a/v1", "model=m")),
+    Command("parity", ParityConfig, ("ckpt=run", "base_url=http://a/v1", "model=m")),
     Command("plan", PlanConfig),
+    Command("power", PowerConfig),
     Command("predict", PredictConfig, ("video=a.mp4", "ckpt=run")),
     Command("export", ExportConfig, ("ckpt=run", "out=exported")),
     Command("prepare", PrepareConfig),
@@ -129,6 +134,7 @@ def outcomes(command: Command) -> Iterator[tuple[str, str | None]]:
     option = command.given[0].split("=")[0] if command.verb == "train" and command.given else None
     for key in list(leaves(config)):
         shared = command.verb in ("eval", "plan") and key.split(".")[0] in fields_of(TrainConfig)
+        shared &= not (key.startswith("student.") and "student=endpoint" in command.given)
         if shared or (option and key.split(".")[0] != option):
             continue  # tried with training, or without the option
         above, _, name = key.rpartition(".")

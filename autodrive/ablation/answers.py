@@ -77,6 +77,8 @@ class RunAnswers:
             InputError: The run's configuration does not hold the task.
         """
         prefix, _, name = key.partition("/")
+        if prefix not in (self.split, f"{self.split}_reasoning"):
+            return None  # of retention and of probes there are no replies here
         asked = self._in_mode(prefix)
         if name == TRACE_RATE:
             found = trace_values(asked)

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from autodrive.ablation.answers import RunAnswers
 from autodrive.ablation.axes import RowRuns
-from autodrive.ablation.paired_test import PairedTest, RowValues, SeedNoise, paired_test, seed_noise
 from autodrive.ablation.published import ROW_NAME, same_value
 from autodrive.evaluation import classification, intervals
 from autodrive.evaluation.by_video import confusion_by_video
+from autodrive.evaluation.paired_test import PairedTest, RowValues, SeedNoise, paired_test, seed_noise
 from autodrive.labels import LabelSet
 from autodrive.runs.folder import Value
 

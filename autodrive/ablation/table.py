@@ -13,10 +13,10 @@ import numpy as np
 
 from autodrive.ablation import axes
 from autodrive.ablation.answers import RunAnswers, common_labels, common_split
-from autodrive.ablation.paired_test import PairedTest, corrected
 from autodrive.ablation.published import TEST_SPLIT, Metric, PublishedResults, PublishedTable
 from autodrive.ablation.rows import AblationRow, ClipValues, clip_values, score_row
 from autodrive.ablation.verdict import Verdict, judge
+from autodrive.evaluation.paired_test import PairedTest, corrected
 from autodrive.labels import LabelSet
 from autodrive.runs.folder import RunFolder, Value
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from autodrive.ablation.paired_test import LEVEL, PairedTest, corrected
 from autodrive.ablation.published import TEST_SPLIT, Metric, PublishedTable
 from autodrive.ablation.rows import AblationRow, ClipValues
+from autodrive.evaluation.paired_test import LEVEL, PairedTest, corrected
 from autodrive.labels import LabelSet
 
 Outcome = Literal["seen", "contradicted", "unresolved", "not comparable", "not run"]

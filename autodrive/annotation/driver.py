@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from autodrive.annotation.filters import Candidate, why_dropped
 from autodrive.annotation.funnel import StageCount, Work, count_stages
-from autodrive.annotation.stages import Dropped, Executor, Item, Outcome, Paused, Setting, Stage
-from autodrive.errors import InputError
+from autodrive.annotation.stages import Dropped, Executor, Item, Outcome, Setting, Stage
+from autodrive.errors import InputError, Paused
 from autodrive.journal import Journal
 from autodrive.schema import Annotation, read_jsonl, write_jsonl
 from autodrive.whole_files import whole

@@ -94,10 +94,6 @@ class Outcome(Record):
         return self
 
 
-class Paused(Exception):  # noqa: N818 - named for what becomes of the work
-    """A stage has done all that it may for now: what is done is kept, and the same command goes on with the rest."""
-
-
 class Stage(Protocol):
     """One step in the making of annotations, such as captions, or traces that lead to the class."""
 

@@ -5,7 +5,7 @@ nothing of this project, reads every question with every option, and with the st
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from autodrive.schema import Mode
 from autodrive.students.student import Student
 from autodrive.trees.clip_tree import ClipTree, TokenBranch
 from autodrive.trees.packing import pack_trees
+from autodrive.trees.sample import ClipSample, Video
 
 ONE_ROW = 10**9
 # Most by which a log-probability may differ between student and files. Both compute in float32 with the same numbers,
@@ -53,12 +54,14 @@ class PlainSequence:
 
     Attributes:
         inputs: Its keyword arguments.
+        clip_id: The clip.
         answer: Number of the answer that the continuation belongs to.
         option: Number of the option that it is; None: it is the reply.
         ids: Its tokens, the sequence's last.
     """
 
     inputs: Mapping[str, Tensor]
+    clip_id: str
     answer: int
     option: int | None
     ids: tuple[int, ...]
@@ -101,6 +104,24 @@ def answers_of(student: Student, trees: Iterable[ClipTree], limits: Mapping[str,
     return answers
 
 
+def spoken(student: Student, answer: Answer) -> str:
+    """A student's reply in words."""
+    ids = answer.reply_ids
+    return student.processor.decode(ids[:-1] if ids[-1:] == (student.processor.end_id,) else ids)
+
+
+def video_sizes(student: Student, sample: ClipSample) -> tuple[int, int]:
+    """Prompt tokens that a clip would lack without its video, and those of one group of its frames."""
+    processor = student.processor
+    seen, blind = (processor.encode(each) for each in (sample, replace(sample, prefix=())))
+    group = 1
+    for video in (part for part in sample.prefix if isinstance(part, Video)):
+        height, width = video.frames.frames_TCHW.shape[-2:]
+        number = processor.frames_per_group
+        group = processor.visual_tokens(number, width, height) + processor.tokens_between(number)
+    return len(seen.prefix_ids) - len(blind.prefix_ids), group
+
+
 def plain_sequences(student: Student, answers: Sequence[Answer]) -> list[PlainSequence]:
     """All that a stock model has to read to be compared with these answers of a student."""
     sequences: list[PlainSequence] = []
@@ -110,28 +131,32 @@ def plain_sequences(student: Student, answers: Sequence[Answer]) -> list[PlainSe
             continuations.append((None, answer.reply_ids))
         for option, ids in continuations:
             inputs = student.stock_inputs(answer.tree, [*answer.branch.ids, *ids])
-            sequences.append(PlainSequence(inputs, number, option, ids))
+            sequences.append(PlainSequence(inputs, answer.tree.clip_id, number, option, ids))
     return sequences
+
+
+def stock_answers(model: nn.Module, sequences: Iterable[PlainSequence], answers: Sequence[Answer]) -> list[Answer]:
+    """What a stock model makes of these sequences: its scores, and the likeliest token at each place of the replies.
+
+    It would have replied the same if each token of the reply is the likeliest after those before it.
+    """
+    scores = [list(answer.scores) for answer in answers]
+    replies = [answer.reply_ids for answer in answers]
+    for sequence, log_probs_LV in _read(model, sequences):
+        if sequence.option is None:
+            replies[sequence.answer] = tuple(log_probs_LV.argmax(-1).tolist())
+        else:
+            ids = torch.tensor(sequence.ids, device=log_probs_LV.device)
+            scores[sequence.answer][sequence.option] = float(log_probs_LV.gather(1, ids[:, None]).sum())
+    return [
+        replace(answer, scores=tuple(values), reply_ids=reply_ids)
+        for answer, values, reply_ids in zip(answers, scores, replies, strict=True)
+    ]
 
 
 def compare_with_stock(model: nn.Module, sequences: Iterable[PlainSequence], answers: Sequence[Answer]) -> Comparison:
     """Compare a student's answers with what a stock model makes of the same sequences."""
-    scores = [list(answer.scores) for answer in answers]
-    other_replies = 0
-    for sequence, log_probs_LV in _read(model, sequences):
-        ids = torch.tensor(sequence.ids, device=log_probs_LV.device)
-        if sequence.option is None:
-            # It would have replied the same if each token is the likeliest after those before it.
-            other_replies += not torch.equal(log_probs_LV.argmax(-1), ids)
-        else:
-            total = float(log_probs_LV.gather(1, ids[:, None]).sum())
-            scores[sequence.answer][sequence.option] = total
-    theirs = [
-        Answer(answer.tree, answer.branch, tuple(values), answer.reply_ids)
-        for answer, values in zip(answers, scores, strict=True)
-    ]
-    found = compare(answers, theirs)
-    return Comparison(found.largest, found.other_best, other_replies)
+    return compare(answers, stock_answers(model, sequences, answers))
 
 
 def compare(ours: Sequence[Answer], theirs: Sequence[Answer]) -> Comparison:

@@ -3,17 +3,21 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.labels import LabelSet
 from autodrive.ranks.group import Group
 from autodrive.schema import Annotation, Prediction, Question, Reply
+from autodrive.seeding import generator_for
 from autodrive.students.digests import tensors_digest
 from autodrive.students.student import Student
 from autodrive.tasks.task_book import TaskBook
-from autodrive.trees.clip_tree import TreeRow
+from autodrive.trees.clip_tree import BranchSpan, TreeRow
 from autodrive.trees.sharing import side_by_side
 
 
@@ -30,6 +34,58 @@ class Respondent:
     model: str
     adapter: str | None
     weights_digest: str
+
+    def reply(self, question: Question, prompt_hash: str, **said: Any) -> Reply:
+        """What was said to a question: the further fields of `Reply`."""
+        return Reply(
+            task=question.task,
+            question=question.question,
+            options=question.options,
+            model=self.model,
+            adapter=self.adapter,
+            weights_digest=self.weights_digest,
+            prompt_hash=prompt_hash,
+            **said,
+        )
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Replies that are drawn beside the most probable one.
+
+    Attributes:
+        number: How many of each question.
+        temperature: What logits are divided by before a token is drawn; 1: the model's own probabilities.
+        seed: A reply follows from it, the question, the mode and its own number, whoever else is asked meanwhile.
+    """
+
+    number: int = 0
+    temperature: float = 1.0
+    seed: int = 0
+
+
+class TokenDraw:
+    """Samples the next token of every span of a row.
+
+    Args:
+        samples: Temperature and seed.
+        number: Number of the reply.
+        spans: The row's spans; each has a stream of numbers of its own.
+    """
+
+    def __init__(self, samples: Samples, number: int, spans: Sequence[BranchSpan]) -> None:
+        self.temperature = samples.temperature
+        self.streams: list[np.random.Generator] = [
+            generator_for(samples.seed, "sample", span.annotation_id, span.mode, number) for span in spans
+        ]
+
+    def __call__(self, logits_SV: Tensor) -> Tensor:
+        """The tokens (S,), by the inverse of the cumulated probabilities."""
+        cumulated_SV = (logits_SV.double() / self.temperature).softmax(-1).cumsum(-1)
+        uniform_S = torch.tensor([stream.random() for stream in self.streams], dtype=torch.float64)
+        wanted_S = uniform_S.to(cumulated_SV.device) * cumulated_SV[:, -1]
+        found_S = torch.searchsorted(cumulated_SV, wanted_S[:, None], right=True).squeeze(1)
+        return found_S.clamp(max=logits_SV.shape[1] - 1)
 
 
 def respondent_of(student: Student) -> Respondent:
@@ -50,6 +106,7 @@ def answer_questions(
     respondent: Respondent,
     on_batch: Callable[[int], None] = lambda num_clips: None,
     lockstep: Group | None = None,
+    samples: Samples | None = None,
 ) -> Iterator[Reply]:
     """Generate a reply to, and score the options of, every question of every clip, from one pass over the clip.
 
@@ -63,9 +120,10 @@ def answer_questions(
         respondent: Copied into every reply.
         on_batch: Told how many clips were done, for a progress bar.
         lockstep: The processes among which the weights are cut up, each with as many batches; None if none are.
+        samples: Further replies that are drawn; None: none.
 
     Yields:
-        One reply a question and mode, in the batches' order.
+        The reply to each question in each mode, in the batches' order, and behind it those that were drawn.
     """
     device = next(student.parameters()).device
     student.eval()
@@ -78,26 +136,27 @@ def answer_questions(
                 prefilled = student.prefill(row.to(device), lockstep)
                 scores = prefilled.score_options()
                 answers = prefilled.generate(limits)
+                latency_s = (time.perf_counter() - began) / max(1, len(row.spans))
+                drawn = []
+                if samples is not None:
+                    draws = [TokenDraw(samples, number, row.spans) for number in range(samples.number)]
+                    drawn = [prefilled.generate(limits, draw) for draw in draws]
             if row.filler:
                 continue
-            latency_s = (time.perf_counter() - began) / max(1, len(row.spans))
-            for question, span, log_probs, answer in zip(asked, row.spans, scores, answers, strict=True):
-                yield Reply(
-                    annotation_id=span.annotation_id,
-                    clip_id=row.trees[span.tree].clip_id,
-                    task=question.task,
-                    question=question.question,
-                    options=question.options,
-                    mode=span.mode,
-                    model=respondent.model,
-                    adapter=respondent.adapter,
-                    weights_digest=respondent.weights_digest,
-                    prompt_hash=book.hash,
-                    reply=student.processor.decode(answer.ids),
-                    finished=answer.finished,
-                    option_log_probs=tuple(float(value) for value in log_probs) or None,
-                    latency_s=latency_s,
-                )
+            for place, (question, span) in enumerate(zip(asked, row.spans, strict=True)):
+                for number, answer in enumerate(each[place] for each in (answers, *drawn)):
+                    yield respondent.reply(
+                        question,
+                        book.hash,
+                        annotation_id=span.annotation_id,
+                        clip_id=row.trees[span.tree].clip_id,
+                        mode=span.mode,
+                        reply=student.processor.decode(answer.ids),
+                        finished=answer.finished,
+                        option_log_probs=tuple(map(float, scores[place])) or None,
+                        latency_s=None if number else latency_s,
+                        sample=number - 1 if number else None,
+                    )
         on_batch(len({tree.clip_id for row in rows for tree in row.trees if not row.filler}))
 
 

@@ -7,13 +7,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.progress import track
+from torch.utils.data import DataLoader
 
 from autodrive.annotation.rules import ClassQuestion
 from autodrive.errors import InputError
 from autodrive.evaluation.timeline import Timeline, mean_probabilities
 from autodrive.inference.answering import answer_questions, respondent_of
-from autodrive.mixture.clip_batches import AskedClip, Batching, BranchWriter, ClipReader, question_loader
-from autodrive.schema import ROAD, Clip, Question, Reply
+from autodrive.mixture.clip_batches import (
+    AskedClip,
+    Batching,
+    BranchWriter,
+    ClipReader,
+    QuestionSamples,
+    question_loader,
+)
+from autodrive.schema import ROAD, Clip, Mode, Question, Reply
 from autodrive.students.student import Student
 from autodrive.tasks.task_book import TaskBook
 from autodrive.video.chunker import sliding_windows
@@ -51,7 +59,7 @@ class Watcher:
         labels = self.writer.labels
         questions = {c.id: self.question.questions(c.id, labels, self.seed, self.num_orders) for c in clips}
         asked = [AskedClip(c, {f"{c.id}/{i}": q for i, q in enumerate(questions[c.id])}) for c in clips]
-        loader = question_loader(asked, self.reader, self.writer, ("direct",), self.batching)
+        loader = self._loader(asked, "direct")
         device = next(self.student.parameters()).device
         self.student.eval()
         scores: dict[str, tuple[float, ...]] = {}
@@ -74,11 +82,18 @@ class Watcher:
         """The reply to a question of one's own about a window, in the first mode of its task."""
         asked = AskedClip(clip, {clip.id: question})
         mode = self.writer.book[question.task].modes[0]
-        loader = question_loader([asked], self.reader, self.writer, (mode,), self.batching)
         (reply,) = answer_questions(
-            self.student, loader, {clip.id: question}, self.writer.book, respondent_of(self.student)
+            self.student,
+            self._loader([asked], mode),
+            {clip.id: question},
+            self.writer.book,
+            respondent_of(self.student),
         )
         return reply
+
+    def _loader(self, asked: Sequence[AskedClip], mode: Mode) -> DataLoader:
+        samples = QuestionSamples(asked, self.reader.shown, self.writer, (mode,))
+        return question_loader(samples, self.reader.processor, self.batching)
 
     def frames_to_show(self, clip: Clip) -> DecodedFrames:
         """A few frames of a window, large enough for a person."""

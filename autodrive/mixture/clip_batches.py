@@ -3,7 +3,7 @@
 Nothing here imports Lightning: every process that starts would wait seconds for it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,9 @@ from autodrive.mixture.loader import InputLoader
 from autodrive.mixture.mixture import Visit, VisitSchedule
 from autodrive.schema import Annotation, Clip, Mode, Question
 from autodrive.tasks.task_book import TaskBook
-from autodrive.trees.clip_tree import ClipProcessor, ClipTree, TreeRow
+from autodrive.trees.clip_tree import ClipProcessor, ClipTree, FrameSizer, TreeRow
 from autodrive.trees.packing import LossMean, TreeSize, pack_trees, sum_of_weights
-from autodrive.trees.sample import Branch, ClipSample, Turn, Video
+from autodrive.trees.sample import Branch, ClipSample, Part, Turn, Video
 from autodrive.trees.sharing import Share, laid_out, passes, shared_rows
 from autodrive.video.container import check_native_fps, presentation_times
 from autodrive.video.decoder import DecodedFrames, Decoder
@@ -30,20 +30,23 @@ from autodrive.video.frame_cache import FrameCache, NoFrameCache
 from autodrive.video.frame_grid import FrameChoice
 from autodrive.video.sampler import choose_frames
 
+Show = Callable[[Clip], tuple[Part, ...]]
+"""What a model is shown of a clip, in front of the questions."""
+
 
 @dataclass(frozen=True)
-class ClipReader:
-    """Reads a clip's frames at the requested times and the student's size: the same way everywhere.
+class FrameReader:
+    """Reads a clip's frames at the requested times and a model's size: the same way everywhere.
 
     Attributes:
         decoder: Decodes what the cache does not hold.
-        processor: Knows the student's frame size.
+        processor: Knows the model's frame size.
         grid: When a clip is looked at. Its only owner; the rate travels on with the pixels.
         cache: Decoded frames that are kept.
     """
 
     decoder: Decoder
-    processor: ClipProcessor
+    processor: FrameSizer
     grid: FrameChoice
     cache: FrameCache = field(default_factory=NoFrameCache)
     _checked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
@@ -58,6 +61,26 @@ class ClipReader:
         size = self.processor.frame_size(view.width, view.height)
         frames = self.cache.read(self.decoder, Path(view.path), view.content_hash, requested_s, size)
         return Video(frames, self.grid.rate(clip.end_s - clip.start_s))
+
+    def shown(self, clip: Clip) -> tuple[Part, ...]:
+        """What a model is shown of a clip: its video."""
+        return (self.read(clip),)
+
+    def _times(self, clip: Clip, phase: float) -> NDArray[np.float64]:
+        return self.grid.timestamps(clip.start_s, clip.end_s, clip.road.native_fps, phase)
+
+
+def frames_for_people(reader: FrameReader, clip: Clip) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """What a model sees of a clip: RGB frames (T, H, W, 3) and their times in seconds."""
+    decoded = reader.read(clip).frames
+    return decoded.frames_TCHW.permute(0, 2, 3, 1).numpy(), decoded.timestamps_s.numpy()
+
+
+@dataclass(frozen=True)
+class ClipReader(FrameReader):
+    """Reads clips for a student, whose processor makes trees of them."""
+
+    processor: ClipProcessor
 
     def video_tokens(self, clip: Clip, phase: float) -> int:
         """Tokens of a prefix that what `read` gives takes, without decoding anything."""
@@ -75,9 +98,6 @@ class ClipReader:
         times_s = torch.arange(num_frames).double() / fps
         frames = DecodedFrames(torch.zeros((num_frames, 3, height, width), dtype=torch.uint8), times_s)
         return Video(frames, fps), self.processor.video_tokens(times_s, view.width, view.height)
-
-    def _times(self, clip: Clip, phase: float) -> NDArray[np.float64]:
-        return self.grid.timestamps(clip.start_s, clip.end_s, clip.road.native_fps, phase)
 
 
 @dataclass(frozen=True)
@@ -179,25 +199,23 @@ class AskedClip:
     questions: Mapping[str, Question]
 
 
-class QuestionTrees(Dataset[ClipTree]):
-    """Clip trees without targets, one per clip in order, for validation, evaluation and prediction.
+class QuestionSamples(Dataset[ClipSample]):
+    """Clips with questions and without answers, in order, for whoever is asked.
 
     Args:
         clips: The clips, each with its questions.
-        reader: Reads a clip's frames at the requested rate and the student's size.
+        show: What is shown of a clip, which reads its video.
         writer: Renders prompts from questions.
         modes: Inference modes in which every question is asked, as far as its task has words for them.
     """
 
-    def __init__(
-        self, clips: Sequence[AskedClip], reader: ClipReader, writer: BranchWriter, modes: Sequence[Mode]
-    ) -> None:
-        self.clips, self.reader, self.writer, self.modes = clips, reader, writer, tuple(modes)
+    def __init__(self, clips: Sequence[AskedClip], show: Show, writer: BranchWriter, modes: Sequence[Mode]) -> None:
+        self.clips, self.show, self.writer, self.modes = clips, show, writer, tuple(modes)
 
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: int) -> ClipTree:
+    def __getitem__(self, index: int) -> ClipSample:
         asked = self.clips[index]
         branches = tuple(
             self.writer.ask(id_, question, mode)
@@ -205,8 +223,25 @@ class QuestionTrees(Dataset[ClipTree]):
             for id_, question in asked.questions.items()
             if mode in self.writer.book[question.task].modes
         )
-        sample = ClipSample(asked.clip.id, self.writer.book.system, (self.reader.read(asked.clip),), branches)
-        return self.reader.processor.encode(sample)
+        return ClipSample(asked.clip.id, self.writer.book.system, self.show(asked.clip), branches)
+
+
+class QuestionTrees(Dataset[ClipTree]):
+    """Clip trees without targets, one per clip in order, for validation, evaluation and prediction.
+
+    Args:
+        samples: The clips and questions.
+        processor: Makes trees of them.
+    """
+
+    def __init__(self, samples: QuestionSamples, processor: ClipProcessor) -> None:
+        self.samples, self.processor = samples, processor
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> ClipTree:
+        return self.processor.encode(self.samples[index])
 
 
 class ScheduleBatches(Sampler[list[Visit]]):
@@ -294,12 +329,10 @@ class Batching:
         )
 
 
-def question_loader(
-    clips: Sequence[AskedClip], reader: ClipReader, writer: BranchWriter, modes: Sequence[Mode], batching: Batching
-) -> DataLoader:
+def question_loader(samples: QuestionSamples, processor: ClipProcessor, batching: Batching) -> DataLoader:
     """Any clips with any questions, in order; no answers are needed."""
-    rows = QuestionRows(QuestionTrees(clips, reader, writer, modes), batching.tokens_per_row)
-    return batching.loader(rows, AskedBatches(len(clips), batching.batch_size, batching.share))
+    rows = QuestionRows(QuestionTrees(samples, processor), batching.tokens_per_row)
+    return batching.loader(rows, AskedBatches(len(samples), batching.batch_size, batching.share))
 
 
 def _one_thread(worker_id: int) -> None:

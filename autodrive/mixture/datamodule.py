@@ -13,15 +13,19 @@ from autodrive.mixture.clip_batches import (
     Batching,
     BranchWriter,
     ClipReader,
+    QuestionSamples,
     QuestionTrees,
     ScheduleBatches,
+    Show,
     TrainingRows,
     TrainingTrees,
+    frames_for_people,
     question_loader,
 )
 from autodrive.mixture.mixture import VisitSchedule
 from autodrive.schema import Clip, Mode, Split
 from autodrive.trees.clip_tree import ClipTree
+from autodrive.trees.sample import ClipSample
 
 
 class ClipTreeDataModule(L.LightningDataModule):
@@ -77,10 +81,18 @@ class ClipTreeDataModule(L.LightningDataModule):
         return self.dataloader_about(self.clips[split], modes, tasks)
 
     def dataloader_about(
-        self, clips: Sequence[AnnotatedClip], modes: Sequence[Mode], tasks: Collection[str] | None = None
+        self,
+        clips: Sequence[AnnotatedClip],
+        modes: Sequence[Mode],
+        tasks: Collection[str] | None = None,
+        show: Show | None = None,
     ) -> DataLoader:
-        """Any clips, in order, with their questions of some tasks (None: all) in some inference modes."""
-        return question_loader(self._asked(clips, modes, tasks), self.reader, self.writer, modes, self.batching)
+        """Any clips, in order, with their questions of some tasks (None: all) in some inference modes.
+
+        `show` says what is shown of a clip; None: its video.
+        """
+        asked = QuestionSamples(self._asked(clips, modes, tasks), show or self.reader.shown, self.writer, modes)
+        return question_loader(asked, self.reader.processor, self.batching)
 
     def smallest_training_clip(self) -> ClipTree | None:
         """The smallest clip of the first training batch that is taught something with options; None if none is."""
@@ -93,15 +105,18 @@ class ClipTreeDataModule(L.LightningDataModule):
         """The same of the first batch of questions about a split."""
         first = self._asked(self.clips[split], modes)[: self.batching.batch_size]
         first.sort(key=lambda asked: self._size(asked.clip))
-        dataset = QuestionTrees(first, self.reader, self.writer, modes)
+        dataset = self._trees(first, modes)
         return _first_with_options(dataset[index] for index in range(len(dataset)))
 
-    def some_asked_clips(self, split: Split, modes: Sequence[Mode], num: int) -> list[ClipTree]:
+    def some_asked_clips(self, split: Split, modes: Sequence[Mode], num: int) -> list[ClipSample]:
         """A few clips of a split, from its first to its last, with all that is asked about them."""
         asked = self._asked(self.clips[split], modes)
         chosen = sorted({round(place) for place in np.linspace(0, len(asked) - 1, min(num, len(asked)))})
-        dataset = QuestionTrees([asked[place] for place in chosen], self.reader, self.writer, modes)
-        return [dataset[index] for index in range(len(dataset))]
+        samples = QuestionSamples([asked[place] for place in chosen], self.reader.shown, self.writer, modes)
+        return [samples[index] for index in range(len(samples))]
+
+    def _trees(self, asked: Sequence[AskedClip], modes: Sequence[Mode]) -> QuestionTrees:
+        return QuestionTrees(QuestionSamples(asked, self.reader.shown, self.writer, modes), self.reader.processor)
 
     def _asked(
         self, clips: Sequence[AnnotatedClip], modes: Sequence[Mode], tasks: Collection[str] | None = None
@@ -120,10 +135,9 @@ class ClipTreeDataModule(L.LightningDataModule):
         return (clip.end_s - clip.start_s) * height * width
 
     def frames_of(self, clip_id: str) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-        """What the student sees of a clip, for people: RGB frames (T, H, W, 3) and their times in seconds."""
+        """What the student sees of a clip; see `frames_for_people`."""
         clip = next(c.clip for members in self.clips.values() for c in members if c.clip.id == clip_id)
-        decoded = self.reader.read(clip).frames
-        return decoded.frames_TCHW.permute(0, 2, 3, 1).numpy(), decoded.timestamps_s.numpy()
+        return frames_for_people(self.reader, clip)
 
 
 def _first_with_options(trees: Iterable[ClipTree]) -> ClipTree | None:

@@ -16,7 +16,7 @@ from autodrive.entry_point import shell_line
 from autodrive.errors import InputError
 from autodrive.evaluation.by_video import confusion_by_video
 from autodrive.labels import LabelSet
-from autodrive.reporting import figures, pages
+from autodrive.reporting import figures, looking, pages
 from autodrive.reporting.terminal import task_rows, with_interval
 from autodrive.runs.folder import RunFolder, read_run
 from autodrive.schema import Prediction
@@ -50,11 +50,14 @@ def write_run_page(run_dir: Path, frames_of: FramesOf | None = None, num_strips:
     page = pages.render(
         "run_page.html.j2",
         title=f"Run {run_dir.resolve().name}",
+        blindness=looking.blindness(run.metrics, split),
         headline=_headline(run.metrics, modes[0]) if modes else "This run has no scores.",
         folded=labels.remark,
         tables=[_score_table(run.metrics, labels, prefix, reasoning=prefix != split) for prefix in modes],
         others=[(f"Task {name}", rows) for name in run.other_tasks() if (rows := _task(run, name))],
         parts=[(f"By {key.replace('_', ' ')}", _slices(run.metrics, split, key)) for key in run.slices()],
+        probes=looking.probe_rows(run.metrics, split),
+        sampled=looking.sampled_rows(run.metrics, split),
         retention=_retention(run.metrics),
         pictures=_pictures(run, labels, direct),
         num_wrong=len(wrong),

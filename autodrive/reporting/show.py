@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from autodrive.evaluation.classification import class_indices, confusion_matrix
+from autodrive.reporting.looking import HEADER, blindness, probe_rows, sampled_rows
 from autodrive.reporting.run_page import FramesOf, write_run_page
 from autodrive.reporting.terminal import print_confusion, print_scores, print_table, task_rows
 from autodrive.runs.folder import read_run
@@ -22,6 +23,8 @@ def show_run(run_dir: Path, frames_of: FramesOf, num_strips: int) -> None:
     run = read_run(run_dir)
     labels, headline = run.labels(), run.headline_task()
     direct = [p for p in run.predictions() if p.task == headline and p.mode == "direct"]
+    if sentence := blindness(run.metrics, run.split()):
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     if direct:
         true = class_indices([p.answer for p in direct], labels.names)
         predicted = class_indices([p.parsed for p in direct], labels.names)
@@ -31,7 +34,12 @@ def show_run(run_dir: Path, frames_of: FramesOf, num_strips: int) -> None:
         for task in run.other_tasks():
             if rows := task_rows(run.metrics, f"{run.split()}/{task}_"):
                 print_table(f"{run.split()}: {task}", ("score", "value and 95 % interval"), rows, console)
-    for line in run.provenance().get("set_aside", ()):
+    if probes := probe_rows(run.metrics, run.split()):
+        print_table("does it look?", HEADER, probes, console)
+    if sampled := sampled_rows(run.metrics, run.split()):
+        print_table("drawn replies", ("score", "value and 95 % interval"), sampled, console)
+    provenance = run.provenance()
+    for line in (*provenance.get("set_aside", ()), *provenance.get("remarks", ())):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     page = write_run_page(run_dir, frames_of, num_strips)
     console.print(f"report: {page}", soft_wrap=True)

@@ -17,7 +17,7 @@ from autodrive.config_check import check_root
 from autodrive.errors import InputError
 from autodrive.labels import LabelSet
 from autodrive.runs.foreign import check_foreign, unbuilt_as_data, without_resolvers
-from autodrive.schema import Prediction, SetAside, read_jsonl
+from autodrive.schema import Prediction, ProbeName, SetAside, read_jsonl
 from autodrive.whole_files import whole
 
 Value = int | float | str | bool | None
@@ -35,6 +35,7 @@ class RunFiles:
         predictions: One `Prediction` per line.
         retention: The same of what is asked apart, to see what was forgotten.
         retention_before: The same before the training.
+        samples: The same of the replies that were drawn, several to each question.
         annotations: The `Annotation`s that were asked, one per line.
         dropped: One `SetAside` per clip that the run could not use.
         provenance: What the run was made of and what it cost; there once the run has ended.
@@ -60,6 +61,7 @@ class RunFiles:
         self.predictions = folder / "predictions.jsonl"
         self.retention = folder / "retention.jsonl"
         self.retention_before = folder / "retention_before.jsonl"
+        self.samples = folder / "samples.jsonl"
         self.annotations = folder / "annotations.jsonl"
         self.dropped = folder / "dropped.jsonl"
         self.provenance = folder / "provenance.json"
@@ -74,6 +76,10 @@ class RunFiles:
         self.log = folder / "run.log"
         self.wandb = folder / "wandb.json"
         self.lock = folder / ".lock"
+
+    def probe(self, name: ProbeName) -> Path:
+        """The replies under a probe, one `Prediction` per line."""
+        return self.folder / f"predictions_{name}.jsonl"
 
 
 @dataclass(frozen=True)

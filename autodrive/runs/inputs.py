@@ -31,8 +31,9 @@ class RunInputs:
 
 
 def is_finished(files: RunFiles) -> bool:
-    """Whether a folder holds a run that has ended."""
-    return files.metrics.is_file() and files.provenance.is_file()
+    """Whether a folder holds a run that has ended, with a reply to everything that it asked of a server."""
+    done = files.metrics.is_file() and files.provenance.is_file()
+    return done and not read_json(files.provenance).get("failed_requests")
 
 
 def check_configuration(config: DictConfig, files: RunFiles) -> None:

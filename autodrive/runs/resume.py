@@ -1,5 +1,6 @@
 """Configurations that come from an earlier run: to continue it in a new folder, or to evaluate its student."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,10 +13,13 @@ from autodrive.runs.foreign import TRAINING_ONLY
 from autodrive.students.bases import is_adapter_folder
 
 FULL_TUNING = "autodrive.students.tuning.FullTuning"
+SERVED = "autodrive.inference.served.ServedModel"
 GIVEN_ADAPTER = "autodrive.students.tuning.GivenAdapter"
 TRAINED_BY = ("adapter", "rank", "freeze", "tower_lr")  # what says what is trained
 # Groups without a node of their own in the configuration: they are compared by the option chosen.
 SPREAD_GROUPS = ("experiment", "scale")
+# What a student on this machine has and a served one has not, or has elsewhere.
+OF_THIS_MACHINE = ("resolution", "tokens_per_clip", "tokens_per_row", "student_from", "resume", "strategy", "trainer")
 # What a saved student settles, so that saying it again could only contradict it.
 SETTLED_BY_CKPT = ("student", "student_from", "resume", "seed", *TRAINED_BY, *SPREAD_GROUPS)  # the seed: option order
 
@@ -26,6 +30,7 @@ def resumed_config(config: DictConfig, command_line: CommandLine) -> DictConfig:
     Raises:
         InputError: The run cannot be resumed, or the command line asks for something else than the run did.
     """
+    refuse_served(config)
     if config.resume is None:
         return _with_student_of(config, command_line)
     run, keys = Path(config.resume), command_line.overridden_keys()
@@ -45,6 +50,16 @@ def resumed_config(config: DictConfig, command_line: CommandLine) -> DictConfig:
         OmegaConf.update(resumed, key, OmegaConf.select(config, key), merge=False)
     resumed.resume = str(run)
     return resumed
+
+
+def refuse_served(config: DictConfig) -> None:
+    """Refuse a student that only a server has, where one is trained or planned.
+
+    Raises:
+        InputError: It is one.
+    """
+    if config.student._target_ == SERVED:
+        raise InputError("student=endpoint: a served model is asked, not trained; use eval.py student=endpoint")
 
 
 def _with_student_of(config: DictConfig, command_line: CommandLine) -> DictConfig:
@@ -94,6 +109,8 @@ def evaluated_config(config: DictConfig, command_line: CommandLine) -> DictConfi
             another run's student is asked for, in questions that it may not know, or what only training knows.
     """
     keys = command_line.overridden_keys()
+    if config.student._target_ == SERVED and (OmegaConf.is_missing(config, "ckpt") or config.ckpt is None):
+        return _served_config(config, keys)
     if config.ckpt is None:
         source = config.student_from
         if source is not None and not is_adapter_folder(Path(source)):
@@ -123,3 +140,16 @@ def evaluated_config(config: DictConfig, command_line: CommandLine) -> DictConfi
         if key not in merged:
             merged[key] = config[key]
     return merged
+
+
+def _served_config(config: DictConfig, keys: Sequence[str]) -> DictConfig:
+    """The configuration with which a served model is asked: one process asks, and the server sees to the rest.
+
+    Raises:
+        InputError: The command line says how a student on this machine would work.
+    """
+    for key in keys:
+        if key.split(".")[0] in (*OF_THIS_MACHINE, *TRAINED_BY):
+            raise InputError(f"{key}: student=endpoint is a served model, for which it means nothing; leave it out")
+    config.ckpt, config.resolution = None, "fixed"
+    return config

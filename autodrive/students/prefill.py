@@ -1,4 +1,4 @@
-"""Everything asked of a row of clip trees, from one forward pass over it: option scores and greedy answers.
+"""Everything asked of a row of clip trees, from one forward pass over it: option scores and answers.
 
 The row is read once with a key-value cache. The options' log-probabilities and the first token of every answer are read
 off the ends of the prompts. Further tokens, of options or of answers, are branches of their branch: they see what their
@@ -36,6 +36,11 @@ class Generated(NamedTuple):
 
     ids: list[int]
     finished: bool
+
+
+def likeliest(logits_SV: Tensor) -> Tensor:
+    """The token (S,) with the highest logit of each span: a greedy reply is made of these."""
+    return logits_SV.argmax(-1)
 
 
 def without_gradients(function: Callable[P, R]) -> Callable[P, R]:
@@ -101,14 +106,17 @@ class PrefilledRow:
         return [tuple(next(values) for _ in span.option_ids) for span in self.row.spans]
 
     @without_gradients
-    def generate(self, max_new_tokens: Sequence[int]) -> list[Generated]:
-        """The greedy answer of every span.
+    def generate(
+        self, max_new_tokens: Sequence[int], choose: Callable[[Tensor], Tensor] = likeliest
+    ) -> list[Generated]:
+        """An answer of every span: the greedy one, or one that is drawn.
 
         Args:
             max_new_tokens: Most tokens of each span's answer.
+            choose: Turns (spans, vocabulary) logits into the next token of every span.
         """
         answers: list[list[int]] = [[] for _ in self.row.spans]
-        tokens = self.log_probs.argmax(-1)
+        tokens = choose(self.log_probs)
         layers = self._snapshot()
         going = [number for number, limit in enumerate(max_new_tokens) if limit > 0]
         visible, positions = self._visible, self._end_positions
@@ -128,7 +136,7 @@ class PrefilledRow:
             visible = torch.cat([visible, own], dim=-1)
             places = (self._tree_of_span, self._slot_of_span)
             call = ReadOn(tokens[self._slots], positions[self._slots], visible, places, self._cache)
-            tokens = self._student(call).argmax(-1)
+            tokens = choose(self._student(call))
         self._restore(layers)
         finished = [ids[-1:] == [self._end_id] for ids in answers]
         return [Generated(ids[:-1] if ended else ids, ended) for ids, ended in zip(answers, finished, strict=True)]

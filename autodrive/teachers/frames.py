@@ -9,8 +9,9 @@ from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from autodrive.bounds import Even, FramesPerSecond
+from autodrive.endpoints.calls import Picture
+from autodrive.endpoints.pictures import fitting_size
 from autodrive.schema import Clip
-from autodrive.teachers.calls import Picture
 from autodrive.video.decoder import Decoder
 from autodrive.video.frame_codec import JpegCodec
 from autodrive.video.frame_grid import FrameGrid
@@ -50,10 +51,7 @@ class AttachedFrames:
 
     def size(self, clip: Clip) -> tuple[int, int]:
         """Height and width of the pictures, in pixels: the clip's shape, with even sides."""
-        view = clip.road
-        scale = min(1.0, self.longest_side_px / max(view.width, view.height))
-        height, width = (max(2, round(side * scale / 2) * 2) for side in (view.height, view.width))
-        return height, width
+        return fitting_size(clip.road.width, clip.road.height, self.longest_side_px)
 
     def parts(self, clip: Clip) -> tuple[str | Picture, ...]:
         """For each frame its measured time, in seconds from the clip's start, and its picture.

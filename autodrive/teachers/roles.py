@@ -13,10 +13,10 @@ from string import Formatter
 from typing import ClassVar, Literal
 
 from autodrive.annotation.stages import Item, Setting
+from autodrive.endpoints.calls import ChatCall, Sampling
+from autodrive.endpoints.client import HttpUrl, ModelName, generator
 from autodrive.errors import InputError
 from autodrive.schema import Annotation, Question, Record
-from autodrive.teachers.calls import Sampling, TeacherCall
-from autodrive.teachers.client import HttpUrl, ModelName, generator
 from autodrive.teachers.frames import AttachedFrames
 from autodrive.teachers.reading import Unreadable, read_reply
 
@@ -92,7 +92,7 @@ class Role(ABC):
         """Whether there is anything to ask about a clip."""
         return True
 
-    def call(self, item: Item, values: dict[Value, str]) -> TeacherCall:
+    def call(self, item: Item, values: dict[Value, str]) -> ChatCall:
         """The call about one clip.
 
         Args:
@@ -106,10 +106,10 @@ class Role(ABC):
         attached = () if self.frames is None else self.frames.parts(item.clip)
         return self.call_with(values, attached)
 
-    def call_with(self, values: dict[Value, str], attached: tuple) -> TeacherCall:
+    def call_with(self, values: dict[Value, str], attached: tuple) -> ChatCall:
         """The call whose frames are at hand."""
         user = (*attached, self.user.format(**values).strip())
-        return TeacherCall(self.name, self.prompt_hash, self.system.strip(), user, self.sampling, self.reply_form)
+        return ChatCall(self.name, self.prompt_hash, self.system.strip(), user, self.sampling, self.reply_form)
 
     def read(self, text: str, item: Item, setting: Setting) -> list[Annotation]:
         """The annotations that a reply holds; filters have not seen them yet.

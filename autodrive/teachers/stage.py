@@ -12,11 +12,11 @@ from autodrive.annotation.forecast import Prices, StageForecast, picture_tokens,
 from autodrive.annotation.sources import AnnotationSource
 from autodrive.annotation.stages import Dropped, Item, Outcome, Setting, Unit
 from autodrive.counted import counted
-from autodrive.teachers.calls import TeacherCall
-from autodrive.teachers.client import CallFailed, TeacherClient
+from autodrive.endpoints.calls import ChatCall
+from autodrive.endpoints.client import CallFailed, ChatClient
+from autodrive.endpoints.vision import VisionProbe
 from autodrive.teachers.reading import Unreadable
 from autodrive.teachers.roles import Role, Value
-from autodrive.teachers.vision import VisionProbe
 from autodrive.teachers.writers import TraceWriter
 from autodrive.video.container import UnusableVideo
 from autodrive.video.frame_grid import FrameRateUnavailable
@@ -40,7 +40,7 @@ class RoleStage:
     """
 
     role: Role
-    client: TeacherClient
+    client: ChatClient
     setting: Setting
     rule_captions: AnnotationSource
     probe: VisionProbe | None = None
@@ -136,7 +136,7 @@ class RoleStage:
         """What is filled into the prompt; None for what is not known of the clip."""
         return {value: self._value(value, item) for value in sorted(self.role.values)}
 
-    def _call(self, item: Item) -> TeacherCall:
+    def _call(self, item: Item) -> ChatCall:
         """The call about a clip of which everything is known; raises as `Role.call` does."""
         return self.role.call(item, {value: text for value, text in self._values(item).items() if text is not None})
 

@@ -8,12 +8,14 @@ from autodrive.annotation.forecast import Prices, StageForecast
 from autodrive.annotation.sources import AnnotationSource
 from autodrive.annotation.stages import Item, Setting
 from autodrive.bounds import Choices, Count
+from autodrive.endpoints.client import ChatClient, RequestBudget, Server
+from autodrive.endpoints.reply_cache import ReplyCache
+from autodrive.endpoints.vision import VisionProbe
 from autodrive.errors import InputError
-from autodrive.teachers.client import RequestBudget, Server, TeacherClient
-from autodrive.teachers.reply_cache import ReplyCache
 from autodrive.teachers.roles import Role
 from autodrive.teachers.stage import WRITTEN_BY, RoleStage
-from autodrive.teachers.vision import VisionProbe
+
+UNSEEING = "serve a model that does, take vlm_caption out of teacher.stages, or set teacher.vision=unchecked"
 
 
 class OpenAICompatibleTeacher:
@@ -63,15 +65,15 @@ class OpenAICompatibleTeacher:
             InputError: The file of replies is damaged, or the key cannot be sent.
         """
         cache, budget = ReplyCache(self.replies), RequestBudget(self.max_requests)
-        clients: dict[tuple[str, str], TeacherClient] = {}
+        clients: dict[tuple[str, str], ChatClient] = {}
         probes: dict[tuple[str, str], VisionProbe | None] = {}
         made: dict[str, RoleStage] = {}
         for name in self.chosen:
             role = self.roles[name]
             who = (role.base_url, role.model)
             if who not in clients:
-                clients[who] = TeacherClient(self.server, *who, cache, budget)
-                probes[who] = VisionProbe(clients[who]) if self.vision == "probe" else None
+                clients[who] = ChatClient(self.server, *who, cache, budget)
+                probes[who] = VisionProbe(clients[who], UNSEEING) if self.vision == "probe" else None
             made[name] = RoleStage(role, clients[who], setting, self.rule_captions, probes[who], dict(made))
         return list(made.values())
 

@@ -159,7 +159,15 @@ class TreeRow:
         return replace(self, **moved)
 
 
-class ClipProcessor(Protocol):
+class FrameSizer(Protocol):
+    """What reading a clip's frames needs of a model."""
+
+    def frame_size(self, width: int, height: int) -> tuple[int, int]:
+        """Height and width in pixels to which a source of this size is resized."""
+        ...
+
+
+class ClipProcessor(FrameSizer, Protocol):
     """What a loader worker needs of a student: no weights."""
 
     @property
@@ -174,10 +182,6 @@ class ClipProcessor(Protocol):
 
     def video_tokens(self, times_s: Tensor, width: int, height: int) -> int:
         """Tokens of a prefix that frames of these times take, visual ones and text, of a source of this size."""
-        ...
-
-    def frame_size(self, width: int, height: int) -> tuple[int, int]:
-        """Height and width in pixels to which a source of this size is resized."""
         ...
 
     def encode(self, sample: ClipSample) -> ClipTree:

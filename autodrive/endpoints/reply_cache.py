@@ -12,17 +12,18 @@ from autodrive.journal import Journal
 from autodrive.schema import Record
 
 
-class TeacherReply(Record):
+class ChatReply(Record):
     """What a model said to one call: a line of replies.jsonl.
 
     Attributes:
-        key: Hash of the call and of the model; see `TeacherCall.key`.
-        role: Name of the role that asked.
-        generator: The model that was asked, and the hash of the role's words.
+        key: Hash of the call and of the model; see `ChatCall.key`.
+        role: Name of the role or task that asked.
+        generator: The model that was asked, and the hash of the words.
         text: Its words, verbatim.
         finish_reason: Why it ended, as the server says; `length` if it was cut at the token limit.
         prompt_tokens: Tokens of the call, as the server counted them.
         completion_tokens: Tokens of the reply.
+        first_token: The likeliest first tokens of the reply with their log-probabilities, where the server gave them.
     """
 
     key: str
@@ -32,6 +33,7 @@ class TeacherReply(Record):
     finish_reason: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    first_token: dict[str, float] | None = None
 
 
 class ReplyCache:
@@ -51,17 +53,17 @@ class ReplyCache:
         self.path = path
         self._journal = Journal(path)
         self._opened = False
-        self._replies: dict[str, TeacherReply] = {}
+        self._replies: dict[str, ChatReply] = {}
         self._asked: set[str] = set()
         self._changed = Condition()
         for number, record in enumerate(self._journal.read(), 1):
             try:
-                reply = TeacherReply.model_validate(record)
+                reply = ChatReply.model_validate(record)
             except ValidationError:
-                raise InputError(f"{path}:{number}: not a teacher's reply; remove that line") from None
+                raise InputError(f"{path}:{number}: not a model's reply; remove that line") from None
             self._replies[reply.key] = reply
 
-    def get(self, key: str) -> TeacherReply | None:
+    def get(self, key: str) -> ChatReply | None:
         """The reply to a call, if it has been delivered."""
         with self._changed:
             return self._replies.get(key)
@@ -71,7 +73,7 @@ class ReplyCache:
         with self._changed:
             return sum((reply.role, reply.generator) == (role, generator) for reply in self._replies.values())
 
-    def get_or_ask(self, key: str, ask: Callable[[], TeacherReply]) -> TeacherReply:
+    def get_or_ask(self, key: str, ask: Callable[[], ChatReply]) -> ChatReply:
         """The reply to a call; if there is none yet, ask for it and write it down before it is returned.
 
         Raises:

@@ -16,15 +16,14 @@ import openai
 from annotated_types import Le, MinLen
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
-from autodrive.annotation.stages import Paused
 from autodrive.bounds import Count, CountOrZero, Seconds
-from autodrive.errors import InputError
-from autodrive.teachers.calls import TeacherCall
-from autodrive.teachers.reply_cache import ReplyCache, TeacherReply
+from autodrive.endpoints.calls import ChatCall
+from autodrive.endpoints.reply_cache import ChatReply, ReplyCache
+from autodrive.errors import InputError, Paused
 
 # Statuses after which no other call would fare better, and what to look at.
 REFUSALS = {
-    400: "the server does not take such calls; see teacher.server and the role's sampling",
+    400: "the server does not take such calls; change what is sent (docs/teachers.md, docs/evaluation.md)",
     401: "the server does not accept the key; put one that it accepts into the environment as {variable}",
     403: "this key may not use the model; choose another model, or a key that may",
     404: "there is no such model or address; fix model=, or base_url= (most end in /v1)",
@@ -42,7 +41,7 @@ def _http_url(url: str) -> str:
 
 def _given(value: Any) -> Any:
     if value is None:
-        raise ValueError("is missing; teacher=openai_compatible needs base_url=<address, up to /v1> and model=<name>")
+        raise ValueError("is missing; give base_url=<address, up to /v1> and model=<name>")
     return value
 
 
@@ -138,6 +137,19 @@ class RequestBudget:
             self.sent += 1
 
 
+class _Likely(BaseModel):
+    token: str
+    logprob: float
+
+
+class _Token(BaseModel):
+    top_logprobs: list[_Likely] = []
+
+
+class _LogProbs(BaseModel):
+    content: list[_Token] | None = None
+
+
 class _Message(BaseModel):
     content: str | None = None
 
@@ -145,11 +157,16 @@ class _Message(BaseModel):
 class _Choice(BaseModel):
     message: _Message
     finish_reason: str | None = None
+    logprobs: _LogProbs | None = None
 
 
 class _Usage(BaseModel):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+
+
+class _Tokens(openai.BaseModel):
+    tokens: list[int]
 
 
 class _Completion(BaseModel):
@@ -159,7 +176,7 @@ class _Completion(BaseModel):
     usage: _Usage | None = None
 
 
-class TeacherClient:
+class ChatClient:
     """Asks one model at one address; several threads may share it.
 
     Args:
@@ -181,15 +198,15 @@ class TeacherClient:
         self._has_answered = False
         self._refusal: InputError | None = None
 
-    def key(self, call: TeacherCall) -> str:
+    def key(self, call: ChatCall) -> str:
         """The key under which the reply to this call is kept."""
         return call.key(self.model, self.how)
 
-    def delivered(self, call: TeacherCall) -> TeacherReply | None:
+    def delivered(self, call: ChatCall) -> ChatReply | None:
         """The reply to a call if it is at hand; nothing is sent."""
         return self.cache.get(self.key(call))
 
-    def ask(self, call: TeacherCall) -> TeacherReply:
+    def ask(self, call: ChatCall) -> ChatReply:
         """The reply to a call: the one at hand, else a new one, which is on the disk when this returns.
 
         Raises:
@@ -199,7 +216,7 @@ class TeacherClient:
         """
         return self.cache.get_or_ask(self.key(call), partial(self.send, call))
 
-    def send(self, call: TeacherCall) -> TeacherReply:
+    def send(self, call: ChatCall) -> ChatReply:
         """A new reply to a call, which is not kept; raises as `ask` does."""
         key = self.key(call)
         # Until the server has answered once, calls go one at a time: a wrong key costs one request, not one a thread.
@@ -209,7 +226,20 @@ class TeacherClient:
                     return self._post(call, key)
         return self._post(call, key)
 
-    def _post(self, call: TeacherCall, key: str) -> TeacherReply:
+    def prompt_ids(self, call: ChatCall) -> tuple[int, ...] | None:
+        """The tokens of a call's prompt, where the server has an endpoint `tokenize` beside `/v1`, as vLLM has.
+
+        None where it has none; nothing is kept or counted.
+        """
+        root = self.base_url.rstrip("/").removesuffix("/v1")
+        asks = self._openai.with_options(base_url=root, max_retries=0)
+        body = {"model": self.model, "messages": call.messages(), "add_generation_prompt": True}
+        try:
+            return tuple(asks.post("/tokenize", cast_to=_Tokens, body=body).tokens)
+        except (openai.OpenAIError, ValueError, AttributeError):
+            return None
+
+    def _post(self, call: ChatCall, key: str) -> ChatReply:
         if self._refusal is not None:
             raise self._refusal
         self.budget.take()
@@ -236,18 +266,25 @@ class TeacherClient:
         self._has_answered = True
         return self._read(self.server.without_key(response.text), call, key)
 
-    def _request(self, call: TeacherCall) -> dict[str, Any]:
+    def _request(self, call: ChatCall) -> dict[str, Any]:
         sampling = call.sampling
-        fields = {self.server.token_limit_field: sampling.max_tokens, "temperature": sampling.temperature}
+        fields: dict[str, Any] = {
+            self.server.token_limit_field: sampling.max_tokens,
+            "temperature": sampling.temperature,
+        }
         if sampling.top_p is not None:
             fields["top_p"] = sampling.top_p
+        if sampling.seed is not None:
+            fields["seed"] = sampling.seed
+        if call.top_log_probs:
+            fields |= {"logprobs": True, "top_logprobs": call.top_log_probs}
         response_format = call.response_format() if self.server.send_schema else None
         if response_format is not None:
             fields["response_format"] = response_format
         extra = dict(self.server.extra)
         return {"model": self.model, "messages": call.messages(), "extra_body": extra, **fields}
 
-    def _read(self, body: str, call: TeacherCall, key: str) -> TeacherReply:
+    def _read(self, body: str, call: ChatCall, key: str) -> ChatReply:
         try:
             completion = _Completion.model_validate_json(body)
         except ValidationError as error:
@@ -255,7 +292,8 @@ class TeacherClient:
             where = ".".join(str(part) for part in first["loc"]) or "body"
             raise CallFailed("not_a_completion", f"{where}: {first['msg']}") from None
         choice, usage = completion.choices[0], completion.usage or _Usage()
-        return TeacherReply(
+        tokens = choice.logprobs.content if choice.logprobs is not None else None
+        return ChatReply(
             key=key,
             role=call.role,
             generator=generator(self.model, call.prompt_hash),
@@ -263,6 +301,7 @@ class TeacherClient:
             finish_reason=choice.finish_reason,
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
+            first_token={each.token: each.logprob for each in tokens[0].top_logprobs} if tokens else None,
         )
 
     def _shown(self, text: str) -> str:

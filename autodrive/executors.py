@@ -1,17 +1,19 @@
-"""Where the work of a stage is done on this machine."""
+"""Where many pieces of work are done on this machine: in threads or processes, a bounded number at once."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import cloudpickle
 from annotated_types import Le
 
-from autodrive.annotation.stages import Item, Outcome
 from autodrive.bounds import Count
 from autodrive.workers import deaf_to_ctrl_c
+
+ItemT = TypeVar("ItemT")
+OutcomeT = TypeVar("OutcomeT")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class LocalExecutor:
     workers: Literal["threads", "processes"] = "threads"
     concurrency: Annotated[Count, Le(1024)] = 1
 
-    def map(self, function: Callable[[Item], Outcome], items: Iterable[Item]) -> Iterator[tuple[Item, Outcome]]:
+    def map(self, function: Callable[[ItemT], OutcomeT], items: Iterable[ItemT]) -> Iterator[tuple[ItemT, OutcomeT]]:
         """See `Executor.map`: when something is raised, what else is under way is finished and given first."""
         if self.concurrency == 1:
             for item in items:
@@ -41,7 +43,7 @@ class LocalExecutor:
                 )
             )
         work = function if self.workers == "threads" else _work
-        under_way: dict[Future[Outcome], Item] = {}
+        under_way: dict[Future[OutcomeT], ItemT] = {}
         errors: list[BaseException] = []
         left = iter(items)
         try:
@@ -66,7 +68,7 @@ class LocalExecutor:
             raise errors[0]
 
 
-_taken: list[Callable[[Item], Outcome]] = []
+_taken: list[Callable[[Any], Any]] = []
 """In a process of a pool, what it was started for. It gets that once: rules weigh more than an item."""
 
 
@@ -74,5 +76,5 @@ def _take(pickled: bytes) -> None:
     _taken.append(cloudpickle.loads(pickled))  # lambdas of rules included, which `pickle` cannot send
 
 
-def _work(item: Item) -> Outcome:
+def _work(item: Any) -> Any:
     return _taken[-1](item)

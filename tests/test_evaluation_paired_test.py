@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import t, ttest_1samp, ttest_ind
 
-from autodrive.ablation.paired_test import PairedTest, RowValues, corrected, paired_test, seed_noise
+from autodrive.evaluation.paired_test import PairedTest, RowValues, corrected, paired_test, seed_noise
 
 
 def compare(a, b, videos, trained=True) -> PairedTest:

@@ -11,13 +11,12 @@ import pytest
 from PIL import Image
 from teacher_server import Answer, Received, TeacherServer, completion, serving
 
-from autodrive.annotation.stages import Paused
-from autodrive.errors import InputError
+from autodrive.endpoints.calls import ChatCall, Picture, Sampling
+from autodrive.endpoints.client import CallFailed, ChatClient, RequestBudget, Server
+from autodrive.endpoints.reply_cache import ChatReply, ReplyCache
+from autodrive.endpoints.vision import VisionProbe
+from autodrive.errors import InputError, Paused
 from autodrive.schema import read_jsonl
-from autodrive.teachers.calls import Picture, Sampling, TeacherCall
-from autodrive.teachers.client import CallFailed, RequestBudget, Server, TeacherClient
-from autodrive.teachers.reply_cache import ReplyCache, TeacherReply
-from autodrive.teachers.vision import VisionProbe
 from autodrive.teachers.writers import Caption
 
 KEY = "sk-ZEBRA-key-42"
@@ -29,19 +28,19 @@ def picture(colour: str) -> Picture:
     return Picture(file.getvalue())
 
 
-def a_call(text: str = "what happens?", **changes) -> TeacherCall:
-    call = TeacherCall("vlm_caption", "abc", "You describe.", (text,), Sampling(max_tokens=9), Caption)
+def a_call(text: str = "what happens?", **changes) -> ChatCall:
+    call = ChatCall("vlm_caption", "abc", "You describe.", (text,), Sampling(max_tokens=9), Caption)
     return replace(call, **changes)
 
 
 @pytest.fixture
-def client_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TeacherClient]:
+def client_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ChatClient]:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
-    def make(server: TeacherServer | str, model: str = "m", budget: int | None = None, **settings) -> TeacherClient:
+    def make(server: TeacherServer | str, model: str = "m", budget: int | None = None, **settings) -> ChatClient:
         url = server if isinstance(server, str) else server.base_url
         how = Server(**({"timeout_s": 5.0, "max_retries": 2} | settings))
-        return TeacherClient(how, url, model, ReplyCache(tmp_path / "replies.jsonl"), RequestBudget(budget))
+        return ChatClient(how, url, model, ReplyCache(tmp_path / "replies.jsonl"), RequestBudget(budget))
 
     return make
 
@@ -114,7 +113,7 @@ def test_one_call_fails_with_its_reason_and_the_next_one_works(bad: Answer, reas
         assert client.ask(a_call("good, too")).text == GOOD.body
     assert caught.value.reason == reason
     assert KEY not in caught.value.detail
-    assert len(read_jsonl(client.cache.path, TeacherReply)) == 2
+    assert len(read_jsonl(client.cache.path, ChatReply)) == 2
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
@@ -202,28 +201,28 @@ def test_no_more_is_sent_than_may_be_and_what_is_at_hand_is_free(client_of):
 def test_the_probe_passes_who_sees_and_asks_once(client_of):
     with serving() as server:
         for _ in range(2):
-            probe = VisionProbe(client_of(server))
+            probe = VisionProbe(client_of(server), "vision=unchecked")
             probe.check()
             probe.check()
-    assert [len(request.pictures) for request in server.received] == [1, 1]
+    assert [len(request.pictures) for request in server.received] == [4, 4]
 
 
 @pytest.mark.parametrize("reply", ["Red", "I cannot see pictures.", "It may be red or blue.", ""])
 def test_the_probe_stops_who_does_not_see(reply: str, client_of):
     with (
         serving(lambda request, number: Answer(reply)) as server,
-        pytest.raises(InputError, match=r"does not tell a red picture from a blue one .*vision=unchecked") as caught,
+        pytest.raises(InputError, match=r"does not see pictures in order .*vision=unchecked") as caught,
     ):
-        VisionProbe(client_of(server)).check()
+        VisionProbe(client_of(server), "vision=unchecked").check()
     assert "\n" not in str(caught.value)
     with serving() as mended:
-        VisionProbe(client_of(mended)).check()  # under the same model's name: it is asked again
+        VisionProbe(client_of(mended), "vision=unchecked").check()  # under the same model's name: it is asked again
 
 
 def test_a_damaged_file_of_replies_is_named(tmp_path: Path):
     path = tmp_path / "replies.jsonl"
     path.write_text('{"key": 3}\n')
-    with pytest.raises(InputError, match=r"replies.jsonl:1: not a teacher's reply"):
+    with pytest.raises(InputError, match=r"replies.jsonl:1: not a model's reply"):
         ReplyCache(path)
 
 
