@@ -53,12 +53,16 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
     with open_run(config, run_dir) as run:
         check_loggers(config)
         data = load()
-        student = build_student(config, data) if config.ckpt is None else saved_student(config, Path(config.ckpt))
-        done = run.begin(data.fingerprint, student_digest(config, student))
+        exam = build_exam(config, config.split, run.group)
+        elsewhere = exam.sharded and not run.group.leads
+        if config.ckpt is None:
+            student = build_student(config, data, elsewhere=elsewhere)
+        else:
+            student = saved_student(config, Path(config.ckpt), elsewhere=elsewhere)
+        done = run.begin(data.fingerprint, student_digest(config, student, run.group))
         if done is not None:
             return done
         loaders = build_loaders(config, data, student, run.group)
-        exam = build_exam(config, config.split, run.group)
         check_trees(config, student, lambda: loaders.smallest_asked_clip(exam.split, exam.modes), autocast=False)
         with build_tracker(config, run, "eval", data) as tracker:
             metrics = evaluate_student(student, data, loaders, exam, run.files)

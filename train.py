@@ -38,10 +38,11 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         check_training,
         check_trees,
         saved_student,
+        sharing_of,
         student_digest,
     )
     from autodrive.data_assembly import load_run_data
-    from autodrive.inference.evaluating import ask_retention, check_retention, evaluate
+    from autodrive.inference.evaluating import ask_retention, evaluate
     from autodrive.reporting.show import show_run
     from autodrive.runs.frame import open_run
     from autodrive.tracking.exhibits import run_exhibits
@@ -51,11 +52,9 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         check_training(config, run.group)  # before anything is rendered or prepared
         check_loggers(config)
         data = load_run_data(config, needed=("train", "val", "test"))
-        exam = build_exam(config, "test", run.group)
-        if config.student_from is not None:
-            check_retention(data, exam)
-        student = build_student(config, data)
-        done = run.begin(data.fingerprint, student_digest(config, student))
+        exam, follows = build_exam(config, "test", run.group), not run.group.leads
+        student = build_student(config, data, elsewhere=follows and sharing_of(config).reads_once)
+        done = run.begin(data.fingerprint, student_digest(config, student, run.group))
         if done is not None:
             return done
         loaders = build_loaders(config, data, student, run.group)
@@ -64,12 +63,14 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         check_trees(config, student, loaders.smallest_training_clip, config.trainer.precision == "bf16-mixed")
         with build_tracker(config, run, "train", data, training) as tracker:
             before = {}
-            if config.student_from is not None:  # what a student from nothing could do before is nothing
-                before = ask_retention(student, data, loaders, exam, run.files.retention_before)
+            if config.student_from is not None and data.retention:  # a student from nothing could do nothing before
+                # One that training will cut up cannot be asked before: its like is.
+                asked = build_student(config, data, elsewhere=follows) if exam.sharded else student
+                before = ask_retention(asked, data, loaders, exam, run.files.retention_before)
             training.fit(run.files.student)
             run.lap("fit_s")
-            # Where no process has all weights, each reads what the first one has written.
-            trained = saved_student(config, run_dir) if exam.sharded else student.as_read()
+            # Where no process has all weights, those that the first one has written are read again.
+            trained = saved_student(config, run_dir, elsewhere=follows) if exam.sharded else student.as_read()
             metrics = evaluate(trained, data, loaders, exam, run.files, before)
             shown = partial(run_exhibits, run.files, data, loaders.frames_of)
             tracker.finish(shown, training.trainer.global_step)

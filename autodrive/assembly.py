@@ -39,6 +39,7 @@ from autodrive.students.processor import Processor
 from autodrive.students.recipe import StudentSpec
 from autodrive.students.resolution import Resolution, solve_resolution
 from autodrive.students.self_check import check_once
+from autodrive.students.sharding import weights_from_the_first
 from autodrive.students.student import Student, load_student
 from autodrive.students.towers import TOWERS, Tower
 from autodrive.students.tuning import LowRankAdapter, Tuning, make_trainable
@@ -55,8 +56,13 @@ from autodrive.video.frame_grid import FrameGrid
 log = logging.getLogger(__name__)
 
 
-def build_student(config: DictConfig, data: RunData) -> Student:
+def build_student(config: DictConfig, data: RunData, *, elsewhere: bool = False) -> Student:
     """The student that training starts with: that of `student_from`, or a fresh one of `student`'s recipe.
+
+    Args:
+        config: Configuration of the run.
+        data: Its data; a student from scratch takes its words from them.
+        elsewhere: Whether this process leaves it to the first one to read weights, see `weights_from_the_first`.
 
     Raises:
         InputError: The weights are not there, or as `student_spec` does.
@@ -64,26 +70,32 @@ def build_student(config: DictConfig, data: RunData) -> Student:
     source = config.student_from and Path(config.student_from)
     if source and not is_adapter_folder(source):
         # Full fine-tuning goes on from the float32 weights that an earlier one left, not from rounded ones.
-        return saved_student(config, source, torch.float32 if instantiate(config.adapter).kind == "full" else None)
-    return fresh_student(config, training_texts(data.clips["train"], data.writer))
+        dtype = torch.float32 if instantiate(config.adapter).kind == "full" else None
+        return saved_student(config, source, dtype, elsewhere=elsewhere)
+    return fresh_student(config, training_texts(data.clips["train"], data.writer), elsewhere=elsewhere)
 
 
-def fresh_student(config: DictConfig, texts: Iterable[str]) -> Student:
+def fresh_student(config: DictConfig, texts: Iterable[str], *, elsewhere: bool = False) -> Student:
     """What the recipe makes, with the adapter that `student_from` names in peft's layout, if it does."""
     spec = student_spec(config)
     if config.student_from is not None:
         check_base_name(Path(config.student_from), spec.base())
-    student = spec.build(texts, resolution_of(config, spec), config.seed)
-    if config.student_from is not None:
-        student.add_adapter(Path(config.student_from))
+    resolution = resolution_of(config, spec)
+    with weights_from_the_first(here=elsewhere and spec.base() is not None):
+        student = spec.build(texts, resolution, config.seed)
+        if config.student_from is not None:
+            student.add_adapter(Path(config.student_from))
     return student
 
 
-def student_digest(config: DictConfig, student: Student) -> str | None:
-    """Identifies the weights that came from files; None where the configuration has them all."""
-    if config.get("ckpt") or config.student_from:
-        return weights_digest(student)
-    return None if student.base is None else student.base.digest()
+def student_digest(config: DictConfig, student: Student, group: Group) -> str | None:
+    """Identifies the weights that came from files, as the first process has them; None where the configuration does."""
+    digest = None
+    if group.leads and (config.get("ckpt") or config.student_from):
+        digest = weights_digest(student)
+    elif group.leads and student.base is not None:
+        digest = student.base.digest()
+    return group.from_first(digest)
 
 
 def check_training(config: DictConfig, group: Group | None = None) -> None:
@@ -170,9 +182,19 @@ def student_spec(config: DictConfig) -> StudentSpec:
     return spec
 
 
-def saved_student(config: DictConfig, run: Path, dtype: torch.dtype | None = None) -> Student:
-    """The student that a run folder holds, set to this configuration's resolution; `dtype` as in `load_student`."""
-    student = load_student(RunFiles(run).student, dtype)
+def saved_student(
+    config: DictConfig, run: Path, dtype: torch.dtype | None = None, *, elsewhere: bool = False
+) -> Student:
+    """The student that a run folder holds, set to this configuration's resolution.
+
+    Args:
+        config: Configuration of this run.
+        run: The run folder.
+        dtype: As in `load_student`.
+        elsewhere: Whether this process leaves it to the first one to read weights, see `weights_from_the_first`.
+    """
+    with weights_from_the_first(here=elsewhere):
+        student = load_student(RunFiles(run).student, dtype)
     resolution = resolution_of(config, student.processor)
     student.processor = student.processor.with_resolution(resolution)
     return student
@@ -296,12 +318,16 @@ def sharing_of(config: DictConfig) -> Sharing:
 def check_trees(config: DictConfig, student: Student, clip: Callable[[], ClipTree | None], autocast: bool) -> None:
     """Move a student to its device and see, once a machine, that clip trees are exact there; see `check_once`.
 
+    A process that has not read the weights leaves that to the first one.
+
     Args:
         config: Configuration of the run.
         student: The student as it will work.
         clip: Gives a clip to try it with.
         autocast: Whether the forward pass computes in bfloat16 whatever the type of the weights.
     """
+    if any(parameter.is_meta for parameter in student.parameters()):
+        return
     student.to(device_of(config.trainer.accelerator))
     check_once(student, clip, autocast, Path(config.paths.data_dir))
 

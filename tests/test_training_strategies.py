@@ -46,7 +46,7 @@ def far(differences: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in differences.items() if not value <= CLOSE}
 
 
-@pytest.mark.parametrize("tuning", ["full", "dora"])
+@pytest.mark.parametrize("tuning", ["full", "dora", "tied"])
 def test_two_processes_take_the_steps_of_one(results: dict[str, Any], strategy: str, tuning: str):
     found = results[strategy][tuning]
     alone, ranks = found["alone"], found["ranks"]
@@ -63,6 +63,7 @@ def test_two_processes_take_the_steps_of_one(results: dict[str, Any], strategy: 
     assert any(set(one) != {*one, *other} for one, other in shares), "each decodes its own share only"
     for one, other, everything in zip(first["clips"], second["clips"], alone["clips"], strict=True):
         assert sorted({*one, *other}) == everything
+    assert [rank["unread"] for rank in ranks] == [False, strategy == "fsdp"], "weights are read once and handed on"
     assert [rank["shard"] for rank in ranks] == ([0.5, 0.5] if strategy in SHARDED else [1.0, 1.0])
 
 
@@ -70,3 +71,13 @@ def test_another_number_of_processes_goes_on_from_a_checkpoint(results: dict[str
     """One process's checkpoint after a step in two, and the two's after two steps in one."""
     assert not far(results[strategy][f"{strategy}_resumed_3"])
     assert not far(results[strategy][f"after_{strategy}_3"])
+
+
+def test_every_process_writes_its_part_of_a_large_checkpoint(results: dict[str, Any]):
+    """And reads it again; that what one process goes on from was in parts, the test above shows."""
+    found = results["fsdp"]
+    assert not far(found["fsdp_again_3"])
+    one, other = found["parts"]
+    assert one == pytest.approx(other, rel=0.2)
+    assert found["sizes"]["fsdp_full_3.ckpt"] < 0.1 * (one + other), "the file has no large tensor"
+    assert "fsdp_dora_3-3.parts" not in found["sizes"]

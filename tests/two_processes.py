@@ -17,7 +17,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import OmegaConf
 from records import make_clip, make_view
 from run_samples import label_set, task_book
-from student_samples import TEXTS, make_student, put_adapter
+from student_samples import TEXTS, make_student, make_tied_student, put_adapter
 from torch.distributed.tensor import DTensor
 from video_files import write_video
 
@@ -32,6 +32,8 @@ from autodrive.runs.checkpoints import WholeCheckpoints, read_checkpoint
 from autodrive.runs.inputs import RunInputs
 from autodrive.runs.machine import quiet_libraries
 from autodrive.schema import Annotation
+from autodrive.students.sharding import weights_from_the_first
+from autodrive.students.student import load_student
 from autodrive.students.tuning import FullTuning, make_trainable
 from autodrive.training.fitting import make_trainer
 from autodrive.training.sft import SupervisedFineTuning
@@ -40,7 +42,7 @@ from autodrive.trees.sharing import Share
 from autodrive.video.decoder import PyAVDecoder
 from autodrive.video.frame_grid import FrameGrid
 
-TUNINGS = ("full", "dora")
+TUNINGS = ("full", "dora", "tied")  # "tied": in full, where embedding and head are one weight; "dora": with noise
 NUM_STEPS, VISITS, MAX_GRAD_NORM = 3, 3, 0.5
 TOKENS_PER_ROW = 160  # one process packs 5 rows, 9 and 5; two have as many each, of which some are fillers
 SECONDS = (1.0, 2.0, 3.0, 4.0)
@@ -93,14 +95,22 @@ def share_of_rank(parameter: Any) -> float:
 
 
 def train(strategy: str, tuning: str, folder: Path, name: str, start: str | None = None) -> dict[str, Any]:
-    """Train to the third step; checkpoints are `<name><step>.ckpt`, and `start` is one to go on from."""
+    """Train to the third step; checkpoints are `<name><step>.ckpt`, and `start` is one to go on from.
+
+    Those of an adapter are one file; where all weights are trained, strategies that can write parts do.
+    """
     group = this_group()
-    student = make_student()
-    if tuning == "full":
-        make_trainable(student.towers, FullTuning(), (), seed=0)
-    else:
+    node: Any = OmegaConf.load(CONFIG_FOLDER / "strategy" / f"{strategy}.yaml")
+    if "one_file_up_to" in node and tuning != "dora":
+        node.one_file_up_to = 0
+    sharing: Sharing = instantiate(node)
+    with weights_from_the_first(here=sharing.reads_once and not group.leads):
+        student = load_student(folder / ("tied_student" if tuning == "tied" else "student"))
+    unread = all(parameter.is_meta for parameter in student.parameters())
+    if tuning == "dora":
         put_adapter(student.towers, tuning)
-    sharing: Sharing = instantiate(OmegaConf.load(CONFIG_FOLDER / "strategy" / f"{strategy}.yaml"))
+    else:
+        make_trainable(student.towers, FullTuning(), (), seed=0)
     clips = annotated_clips(folder)
     plan = Mixture().plan(clips, ("captions",), seed=0)
     batching = Batching(VISITS, TOKENS_PER_ROW, 0, share=Share(group.rank, group.size), width=64)
@@ -118,6 +128,7 @@ def train(strategy: str, tuning: str, folder: Path, name: str, start: str | None
         lambda step: 1.0 - 0.1 * step,
         max_grad_norm=MAX_GRAD_NORM,
         gradient_checkpointing=False,
+        neftune_alpha=5.0 if tuning == "dora" else None,
         sharing=sharing,
         group=group,
     )
@@ -143,7 +154,7 @@ def train(strategy: str, tuning: str, folder: Path, name: str, start: str | None
     trainer.fit(method, loaders, ckpt_path=None if start is None else str(folder / start))
     names = {id(parameter): name for name, parameter in method.named_parameters()}
     order = [names[id(parameter)] for trained in method.trained_groups for parameter in trained]
-    return {**watch.seen, "shard": watch.shard, "order": order}
+    return {**watch.seen, "shard": watch.shard, "unread": unread, "order": order}
 
 
 def train_in_ranks(strategies: list[str], folder: Path) -> None:
@@ -155,6 +166,8 @@ def train_in_ranks(strategies: list[str], folder: Path) -> None:
             everyone = this_group().all_of(seen)
             (folder / f"{strategy}_{tuning}.json").write_text(json.dumps(everyone))
         train(strategy, "full", folder, f"{strategy}_resumed_", "single_full_1.ckpt")
+        if strategy == "fsdp":
+            train(strategy, "tied", folder, "fsdp_again_", "fsdp_tied_2.ckpt")
 
 
 def compared(folder: Path, order: list[str], ours: str, theirs: str, what: str) -> dict[str, float]:
@@ -188,6 +201,8 @@ def main() -> None:
     quiet_libraries()
     torch.set_num_threads(1)
     write_videos(folder)
+    make_student().save(folder / "student")
+    make_tied_student().save(folder / "tied_student")
     alone = {tuning: train("single", tuning, folder, f"single_{tuning}_") for tuning in TUNINGS}
     run_ranks(train_in_ranks, (strategies, folder), 2)
     for strategy in strategies:
@@ -204,6 +219,11 @@ def main() -> None:
             }
         for name in (f"{strategy}_resumed_3", f"after_{strategy}_3"):
             result[name] = compared(folder, alone["full"]["order"], "single_full_3", name, "weights")
+        if strategy == "fsdp":
+            again = compared(folder, alone["tied"]["order"], "single_tied_3", "fsdp_again_3", "weights")
+            sizes = {path.name: path.stat().st_size for path in folder.glob("fsdp_*_3*")}
+            parts = [path.stat().st_size for path in (folder / "fsdp_full_3-3.parts").iterdir()]
+            result |= {"fsdp_again_3": again, "sizes": sizes, "parts": parts}
         (folder / f"{strategy}.json").write_text(json.dumps(result))
 
 

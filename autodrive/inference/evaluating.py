@@ -120,17 +120,6 @@ def ask_retention(
     return _retained(_asking(student, data, loaders, exam), data, exam, path, BEFORE) if data.retention else {}
 
 
-def check_retention(data: RunData, exam: Exam) -> None:
-    """Refuse what `ask_retention` cannot do: to ask a student whose weights only the training will cut up.
-
-    Raises:
-        InputError: There are questions of retention, and the weights are to be cut up.
-    """
-    if data.retention and exam.sharded:
-        fix = "ask them by eval.py ckpt=<the run of student_from> before and after, or give strategy=ddp"
-        raise InputError(f"questions: those of retention cannot be asked before a training that cuts weights up; {fix}")
-
-
 def _retained(ask: Ask, data: RunData, exam: Exam, path: Path, name: str) -> dict[str, float]:
     """The metrics of retention, by the first part of their keys, and the answers in a file; known to all ranks."""
     if not data.retention:
@@ -146,10 +135,13 @@ def _retained(ask: Ask, data: RunData, exam: Exam, path: Path, name: str) -> dic
 
 def _asking(student: Student, data: RunData, loaders: ClipTreeDataModule, exam: Exam) -> Ask:
     """Get a student ready to be asked."""
-    respondent = respondent_of(student)  # while the weights are whole
-    student = student.to(exam.device)
+    # While the weights are whole, where they were read.
+    respondent = exam.group.from_first(respondent_of(student) if exam.group.leads else None)
+    assert respondent is not None
     if exam.sharded:
         shard(student, init_device_mesh(exam.device.type, (exam.group.size,)))
+    else:
+        student = student.to(exam.device)
     return partial(_asked, student, respondent, data, loaders, exam)
 
 

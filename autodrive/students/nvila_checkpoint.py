@@ -63,7 +63,7 @@ def read_nvila(folder: Path, dtype: torch.dtype, where: str) -> tuple[NvilaModel
         where: How errors name it.
 
     Returns:
-        The model on the CPU in evaluation mode, and its tokenizer.
+        The model on the CPU in evaluation mode, and its tokenizer. Within `torch.device("meta")` no weight is read.
 
     Raises:
         InputError: Something is not there, or a tensor is missing, of another shape, or not known.
@@ -73,6 +73,9 @@ def read_nvila(folder: Path, dtype: torch.dtype, where: str) -> tuple[NvilaModel
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         sizes = sizes_of(config, where)
         model = NvilaModel(sizes)
+        if torch.get_default_device().type == "meta":
+            model.llm.tie_weights()
+            return model.to(dtype).eval(), tokenizer
         found = dict(_tensors(folder))
     except (OSError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
