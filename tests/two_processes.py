@@ -1,11 +1,10 @@
-"""Trains students with one process and with two, and writes how far apart they end.
+"""Trains students with one process and with two, and finds how far apart they end.
 
-`python tests/two_processes.py <folder> ddp fsdp …` writes `<folder>/<strategy>.json`, which
-tests/test_training_strategies.py reads. All strategies in one pair of processes: most of the time is theirs to start.
+All strategies in one pair of processes, the first of which also trains alone: most of the time is theirs to start.
+tests/test_training_strategies.py starts them.
 """
 
-import json
-import sys
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,7 @@ from autodrive.entry_point import CONFIG_FOLDER
 from autodrive.mixture.clip_batches import Batching, BranchWriter, ClipReader
 from autodrive.mixture.datamodule import ClipTreeDataModule
 from autodrive.mixture.mixture import Mixture
-from autodrive.ranks.group import this_group
-from autodrive.ranks.launching import run_ranks
+from autodrive.ranks.group import Group, this_group
 from autodrive.runs.checkpoints import WholeCheckpoints, read_checkpoint
 from autodrive.runs.inputs import RunInputs
 from autodrive.runs.machine import quiet_libraries
@@ -97,15 +95,19 @@ def share_of_rank(parameter: Any) -> float:
 def train(strategy: str, tuning: str, folder: Path, name: str, start: str | None = None) -> dict[str, Any]:
     """Train to the third step; checkpoints are `<name><step>.ckpt`, and `start` is one to go on from.
 
+    All processes call this, or for the strategy `single` one of them.
+
     Those of an adapter are one file; where all weights are trained, strategies that can write parts do.
     """
-    group = this_group()
+    group = Group() if strategy == "single" else this_group()
     node: Any = OmegaConf.load(CONFIG_FOLDER / "strategy" / f"{strategy}.yaml")
     if "one_file_up_to" in node and tuning != "dora":
         node.one_file_up_to = 0
     sharing: Sharing = instantiate(node)
-    with weights_from_the_first(here=sharing.reads_once and not group.leads):
-        student = load_student(folder / ("tied_student" if tuning == "tied" else "student"))
+    student = make_tied_student() if tuning == "tied" else make_student()
+    if sharing.reads_once and not group.leads:
+        with weights_from_the_first(here=True):
+            student = load_student(folder / ("tied_student" if tuning == "tied" else "student"))
     unread = all(parameter.is_meta for parameter in student.parameters())
     if tuning == "dora":
         put_adapter(student.towers, tuning)
@@ -133,7 +135,6 @@ def train(strategy: str, tuning: str, folder: Path, name: str, start: str | None
         group=group,
     )
     watch = Watch(folder / name)
-    plugins: list[Any] = [WholeCheckpoints(RunInputs("", "", None))]
     trainer = make_trainer(
         accelerator="cpu",
         devices=group.size,
@@ -148,26 +149,13 @@ def train(strategy: str, tuning: str, folder: Path, name: str, start: str | None
         enable_progress_bar=False,
         callbacks=[watch],
         strategy=sharing.for_lightning(group.size, MAX_GRAD_NORM),
-        plugins=plugins + [LightningEnvironment()] * (group.size > 1),
+        plugins=[WholeCheckpoints(RunInputs("", "", None)), LightningEnvironment()],
         default_root_dir=str(folder),
     )
     trainer.fit(method, loaders, ckpt_path=None if start is None else str(folder / start))
     names = {id(parameter): name for name, parameter in method.named_parameters()}
     order = [names[id(parameter)] for trained in method.trained_groups for parameter in trained]
     return {**watch.seen, "shard": watch.shard, "unread": unread, "order": order}
-
-
-def train_in_ranks(strategies: list[str], folder: Path) -> None:
-    """What each of the two processes does."""
-    quiet_libraries()
-    for strategy in strategies:
-        for tuning in TUNINGS:
-            seen = train(strategy, tuning, folder, f"{strategy}_{tuning}_")
-            everyone = this_group().all_of(seen)
-            (folder / f"{strategy}_{tuning}.json").write_text(json.dumps(everyone))
-        train(strategy, "full", folder, f"{strategy}_resumed_", "single_full_1.ckpt")
-        if strategy == "fsdp":
-            train(strategy, "tied", folder, "fsdp_again_", "fsdp_tied_2.ckpt")
 
 
 def compared(folder: Path, order: list[str], ours: str, theirs: str, what: str) -> dict[str, float]:
@@ -196,36 +184,49 @@ def compared(folder: Path, order: list[str], ours: str, theirs: str, what: str) 
     return found
 
 
-def main() -> None:
-    folder, strategies = Path(sys.argv[1]), sys.argv[2:]
+def train_and_compare(strategies: Sequence[str], folder: Path) -> dict[str, Any]:
+    """What each of the two processes does; the first one returns what it found, by strategy."""
     quiet_libraries()
     torch.set_num_threads(1)
-    write_videos(folder)
-    make_student().save(folder / "student")
-    make_tied_student().save(folder / "tied_student")
-    alone = {tuning: train("single", tuning, folder, f"single_{tuning}_") for tuning in TUNINGS}
-    run_ranks(train_in_ranks, (strategies, folder), 2)
+    group, alone = this_group(), dict[str, dict[str, Any]]()
+    if group.leads:
+        write_videos(folder)
+        make_student().save(folder / "student")
+        make_tied_student().save(folder / "tied_student")
+        alone = {tuning: train("single", tuning, folder, f"single_{tuning}_") for tuning in TUNINGS}
+    group.wait()
+    found: dict[str, dict[str, Any]] = {}
     for strategy in strategies:
-        train("single", "full", folder, f"after_{strategy}_", f"{strategy}_full_2.ckpt")
-        result: dict[str, Any] = {}
-        for tuning in TUNINGS:
-            order, prefix = alone[tuning]["order"], f"single_{tuning}_"
-            ranks = json.loads((folder / f"{strategy}_{tuning}.json").read_text())
-            result[tuning] = {
-                "alone": alone[tuning],
-                "ranks": ranks,
-                "gradients": compared(folder, order, f"{prefix}1", f"{strategy}_{tuning}_1", "gradients"),
-                "weights": compared(folder, order, f"{prefix}3", f"{strategy}_{tuning}_3", "weights"),
-            }
-        for name in (f"{strategy}_resumed_3", f"after_{strategy}_3"):
-            result[name] = compared(folder, alone["full"]["order"], "single_full_3", name, "weights")
+        ranks = {tuning: group.all_of(train(strategy, tuning, folder, f"{strategy}_{tuning}_")) for tuning in TUNINGS}
+        train(strategy, "full", folder, f"{strategy}_resumed_", "single_full_1.ckpt")
         if strategy == "fsdp":
-            again = compared(folder, alone["tied"]["order"], "single_tied_3", "fsdp_again_3", "weights")
-            sizes = {path.name: path.stat().st_size for path in folder.glob("fsdp_*_3*")}
-            parts = [path.stat().st_size for path in (folder / "fsdp_full_3-3.parts").iterdir()]
-            result |= {"fsdp_again_3": again, "sizes": sizes, "parts": parts}
-        (folder / f"{strategy}.json").write_text(json.dumps(result))
+            train(strategy, "tied", folder, "fsdp_again_", "fsdp_tied_2.ckpt")
+        if group.leads:
+            train("single", "full", folder, f"after_{strategy}_", f"{strategy}_full_2.ckpt")
+            found[strategy] = against_one(strategy, folder, alone, ranks)
+        group.wait()
+    return found
 
 
-if __name__ == "__main__":
-    main()
+def against_one(
+    strategy: str, folder: Path, alone: Mapping[str, Any], ranks: Mapping[str, Sequence[dict[str, Any]]]
+) -> dict[str, Any]:
+    """What two processes saw beside what one did, and how far their weights are from its."""
+    result: dict[str, Any] = {}
+    for tuning in TUNINGS:
+        order, prefix = alone[tuning]["order"], f"single_{tuning}_"
+        result[tuning] = {
+            "alone": alone[tuning],
+            "ranks": ranks[tuning],
+            "gradients": compared(folder, order, f"{prefix}1", f"{strategy}_{tuning}_1", "gradients"),
+            "weights": compared(folder, order, f"{prefix}3", f"{strategy}_{tuning}_3", "weights"),
+        }
+    others = {f"{strategy}_resumed_3": "full", f"after_{strategy}_3": "full"}
+    if strategy == "fsdp":
+        others["fsdp_again_3"] = "tied"
+        result["parts"] = [path.stat().st_size for path in (folder / "fsdp_full_3-3.parts").iterdir()]
+        result["file"] = (folder / "fsdp_full_3.ckpt").stat().st_size
+        result["folders"] = [path.name for path in folder.glob("fsdp_*.parts")]
+    for name, tuning in others.items():
+        result[name] = compared(folder, alone[tuning]["order"], f"single_{tuning}_3", name, "weights")
+    return result
