@@ -31,7 +31,7 @@ from autodrive.runs.inputs import RunInputs
 from autodrive.runs.machine import quiet_libraries
 from autodrive.schema import Annotation
 from autodrive.students.sharding import weights_from_the_first
-from autodrive.students.student import load_student
+from autodrive.students.student import Student, load_student
 from autodrive.students.tuning import FullTuning, make_trainable
 from autodrive.training.fitting import make_trainer
 from autodrive.training.sft import SupervisedFineTuning
@@ -92,6 +92,19 @@ def share_of_rank(parameter: Any) -> float:
     return parameter.ds_tensor.numel() / parameter.ds_numel if hasattr(parameter, "ds_tensor") else 1.0
 
 
+def student_to_train(tuning: str, folder: Path, unread: bool) -> Student:
+    """The same student for all; `unread`: as a process has it that leaves reading to the first one."""
+    student: Student = make_tied_student() if tuning == "tied" else make_student()
+    if unread:
+        with weights_from_the_first(here=True):
+            student = load_student(folder / ("tied_student" if tuning == "tied" else "student"))
+    if tuning == "dora":
+        put_adapter(student.towers, tuning)
+    else:
+        make_trainable(student.towers, FullTuning(), (), seed=0)
+    return student
+
+
 def train(strategy: str, tuning: str, folder: Path, name: str, start: str | None = None) -> dict[str, Any]:
     """Train to the third step; checkpoints are `<name><step>.ckpt`, and `start` is one to go on from.
 
@@ -104,15 +117,8 @@ def train(strategy: str, tuning: str, folder: Path, name: str, start: str | None
     if "one_file_up_to" in node and tuning != "dora":
         node.one_file_up_to = 0
     sharing: Sharing = instantiate(node)
-    student = make_tied_student() if tuning == "tied" else make_student()
-    if sharing.reads_once and not group.leads:
-        with weights_from_the_first(here=True):
-            student = load_student(folder / ("tied_student" if tuning == "tied" else "student"))
+    student = student_to_train(tuning, folder, unread=sharing.reads_once and not group.leads)
     unread = all(parameter.is_meta for parameter in student.parameters())
-    if tuning == "dora":
-        put_adapter(student.towers, tuning)
-    else:
-        make_trainable(student.towers, FullTuning(), (), seed=0)
     clips = annotated_clips(folder)
     plan = Mixture().plan(clips, ("captions",), seed=0)
     batching = Batching(VISITS, TOKENS_PER_ROW, 0, share=Share(group.rank, group.size), width=64)
