@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 from running import run
 from wandb_files import offline_runs
 
+from autodrive.errors import InputError
+from autodrive.runs.checkpoints import read_checkpoint
 from autodrive.schema import Prediction, read_jsonl
 
 VALIDATE_EVERY, NUM_STEPS = 2, 8
@@ -153,3 +156,6 @@ def test_it_goes_on_cut_up_among_processes_as_if_nothing_had_been(
     losses = curve(tmp_path, "train/loss")
     assert VALIDATE_EVERY <= NUM_STEPS - len(losses) < NUM_STEPS
     assert losses == pytest.approx(curve(alone, "train/loss")[-len(losses) :], rel=CLOSE)
+    shutil.rmtree(next(tmp_path.glob("checkpoints/last-*.parts")))
+    with pytest.raises(InputError, match=r"last\.ckpt: its parts, .*last-\d+\.parts, are not there; restore it"):
+        read_checkpoint(tmp_path / "checkpoints" / "last.ckpt", mapped=True)
