@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
 PARTS = "parts"  # key of a checkpoint under which its folder stands: the name in the file, the path in memory
@@ -53,7 +54,7 @@ def write_parts(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if dist.get_rank() == 0 and folder.is_dir():  # of a run that was killed while it wrote
         shutil.rmtree(folder)
     dist.barrier()
-    dcp.save(tensors, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+    save(tensors, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
     return rest | {PARTS: folder.name}
 
 
@@ -65,7 +66,7 @@ def read_parts(tensors: dict[str, Tensor], folder: str) -> None:
         folder: The folder of the parts.
     """
     alone = not any(isinstance(tensor, DTensor) for tensor in tensors.values())
-    dcp.load(tensors, storage_reader=HuggingFaceStorageReader(folder), no_dist=alone)
+    load(tensors, storage_reader=HuggingFaceStorageReader(folder), no_dist=alone)
 
 
 def with_parts(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def gpus_wanted(config: DictConfig, num_gpus: int) -> int:
     Raises:
         InputError: It asks for GPUs by their numbers.
     """
-    trainer = config.get("trainer") or {}
+    trainer: Any = config.get("trainer") or {}
     if num_gpus == 0 or trainer.get("accelerator", config.get("accelerator", "auto")) == "cpu":
         return 0
     if not trainer:
