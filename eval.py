@@ -36,7 +36,8 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
 
         print_recipe(load(dry=True))
         return {}
-    from autodrive.assembly import build_exam, build_examinee, build_tracker, ready_to_answer, student_digest
+    from autodrive.assembly import build_tracker
+    from autodrive.exam_assembly import build_exam, build_examinee, examinee_digest, ready_to_answer
     from autodrive.inference.evaluating import evaluate as evaluate_student
     from autodrive.reporting.show import show_run
     from autodrive.runs.frame import open_run
@@ -46,8 +47,8 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
     with open_run(config, run_dir) as run:
         check_loggers(config)
         data = load()
-        examinee = build_examinee(config, data)
-        done = run.begin(data.fingerprint, student_digest(config, examinee))
+        examinee = build_examinee(config, data, run.group)
+        done = run.begin(data.fingerprint, examinee_digest(config, examinee, run.group))
         if done is not None:
             return done
         exam = build_exam(config, config.split, run.group)

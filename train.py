@@ -29,8 +29,6 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
     """
     # Imported here: they take seconds, and a wrong value is refused before them.
     from autodrive.assembly import (
-        build_answerer,
-        build_exam,
         build_loaders,
         build_student,
         build_tracker,
@@ -40,10 +38,10 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         check_trees,
         sharing_of,
         student_digest,
-        trained_student,
     )
     from autodrive.data_assembly import load_run_data
-    from autodrive.inference.evaluating import ask_retention, check_retention, evaluate
+    from autodrive.exam_assembly import build_answerer, build_exam, retention_before, trained_student
+    from autodrive.inference.evaluating import evaluate
     from autodrive.reporting.show import show_run
     from autodrive.runs.frame import open_run
     from autodrive.tracking.exhibits import run_exhibits
@@ -54,10 +52,9 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         check_loggers(config)
         data = load_run_data(config, needed=("train", "val", "test"))
         exam = build_exam(config, "test", run.group)
-        if config.student_from is not None:
-            check_retention(data, sharing_of(config).shards_weights)
-        student = build_student(config, data)
-        done = run.begin(data.fingerprint, student_digest(config, student))
+        elsewhere = sharing_of(config).reads_once and not run.group.leads
+        student = build_student(config, data, elsewhere=elsewhere)
+        done = run.begin(data.fingerprint, student_digest(config, student, run.group))
         if done is not None:
             return done
         loaders = build_loaders(config, data, student, run.group)
@@ -65,13 +62,10 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         lengths = check_reply_lengths(data, student)
         check_trees(config, student, loaders.smallest_training_clip, config.trainer.precision == "bf16-mixed")
         with build_tracker(config, run, "train", data, training) as tracker:
-            before = {}
-            if config.student_from is not None and data.retention:  # a student from nothing could do nothing before
-                asked = build_answerer(config, student, loaders, run.group)
-                before = ask_retention(asked, data, exam, run.files.retention_before)
+            before = retention_before(config, data, student, loaders, exam, run.files.retention_before)
             training.fit(run.files.student)
             run.lap("fit_s")
-            trained = trained_student(config, student, run_dir)
+            trained = trained_student(config, student, run_dir, run.group)
             metrics = evaluate(build_answerer(config, trained, loaders, run.group), data, exam, run.files, before)
             tracker.finish(partial(run_exhibits, run.files, data, loaders.frames_of), training.trainer.global_step)
         run.facts = data.facts() | training.facts() | tracker.facts() | lengths

@@ -21,11 +21,8 @@ from autodrive.config_check import key_to_blame
 from autodrive.config_identity import config_hash
 from autodrive.data_assembly import headline_answers
 from autodrive.errors import InputError
-from autodrive.inference.answering import Samples, weights_digest
-from autodrive.inference.evaluating import Exam
-from autodrive.inference.local import LocalAnswerer
-from autodrive.inference.served import ServedAnswerer, ServedModel
-from autodrive.mixture.clip_batches import Batching, ClipReader, FrameReader, training_texts
+from autodrive.inference.answering import weights_digest
+from autodrive.mixture.clip_batches import Batching, ClipReader, training_texts
 from autodrive.mixture.datamodule import ClipTreeDataModule
 from autodrive.mixture.reply_lengths import length_facts, reply_lengths
 from autodrive.mixture.run_data import RunData
@@ -35,13 +32,12 @@ from autodrive.runs.folder import RunFiles, read_run
 from autodrive.runs.frame import Run
 from autodrive.runs.machine import device_of
 from autodrive.runs.provenance import git_commit
-from autodrive.runs.resume import SERVED
-from autodrive.schema import Split
 from autodrive.students.bases import check_base_name, is_adapter_folder
 from autodrive.students.processor import Processor
 from autodrive.students.recipe import StudentSpec
 from autodrive.students.resolution import Resolution, solve_resolution
 from autodrive.students.self_check import check_once
+from autodrive.students.sharding import weights_from_the_first
 from autodrive.students.student import Student, load_student
 from autodrive.students.towers import TOWERS, Tower
 from autodrive.students.tuning import LowRankAdapter, Tuning, make_trainable
@@ -58,8 +54,13 @@ from autodrive.video.frame_grid import chosen_frames
 log = logging.getLogger(__name__)
 
 
-def build_student(config: DictConfig, data: RunData) -> Student:
+def build_student(config: DictConfig, data: RunData, *, elsewhere: bool = False) -> Student:
     """The student that training starts with: that of `student_from`, or a fresh one of `student`'s recipe.
+
+    Args:
+        config: Configuration of the run.
+        data: Its data; a student from scratch takes its words from them.
+        elsewhere: Whether this process leaves it to the first one to read weights, see `weights_from_the_first`.
 
     Raises:
         InputError: The weights are not there, or as `student_spec` does.
@@ -67,39 +68,32 @@ def build_student(config: DictConfig, data: RunData) -> Student:
     source = config.student_from and Path(config.student_from)
     if source and not is_adapter_folder(source):
         # Full fine-tuning goes on from the float32 weights that an earlier one left, not from rounded ones.
-        return saved_student(config, source, torch.float32 if instantiate(config.adapter).kind == "full" else None)
-    return fresh_student(config, training_texts(data.clips["train"], data.writer))
+        dtype = torch.float32 if instantiate(config.adapter).kind == "full" else None
+        return saved_student(config, source, dtype, elsewhere=elsewhere)
+    return fresh_student(config, training_texts(data.clips["train"], data.writer), elsewhere=elsewhere)
 
 
-def fresh_student(config: DictConfig, texts: Iterable[str]) -> Student:
+def fresh_student(config: DictConfig, texts: Iterable[str], *, elsewhere: bool = False) -> Student:
     """What the recipe makes, with the adapter that `student_from` names in peft's layout, if it does."""
     spec = student_spec(config)
     if config.student_from is not None:
         check_base_name(Path(config.student_from), spec.base())
-    student = spec.build(texts, resolution_of(config, spec), config.seed)
-    if config.student_from is not None:
-        student.add_adapter(Path(config.student_from))
+    resolution = resolution_of(config, spec)
+    with weights_from_the_first(here=elsewhere and spec.base() is not None):
+        student = spec.build(texts, resolution, config.seed)
+        if config.student_from is not None:
+            student.add_adapter(Path(config.student_from))
     return student
 
 
-def build_examinee(config: DictConfig, data: RunData) -> Student | ServedModel:
-    """Who is evaluated: the student of `ckpt`, an untrained or released one, or a model that somebody serves.
-
-    Raises:
-        InputError: As `build_student` and `saved_student` do.
-    """
-    if config.student._target_ == SERVED and config.ckpt is None:
-        return instantiate(config.student)
-    return build_student(config, data) if config.ckpt is None else saved_student(config, Path(config.ckpt))
-
-
-def student_digest(config: DictConfig, student: Student | ServedModel) -> str | None:
-    """Identifies the weights that came from files; None where the configuration has them all, or a server."""
-    if isinstance(student, ServedModel):
-        return None
-    if config.get("ckpt") or config.student_from:
-        return weights_digest(student)
-    return None if student.base is None else student.base.digest()
+def student_digest(config: DictConfig, student: Student, group: Group) -> str | None:
+    """Identifies the weights that came from files, as the first process has them; None where the configuration does."""
+    digest = None
+    if group.leads and (config.get("ckpt") or config.student_from):
+        digest = weights_digest(student)
+    elif group.leads and student.base is not None:
+        digest = student.base.digest()
+    return group.from_first(digest)
 
 
 def check_training(config: DictConfig, group: Group | None = None) -> None:
@@ -186,17 +180,22 @@ def student_spec(config: DictConfig) -> StudentSpec:
     return spec
 
 
-def saved_student(config: DictConfig, run: Path, dtype: torch.dtype | None = None) -> Student:
-    """The student that a run folder holds, set to this configuration's resolution; `dtype` as in `load_student`."""
-    student = load_student(RunFiles(run).student, dtype)
+def saved_student(
+    config: DictConfig, run: Path, dtype: torch.dtype | None = None, *, elsewhere: bool = False
+) -> Student:
+    """The student that a run folder holds, set to this configuration's resolution.
+
+    Args:
+        config: Configuration of this run.
+        run: The run folder.
+        dtype: As in `load_student`.
+        elsewhere: Whether this process leaves it to the first one to read weights, see `weights_from_the_first`.
+    """
+    with weights_from_the_first(here=elsewhere):
+        student = load_student(RunFiles(run).student, dtype)
     resolution = resolution_of(config, student.processor)
     student.processor = student.processor.with_resolution(resolution)
     return student
-
-
-def trained_student(config: DictConfig, student: Student, run: Path) -> Student:
-    """The student that a training has left; where no process has all weights, each reads what the first one wrote."""
-    return saved_student(config, run) if sharing_of(config).shards_weights else student.as_read()
 
 
 def resolution_of(config: DictConfig, student: StudentSpec | Processor) -> Resolution:
@@ -319,12 +318,16 @@ def sharing_of(config: DictConfig) -> Sharing:
 def check_trees(config: DictConfig, student: Student, clip: Callable[[], ClipTree | None], autocast: bool) -> None:
     """Move a student to its device and see, once a machine, that clip trees are exact there; see `check_once`.
 
+    A process that has not read the weights leaves that to the first one.
+
     Args:
         config: Configuration of the run.
         student: The student as it will work.
         clip: Gives a clip to try it with.
         autocast: Whether the forward pass computes in bfloat16 whatever the type of the weights.
     """
+    if any(parameter.is_meta for parameter in student.parameters()):
+        return
     student.to(device_of(config.trainer.accelerator))
     check_once(student, clip, autocast, Path(config.paths.data_dir))
 
@@ -346,43 +349,3 @@ def build_tracker(
     record = run_record(read_run(run.files.folder), job_type, facts, sweep=sweep)
     loggers = build_loggers(config, run.files.folder) if run.group.leads and not training else []
     return Tracker(training.loggers if training else loggers, record)
-
-
-def build_answerer(config: DictConfig, student: Student, loaders: ClipTreeDataModule, group: Group) -> LocalAnswerer:
-    """A student ready to be asked, by one process or several."""
-    device, sharded = device_of(config.trainer.accelerator), sharing_of(config).shards_weights
-    return LocalAnswerer(student, loaders, device, group, sharded)
-
-
-def ready_to_answer(
-    config: DictConfig, data: RunData, examinee: Student | ServedModel, exam: Exam
-) -> LocalAnswerer | ServedAnswerer:
-    """Whoever is evaluated, after what must be seen of them first: that clip trees are exact, or that pictures arrive.
-
-    Raises:
-        InputError: It is not so, or the server cannot be asked.
-    """
-    if isinstance(examinee, ServedModel):
-        decoder, cache = instantiate(config.decoder), instantiate(config.frame_cache)
-        reader = FrameReader(decoder, examinee, chosen_frames(config.fps, config.num_frames), cache=cache)
-        clips = {clip.clip.id: clip.clip for members in data.clips.values() for clip in members}
-        answerer = ServedAnswerer(examinee, reader, data.writer, clips, examinee.connect())
-        answerer.check()
-        return answerer
-    loaders = build_loaders(config, data, examinee, exam.group)
-    check_trees(config, examinee, lambda: loaders.smallest_asked_clip(exam.split, exam.modes), autocast=False)
-    return build_answerer(config, examinee, loaders, exam.group)
-
-
-def build_exam(config: DictConfig, split: Split, group: Group) -> Exam:
-    """What is asked about the clips of a split, and under which probes."""
-    asked = config.evaluation
-    return Exam(
-        split,
-        tuple(asked.modes),
-        tuple(asked.get("slices", ())),
-        tuple(asked.get("probes", ())),
-        Samples(asked.get("samples", 0), asked.get("temperature", 1.0), config.seed),
-        config.seed,
-        group,
-    )

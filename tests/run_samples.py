@@ -2,6 +2,8 @@
 
 import html.parser
 import json
+import os
+import signal
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -147,3 +149,9 @@ def addresses(page: str) -> list[str]:
 def schedule_with_a_bug(step: int, **settings: float) -> float:
     """Works when it is tried out, and not in training."""
     return 1.0 if step == 0 else settings["num_steps"] / 0
+
+
+def schedule_that_is_killed(step: int, **settings: float) -> float:
+    """What becomes of a process where memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0.0

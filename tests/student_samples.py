@@ -146,6 +146,8 @@ def put_adapter(towers: Towers, kind: str, **changes: Any) -> None:
     make_trainable(towers, low_rank(kind, **changes), (), seed=0)
     generator = torch.Generator().manual_seed(5)
     for name, parameter in towers.model.named_parameters():
+        if parameter.is_meta:
+            continue
         if "lora_magnitude" in name:
             parameter.data *= 1 + 0.1 * torch.rand(parameter.shape, generator=generator)
         elif "lora_" in name:

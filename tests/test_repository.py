@@ -16,7 +16,7 @@ import yaml
 import autodrive
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SOURCES = [REPOSITORY / "autodrive", REPOSITORY / "train.py", REPOSITORY / "eval.py"]
+SOURCES = [REPOSITORY / name for name in ("autodrive", "hydra_plugins", "train.py", "eval.py")]
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 400, 60
 DRAWERS = {"utils", "util", "common", "helpers", "misc", "extras"}
 # Needed without an import of ours: by transformers' image processor, by its server, and tools that are run as commands.

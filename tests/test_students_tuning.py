@@ -259,7 +259,7 @@ def test_noise_is_scaled_by_the_length_of_each_tree():
     student = make_student()
     row = pack_one(student, make_sample(num_frames=20), make_sample(num_frames=2, seed=1))
     embeddings = student.embed(row).tokens_NC.detach()
-    noise = EmbeddingNoise(5.0, torch.Generator().manual_seed(0)).added_to(embeddings, row.trees) - embeddings
+    noise = EmbeddingNoise(5.0, seed=0, step=0).added_to(embeddings, row.trees) - embeddings
     for tree in row.trees:
         length, bound = tree.end - tree.start, 5.0 / ((tree.end - tree.start) * embeddings.shape[1]) ** 0.5
         part = noise[tree.start : tree.end]

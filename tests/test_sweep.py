@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,9 +43,10 @@ def rows_of(sweep: Path) -> list[dict[str, str]]:
 def sweep(
     arguments: list[str], repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A real process with W&B but without an account, and a job that must fail between two that run."""
+    """A real process with W&B but without an account: two jobs at once, and one must fail between two that run."""
     folder = tmp_path_factory.mktemp("sweeps") / "fps"
     command = [sys.executable, str(repository / "train.py"), "-m", "fps=1,60,15", *arguments]
+    command += ["hydra/launcher=local_processes", "hydra.launcher.n_jobs=2"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     environment |= {"HOME": str(folder.parent), "HYDRA_FULL_ERROR": "0", "MPLCONFIGDIR": matplotlib.get_cachedir()}
     environment |= {"USER": SOMEBODY, "LOGNAME": SOMEBODY, "SOME_TOKEN": SECRET}
@@ -72,6 +74,18 @@ def test_a_failing_job_leaves_its_reason_and_a_non_zero_exit(sweep: tuple[Path, 
     assert "select_clips" in error["traceback"]
     assert not (failed / "metrics.json").exists()
     assert sum((path / "metrics.json").is_file() for path in folders.values()) == 2
+
+
+def test_jobs_run_side_by_side_and_print_to_files(sweep: tuple[Path, subprocess.CompletedProcess[str]]):
+    folder, ended = sweep
+    events = re.findall(r"\t#(\d) (:|done|failed)", ended.stdout)
+    assert events[:2] == [("0", ":"), ("1", ":")], "the second begins before the first has ended"
+    assert events[3] == ("2", ":"), "the third when one of them has"
+    assert sorted(events[2:]) == [("0", "done"), ("1", "failed"), ("2", ":"), ("2", "done")]
+    printed = {path.name: path.read_text() for path in (folder / "output").iterdir()}
+    assert sorted(printed) == ["0.txt", "1.txt", "2.txt"]
+    assert "fps=60: no clip has that frame rate" in printed["1.txt"]
+    assert not [text for text in printed.values() if "Traceback" in text or "wandb" in text.lower()]
 
 
 def test_job_folders_are_named_by_their_overrides(sweep: tuple[Path, subprocess.CompletedProcess[str]]):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 from running import run
 from wandb_files import offline_runs
 
+from autodrive.errors import InputError
+from autodrive.runs.checkpoints import read_checkpoint
 from autodrive.schema import Prediction, read_jsonl
 
 VALIDATE_EVERY, NUM_STEPS = 2, 8
@@ -31,12 +34,12 @@ def arguments(manifest: Path) -> list[str]:
     small = ["experiment=smoke", f"num_steps={NUM_STEPS}", "batch_size=2", "fps=5", "duration_s=2"]
     small += [f"trainer.val_check_interval={VALIDATE_EVERY}", "trainer.log_every_n_steps=1"]
     small += [f"prompts.tasks.{task}.max_new_tokens.reasoning=12" for task in ("mcq", "closed_qa")]
-    return [*small, "logger=csv_wandb", "evaluation.num_strips=0", f"clips={manifest}"]
+    return [*small, "logger=csv_wandb", f"clips={manifest}"]
 
 
 @dataclass
 class Sweep:
-    """A sweep over two seeds in two processes each, in which a process of the second job was killed."""
+    """A sweep of two jobs in two processes each, which compute the same; a process of the second one was killed."""
 
     jobs: list[Path]
     code: int
@@ -47,9 +50,10 @@ class Sweep:
 @pytest.fixture(scope="module")
 def sweep(arguments: list[str], repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     folder = tmp_path_factory.mktemp("ranks") / "sweep"
-    jobs = [folder / "seed-0", folder / "seed-1"]
-    command = [sys.executable, str(repository / "train.py"), "-m", "seed=0,1", "strategy=ddp", "trainer.devices=2"]
-    command += [*arguments, f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=seed-${seed}"]
+    jobs = [folder / "strips-0", folder / "strips-1"]
+    command = [sys.executable, str(repository / "train.py"), "-m", "strategy=ddp", "trainer.devices=2"]
+    command += [*arguments, "evaluation.num_strips=0,1"]  # nothing that changes what is found: one run is beside both
+    command += [f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=strips-${evaluation.num_strips}"]
     output = folder.with_suffix(".txt")
     environment = os.environ | {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
     with output.open("w") as text:
@@ -79,13 +83,12 @@ def ranks_of(parent: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def alone(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The same jobs in one process each."""
-    folders = [tmp_path_factory.mktemp("alone") / f"seed-{seed}" for seed in (0, 1)]
-    for seed, folder in enumerate(folders):
-        command = [f"seed={seed}", *arguments, "strategy=single", f"hydra.run.dir={folder}"]
-        assert run("train", *command, wandb="offline") == 0
-    return folders
+def alone(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first job in one process."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    command = [*arguments, "evaluation.num_strips=0", "strategy=single", f"hydra.run.dir={folder}"]
+    assert run("train", *command, wandb="offline") == 0
+    return folder
 
 
 def files_of(folder: Path) -> set[str]:
@@ -111,8 +114,8 @@ def curve(folder: Path, key: str) -> list[float]:
         return [float(row[key]) for row in csv.DictReader(lines) if row[key]]
 
 
-def test_two_processes_leave_what_one_leaves(sweep: Sweep, alone: list[Path]):
-    ours, theirs = sweep.jobs[0], alone[0]
+def test_two_processes_leave_what_one_leaves(sweep: Sweep, alone: Path):
+    ours, theirs = sweep.jobs[0], alone
     assert files_of(ours) == files_of(theirs)
     check_same_results(ours, theirs)
     for key in ("train/loss", "train/gradient_norm", "val/accuracy", "train/annotations_per_step", "train/lr"):
@@ -120,8 +123,8 @@ def test_two_processes_leave_what_one_leaves(sweep: Sweep, alone: list[Path]):
     assert len(offline_runs(ours)) == 1
 
 
-def test_counts_are_those_of_all_processes(sweep: Sweep, alone: list[Path]):
-    ours, theirs = (json.loads((folder / "provenance.json").read_text()) for folder in (sweep.jobs[0], alone[0]))
+def test_counts_are_those_of_all_processes(sweep: Sweep, alone: Path):
+    ours, theirs = (json.loads((folder / "provenance.json").read_text()) for folder in (sweep.jobs[0], alone))
     for key in ("clips_by_split_and_class", "clips_dropped", "mixture", "num_parameters", "parameters", "config_hash"):
         assert ours[key] == theirs[key]
     assert (ours["num_processes"], theirs["num_processes"]) == (2, 1)
@@ -136,19 +139,23 @@ def test_a_killed_process_ends_its_job_with_one_line(sweep: Sweep):
     assert sweep.code == 1
     error = json.loads((sweep.jobs[1] / "error.json").read_text())
     assert error["message"] == said
-    assert f"seed-1 failed: {said}" in sweep.output
+    assert f"strips-1 failed: {said}" in sweep.output
     assert "Traceback" not in sweep.output
     with (sweep.jobs[0].parent / "ablation.csv").open() as lines:
         assert len(list(csv.DictReader(lines))) == 1, "one table, of the job that is finished"
 
 
 def test_it_goes_on_cut_up_among_processes_as_if_nothing_had_been(
-    sweep: Sweep, alone: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sweep: Sweep, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    how = ["strategy=fsdp", "trainer.devices=2", "logger=csv"]
+    how = ["strategy=fsdp", "strategy.one_file_up_to=0", "trainer.devices=2", "logger=csv"]
     assert run("train", f"resume={sweep.jobs[1]}", *how, f"hydra.run.dir={tmp_path}") == 0
-    check_same_results(tmp_path, alone[1])
+    check_same_results(tmp_path, alone)
+    assert len(list(tmp_path.glob("checkpoints/last-*.parts"))) == 1, "written in parts"
     losses = curve(tmp_path, "train/loss")
     assert VALIDATE_EVERY <= NUM_STEPS - len(losses) < NUM_STEPS
-    assert losses == pytest.approx(curve(alone[1], "train/loss")[-len(losses) :], rel=CLOSE)
+    assert losses == pytest.approx(curve(alone, "train/loss")[-len(losses) :], rel=CLOSE)
+    shutil.rmtree(next(tmp_path.glob("checkpoints/last-*.parts")))
+    with pytest.raises(InputError, match=r"last\.ckpt: its parts, .*last-\d+\.parts, are not there; restore it"):
+        read_checkpoint(tmp_path / "checkpoints" / "last.ckpt", mapped=True)

@@ -1,11 +1,10 @@
-"""Trains students with one process and with two, and writes how far apart they end.
+"""Trains students with one process and with two, and finds how far apart they end.
 
-`python tests/two_processes.py <folder> ddp fsdp …` writes `<folder>/<strategy>.json`, which
-tests/test_training_strategies.py reads. All strategies in one pair of processes: most of the time is theirs to start.
+All strategies in one pair of processes, the first of which also trains alone: most of the time is theirs to start.
+tests/test_training_strategies.py starts them.
 """
 
-import json
-import sys
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import OmegaConf
 from records import make_clip, make_view
 from run_samples import label_set, task_book
-from student_samples import TEXTS, make_student, put_adapter
+from student_samples import TEXTS, make_student, make_tied_student, put_adapter
 from torch.distributed.tensor import DTensor
 from video_files import write_video
 
@@ -26,12 +25,13 @@ from autodrive.entry_point import CONFIG_FOLDER
 from autodrive.mixture.clip_batches import Batching, BranchWriter, ClipReader
 from autodrive.mixture.datamodule import ClipTreeDataModule
 from autodrive.mixture.mixture import Mixture
-from autodrive.ranks.group import this_group
-from autodrive.ranks.launching import run_ranks
+from autodrive.ranks.group import Group, this_group
 from autodrive.runs.checkpoints import WholeCheckpoints, read_checkpoint
 from autodrive.runs.inputs import RunInputs
 from autodrive.runs.machine import quiet_libraries
 from autodrive.schema import Annotation
+from autodrive.students.sharding import weights_from_the_first
+from autodrive.students.student import Student, load_student
 from autodrive.students.tuning import FullTuning, make_trainable
 from autodrive.training.fitting import make_trainer
 from autodrive.training.sft import SupervisedFineTuning
@@ -40,7 +40,7 @@ from autodrive.trees.sharing import Share
 from autodrive.video.decoder import PyAVDecoder
 from autodrive.video.frame_grid import FrameGrid
 
-TUNINGS = ("full", "dora")
+TUNINGS = ("full", "dora", "tied")  # "tied": in full, where embedding and head are one weight; "dora": with noise
 NUM_STEPS, VISITS, MAX_GRAD_NORM = 3, 3, 0.5
 TOKENS_PER_ROW = 160  # one process packs 5 rows, 9 and 5; two have as many each, of which some are fillers
 SECONDS = (1.0, 2.0, 3.0, 4.0)
@@ -92,15 +92,33 @@ def share_of_rank(parameter: Any) -> float:
     return parameter.ds_tensor.numel() / parameter.ds_numel if hasattr(parameter, "ds_tensor") else 1.0
 
 
-def train(strategy: str, tuning: str, folder: Path, name: str, start: str | None = None) -> dict[str, Any]:
-    """Train to the third step; checkpoints are `<name><step>.ckpt`, and `start` is one to go on from."""
-    group = this_group()
-    student = make_student()
-    if tuning == "full":
-        make_trainable(student.towers, FullTuning(), (), seed=0)
-    else:
+def student_to_train(tuning: str, folder: Path, unread: bool) -> Student:
+    """The same student for all; `unread`: as a process has it that leaves reading to the first one."""
+    student: Student = make_tied_student() if tuning == "tied" else make_student()
+    if unread:
+        with weights_from_the_first(here=True):
+            student = load_student(folder / ("tied_student" if tuning == "tied" else "student"))
+    if tuning == "dora":
         put_adapter(student.towers, tuning)
-    sharing: Sharing = instantiate(OmegaConf.load(CONFIG_FOLDER / "strategy" / f"{strategy}.yaml"))
+    else:
+        make_trainable(student.towers, FullTuning(), (), seed=0)
+    return student
+
+
+def train(strategy: str, tuning: str, folder: Path, name: str, start: str | None = None) -> dict[str, Any]:
+    """Train to the third step; checkpoints are `<name><step>.ckpt`, and `start` is one to go on from.
+
+    All processes call this, or for the strategy `single` one of them.
+
+    Those of an adapter are one file; where all weights are trained, strategies that can write parts do.
+    """
+    group = Group() if strategy == "single" else this_group()
+    node: Any = OmegaConf.load(CONFIG_FOLDER / "strategy" / f"{strategy}.yaml")
+    if "one_file_up_to" in node and tuning != "dora":
+        node.one_file_up_to = 0
+    sharing: Sharing = instantiate(node)
+    student = student_to_train(tuning, folder, unread=sharing.reads_once and not group.leads)
+    unread = all(parameter.is_meta for parameter in student.parameters())
     clips = annotated_clips(folder)
     plan = Mixture().plan(clips, ("captions",), seed=0)
     batching = Batching(VISITS, TOKENS_PER_ROW, 0, share=Share(group.rank, group.size), width=64)
@@ -118,11 +136,11 @@ def train(strategy: str, tuning: str, folder: Path, name: str, start: str | None
         lambda step: 1.0 - 0.1 * step,
         max_grad_norm=MAX_GRAD_NORM,
         gradient_checkpointing=False,
+        neftune_alpha=5.0 if tuning == "dora" else None,
         sharing=sharing,
         group=group,
     )
     watch = Watch(folder / name)
-    plugins: list[Any] = [WholeCheckpoints(RunInputs("", "", None))]
     trainer = make_trainer(
         accelerator="cpu",
         devices=group.size,
@@ -137,24 +155,13 @@ def train(strategy: str, tuning: str, folder: Path, name: str, start: str | None
         enable_progress_bar=False,
         callbacks=[watch],
         strategy=sharing.for_lightning(group.size, MAX_GRAD_NORM),
-        plugins=plugins + [LightningEnvironment()] * (group.size > 1),
+        plugins=[WholeCheckpoints(RunInputs("", "", None)), LightningEnvironment()],
         default_root_dir=str(folder),
     )
     trainer.fit(method, loaders, ckpt_path=None if start is None else str(folder / start))
     names = {id(parameter): name for name, parameter in method.named_parameters()}
     order = [names[id(parameter)] for trained in method.trained_groups for parameter in trained]
-    return {**watch.seen, "shard": watch.shard, "order": order}
-
-
-def train_in_ranks(strategies: list[str], folder: Path) -> None:
-    """What each of the two processes does."""
-    quiet_libraries()
-    for strategy in strategies:
-        for tuning in TUNINGS:
-            seen = train(strategy, tuning, folder, f"{strategy}_{tuning}_")
-            everyone = this_group().all_of(seen)
-            (folder / f"{strategy}_{tuning}.json").write_text(json.dumps(everyone))
-        train(strategy, "full", folder, f"{strategy}_resumed_", "single_full_1.ckpt")
+    return {**watch.seen, "shard": watch.shard, "unread": unread, "order": order}
 
 
 def compared(folder: Path, order: list[str], ours: str, theirs: str, what: str) -> dict[str, float]:
@@ -183,29 +190,49 @@ def compared(folder: Path, order: list[str], ours: str, theirs: str, what: str) 
     return found
 
 
-def main() -> None:
-    folder, strategies = Path(sys.argv[1]), sys.argv[2:]
+def train_and_compare(strategies: Sequence[str], folder: Path) -> dict[str, Any]:
+    """What each of the two processes does; the first one returns what it found, by strategy."""
     quiet_libraries()
     torch.set_num_threads(1)
-    write_videos(folder)
-    alone = {tuning: train("single", tuning, folder, f"single_{tuning}_") for tuning in TUNINGS}
-    run_ranks(train_in_ranks, (strategies, folder), 2)
+    group, alone = this_group(), dict[str, dict[str, Any]]()
+    if group.leads:
+        write_videos(folder)
+        make_student().save(folder / "student")
+        make_tied_student().save(folder / "tied_student")
+        alone = {tuning: train("single", tuning, folder, f"single_{tuning}_") for tuning in TUNINGS}
+    group.wait()
+    found: dict[str, dict[str, Any]] = {}
     for strategy in strategies:
-        train("single", "full", folder, f"after_{strategy}_", f"{strategy}_full_2.ckpt")
-        result: dict[str, Any] = {}
-        for tuning in TUNINGS:
-            order, prefix = alone[tuning]["order"], f"single_{tuning}_"
-            ranks = json.loads((folder / f"{strategy}_{tuning}.json").read_text())
-            result[tuning] = {
-                "alone": alone[tuning],
-                "ranks": ranks,
-                "gradients": compared(folder, order, f"{prefix}1", f"{strategy}_{tuning}_1", "gradients"),
-                "weights": compared(folder, order, f"{prefix}3", f"{strategy}_{tuning}_3", "weights"),
-            }
-        for name in (f"{strategy}_resumed_3", f"after_{strategy}_3"):
-            result[name] = compared(folder, alone["full"]["order"], "single_full_3", name, "weights")
-        (folder / f"{strategy}.json").write_text(json.dumps(result))
+        ranks = {tuning: group.all_of(train(strategy, tuning, folder, f"{strategy}_{tuning}_")) for tuning in TUNINGS}
+        train(strategy, "full", folder, f"{strategy}_resumed_", "single_full_1.ckpt")
+        if strategy == "fsdp":
+            train(strategy, "tied", folder, "fsdp_again_", "fsdp_tied_2.ckpt")
+        if group.leads:
+            train("single", "full", folder, f"after_{strategy}_", f"{strategy}_full_2.ckpt")
+            found[strategy] = against_one(strategy, folder, alone, ranks)
+        group.wait()
+    return found
 
 
-if __name__ == "__main__":
-    main()
+def against_one(
+    strategy: str, folder: Path, alone: Mapping[str, Any], ranks: Mapping[str, Sequence[dict[str, Any]]]
+) -> dict[str, Any]:
+    """What two processes saw beside what one did, and how far their weights are from its."""
+    result: dict[str, Any] = {}
+    for tuning in TUNINGS:
+        order, prefix = alone[tuning]["order"], f"single_{tuning}_"
+        result[tuning] = {
+            "alone": alone[tuning],
+            "ranks": ranks[tuning],
+            "gradients": compared(folder, order, f"{prefix}1", f"{strategy}_{tuning}_1", "gradients"),
+            "weights": compared(folder, order, f"{prefix}3", f"{strategy}_{tuning}_3", "weights"),
+        }
+    others = {f"{strategy}_resumed_3": "full", f"after_{strategy}_3": "full"}
+    if strategy == "fsdp":
+        others["fsdp_again_3"] = "tied"
+        result["parts"] = [path.stat().st_size for path in (folder / "fsdp_full_3-3.parts").iterdir()]
+        result["file"] = (folder / "fsdp_full_3.ckpt").stat().st_size
+        result["folders"] = [path.name for path in folder.glob("fsdp_*.parts")]
+    for name, tuning in others.items():
+        result[name] = compared(folder, alone[tuning]["order"], f"single_{tuning}_3", name, "weights")
+    return result

@@ -177,17 +177,6 @@ def ask_retention(answerer: Answerer, data: RunData, exam: Exam, path: Path) -> 
     return _retained(answerer, data, exam, path, BEFORE)
 
 
-def check_retention(data: RunData, sharded: bool) -> None:
-    """Refuse what `ask_retention` cannot do: to ask a student whose weights only the training will cut up.
-
-    Raises:
-        InputError: There are questions of retention, and the weights are to be cut up.
-    """
-    if data.retention and sharded:
-        fix = "ask them by eval.py ckpt=<the run of student_from> before and after, or give strategy=ddp"
-        raise InputError(f"questions: those of retention cannot be asked before a training that cuts weights up; {fix}")
-
-
 def _probed(
     answerer: Answerer,
     data: RunData,

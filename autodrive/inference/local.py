@@ -23,7 +23,7 @@ class LocalAnswerer:
     """A student with its loaders; see `Answerer`.
 
     Args:
-        student: Who is asked; it is moved to the device.
+        student: Who is asked; it is moved to the device, and cut up there if `sharded`.
         loaders: Reads clips for this student.
         device: Device that it works on.
         group: The processes that share the questions.
@@ -38,10 +38,15 @@ class LocalAnswerer:
         group: Group | None = None,
         sharded: bool = False,
     ) -> None:
-        self.respondent = respondent_of(student)  # while the weights are whole
-        self.student, self.loaders, self.group, self.sharded = student.to(device), loaders, group or Group(), sharded
+        self.student, self.loaders, self.group, self.sharded = student, loaders, group or Group(), sharded
+        # While the weights are whole, where they were read.
+        respondent = self.group.from_first(respondent_of(student) if self.group.leads else None)
+        assert respondent is not None
+        self.respondent = respondent
         if sharded:
-            shard(self.student, init_device_mesh(device.type, (self.group.size,)))
+            shard(student, init_device_mesh(device.type, (self.group.size,)))
+        else:
+            student.to(device)
 
     @property
     def unanswered(self) -> Sequence[SetAside]:

@@ -3,26 +3,20 @@
 `torchrun`, `srun` and Kubernetes' operators start ranks themselves, and tell each by environment variables which it is.
 """
 
-import multiprocessing
 import os
-import signal
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple
+from multiprocessing.connection import Connection
+from typing import Any
 
 from autodrive.errors import InputError, LostRankError
-from autodrive.workers import deaf_to_ctrl_c
+from autodrive.workers import End, Worker, deaf_to_ctrl_c, end_now, end_with_parent, wait_for_any
 
 PATIENCE = timedelta(hours=2)  # for a rank that prepares data or writes a page while the others wait
 SECONDS_FOR_REASONS = 3.0  # what follows from a rank's end may be reported before its reason
-SECONDS_TO_END = 10.0
 
 
 @dataclass(frozen=True)
@@ -83,119 +77,57 @@ def run_ranks(function: Callable[..., Any], arguments: Sequence[Any], num_ranks:
         RankError: It raises something else in a rank.
         KeyboardInterrupt: The user stopped it; the ranks, which do not hear it, are ended.
     """
-    context = multiprocessing.get_context("spawn")  # a forked copy of a process with threads can deadlock
     with tempfile.TemporaryDirectory() as folder:
-        ranks: list[_Rank] = []
+        ranks: list[Worker] = []
         try:
             with deaf_to_ctrl_c():
                 for number in range(num_ranks):
-                    here, there = context.Pipe(duplex=False)
                     place, meeting = Place(number, num_ranks, number), f"file://{folder}/rendezvous"
-                    process = context.Process(target=_be_rank, args=(there, place, meeting, function, arguments))
-                    process.start()
-                    there.close()
-                    ranks.append(_Rank(process, here))
+                    ranks.append(Worker.start(_be_rank, place, meeting, function, arguments))
             return _watched(ranks)
         finally:
-            _end(ranks)
+            end_now(ranks)
 
 
 class RankError(Exception):
     """Something unforeseen in a rank; its message is the traceback there."""
 
 
-class _End(NamedTuple):
-    """How a rank ended: when, on the clock that all processes of a machine share, and with which result or error."""
-
-    moment_s: float
-    raised: bool
-    value: Any
-
-
-@dataclass
-class _Rank:
-    """A rank as the process that started it sees it.
-
-    Attributes:
-        process: The process.
-        reports: From which it says how it ended.
-        report: What it said.
-    """
-
-    process: BaseProcess
-    reports: Connection
-    report: "_End | None" = None
-
-    def listen(self) -> None:
-        """Take its report, if there is one."""
-        with suppress(EOFError, OSError):
-            if self.report is None and self.reports.poll():
-                self.report = self.reports.recv()
-
-
-def _watched(ranks: Sequence[_Rank]) -> Any:
+def _watched(ranks: Sequence[Worker]) -> Any:
     """Wait until all have ended, or one has ended badly; what rank 0 returned."""
     running = list(ranks)
     while running:
-        wait([rank.process.sentinel for rank in running] + [rank.reports for rank in running if rank.report is None])
-        for rank in running:
-            rank.listen()
-        if any((rank.report and rank.report.raised) or _is_lost(rank) for rank in ranks):
+        wait_for_any(running)
+        if any((rank.end and rank.end.raised) or rank.is_lost() for rank in ranks):
             raise _reason(ranks)
         running = [rank for rank in running if rank.process.is_alive()]
-    assert ranks[0].report is not None
-    return ranks[0].report.value
+    assert ranks[0].end is not None
+    return ranks[0].end.value
 
 
-def _is_lost(rank: _Rank) -> bool:
-    if rank.process.is_alive():
-        return False
-    rank.listen()  # it may have reported just before
-    return rank.report is None
-
-
-def _reason(ranks: Sequence[_Rank]) -> BaseException:
+def _reason(ranks: Sequence[Worker]) -> BaseException:
     """Why the run cannot go on: a rank that was killed, or wrong input; the others then fail in what they share."""
     for rank in ranks:
         rank.process.join(SECONDS_FOR_REASONS / len(ranks))
         rank.listen()
     for number, rank in enumerate(ranks):
-        if not rank.process.is_alive() and rank.report is None:
-            return LostRankError(number, len(ranks), _how_it_ended(rank.process.exitcode or 0))
-    raised = sorted((rank.report for rank in ranks if rank.report and rank.report.raised), key=lambda end: end.moment_s)
+        if rank.is_lost():
+            return LostRankError(number, len(ranks), rank.how_it_ended())
+    raised = sorted((rank.end for rank in ranks if rank.end and rank.end.raised), key=lambda end: end.moment_s)
     errors = [end.value for end in raised]
     return next((error for error in errors if isinstance(error, InputError)), errors[0])
-
-
-def _how_it_ended(code: int) -> str:
-    if code == -signal.SIGKILL:
-        return "was killed (SIGKILL), as the system does where memory runs out"
-    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-
-
-def _end(ranks: Sequence[_Rank]) -> None:
-    """End those that are still at work."""
-    for rank in ranks:
-        if rank.process.is_alive():
-            rank.process.terminate()
-    for rank in ranks:
-        rank.process.join(SECONDS_TO_END)
-        if rank.process.is_alive():
-            rank.process.kill()
-            rank.process.join()
-        rank.reports.close()
 
 
 def _be_rank(
     reports: Connection, place: Place, rendezvous: str, function: Callable[..., Any], arguments: Sequence[Any]
 ) -> None:
     """What a rank does from its first line to its last."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     place.announce(place.size)
     try:
         with joined(place, rendezvous):
             try:
-                end = _End(time.monotonic(), False, function(*arguments))
+                end = End.now(function(*arguments))
             except BaseException as error:
                 # Before the group is left, since that makes the others fail as well; and left at once, since threads of
                 # a library may wait for ranks that are gone.
@@ -207,16 +139,9 @@ def _be_rank(
     reports.close()
 
 
-def _failure(place: Place, error: BaseException) -> "_End":
+def _failure(place: Place, error: BaseException) -> End:
     if isinstance(error, InputError):
-        return _End(time.monotonic(), True, error)
+        return End.now(error, raised=True)
     import traceback
 
-    return _End(time.monotonic(), True, RankError(f"rank {place.rank}: {error}\n{traceback.format_exc()}"))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
+    return End.now(RankError(f"rank {place.rank}: {error}\n{traceback.format_exc()}"), raised=True)

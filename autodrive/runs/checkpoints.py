@@ -1,5 +1,6 @@
 """Checkpoints of a training: written whole, read without trust, and the one that a resumed run continues from."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 from autodrive.errors import InputError
 from autodrive.runs.folder import RunFiles
 from autodrive.runs.inputs import RunInputs
+from autodrive.runs.parts import PARTS, with_parts
 from autodrive.whole_files import whole
 
 INPUTS = "inputs"  # key of a checkpoint under which lies what its run computes with
@@ -49,10 +51,11 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
 
     Args:
         path: A checkpoint that training wrote.
-        mapped: Whether its tensors stay on the disk until they are used, for a look at what else is in it.
+        mapped: Whether its tensors stay on the disk until they are used, for a look at what else is in it. Those that
+            are in parts (`autodrive/runs/parts.py`) then have no values.
 
     Raises:
-        InputError: It is missing, cut off, or not a checkpoint of this project.
+        InputError: It is missing, cut off, or not a checkpoint of this project; or its parts are not there.
     """
     fix = "restore it, or start the training anew"
     if not path.is_file():
@@ -67,7 +70,21 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     whole_kinds += [isinstance(found.get(key), list) for key in LISTS]
     if not all(whole_kinds) or not isinstance(found.get("global_step"), int):
         raise InputError(f"{path}: not a checkpoint that this version's train.py wrote; {fix}")
-    return found
+    if PARTS not in found:
+        return found
+    found[PARTS] = str(path.with_name(Path(str(found[PARTS])).name))
+    if not Path(found[PARTS]).is_dir():
+        raise InputError(f"{path}: its parts, {found[PARTS]}, are not there; {fix}")
+    return found if mapped else with_parts(found)
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Copy a checkpoint, with its parts if it has any."""
+    parts = read_checkpoint(source, mapped=True).get(PARTS)
+    if parts is not None:
+        shutil.copytree(parts, target.with_name(Path(parts).name), dirs_exist_ok=True)
+    with whole(target) as partial:
+        shutil.copyfile(source, partial)
 
 
 def checkpoint_to_continue(resume: str, inputs: RunInputs, weights: Mapping[str, Tensor]) -> Path:

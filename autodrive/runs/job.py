@@ -53,17 +53,28 @@ def run_job(task: Callable[[DictConfig, Path], Metrics], config: DictConfig, key
     except Exception as error:
         if isinstance(error, RefusedFolderError) or is_finished(files):
             raise  # not even the reason may be written to a folder that holds a run
-        if not files.config.is_file():  # it failed before it began; the table shows it nevertheless
-            save_config(config, run_dir)
-        message = explain(error, hydra.job.name)
-        log.error("%s failed: %s", run_dir.name, message)
-        kind = InputError if isinstance(error, WRONG_CONFIGURATION) else type(error)
-        facts = {"type": kind.__name__, "message": message, "traceback": traceback.format_exc()}
-        files.error.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        log.error("%s failed: %s", run_dir.name, record_failure(config, files, error))
         return None
     files.error.unlink(missing_ok=True)
     _leave_no_empty_folder(config, run_dir)
     return metrics
+
+
+def record_failure(config: DictConfig, files: RunFiles, error: BaseException) -> str:
+    """Write to `error.json` why a job of a sweep failed, where the sweep's table finds it; returns that in one line.
+
+    Args:
+        config: The job's configuration.
+        files: The files of its folder.
+        error: Why.
+    """
+    if not files.config.is_file():  # it failed before it began; the table shows it nevertheless
+        save_config(config, files.folder)
+    message = explain(error, HydraConfig.get().job.name)
+    kind = InputError if isinstance(error, WRONG_CONFIGURATION) else type(error)
+    facts = {"type": kind.__name__, "message": message, "traceback": "".join(traceback.format_exception(error))}
+    files.error.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return message
 
 
 def _done(task: Callable[[DictConfig, Path], Metrics], config: DictConfig, run_dir: Path) -> Metrics:

@@ -66,7 +66,7 @@ def read_nvila(folder: Path, dtype: torch.dtype, where: str) -> tuple[NvilaModel
         where: How errors name it.
 
     Returns:
-        The model on the CPU in evaluation mode, and its tokenizer.
+        The model on the CPU in evaluation mode, and its tokenizer. Within `torch.device("meta")` no weight is read.
 
     Raises:
         InputError: Something is not there, or a tensor is missing, there twice, of another shape, or not known.
@@ -77,6 +77,9 @@ def read_nvila(folder: Path, dtype: torch.dtype, where: str) -> tuple[NvilaModel
         # With the language model's configuration: transformers knows no model of the folder's own.
         tokenizer = AutoTokenizer.from_pretrained(folder, config=sizes.text, trust_remote_code=False)
         model = NvilaModel(sizes)
+        if torch.get_default_device().type == "meta":
+            model.llm.tie_weights()
+            return model.to(dtype).eval(), tokenizer
         found = list(_tensors(folder))
     except (OSError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -50,14 +50,18 @@ def read_checkpoint(
         dtype: Type of the weights in memory.
 
     Returns:
-        The model on the CPU in evaluation mode, and its tokenizer.
+        The model on the CPU in evaluation mode, and its tokenizer. Within `torch.device("meta")` no weight is read.
 
     Raises:
         InputError: As `read_config`, or it lacks weights.
     """
-    read_config(checkpoint, model_class)
+    config = read_config(checkpoint, model_class)
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        if torch.get_default_device().type == "meta":
+            model: Any = model_class(config)
+            model.tie_weights()
+            return model.to(dtype).eval(), tokenizer
         loaded: Any = model_class.from_pretrained(
             checkpoint,
             dtype=dtype,

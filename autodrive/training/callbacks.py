@@ -1,7 +1,6 @@
 """Lightning callbacks of a training run: progress with an estimate, checkpoints, throughput."""
 
 import math
-import shutil
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +11,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from autodrive.errors import InputError
 from autodrive.ranks.group import Group
-from autodrive.runs.checkpoints import read_checkpoint
+from autodrive.runs.checkpoints import copy_checkpoint
 from autodrive.runs.folder import RunFiles
 from autodrive.training.curves import Curves
-from autodrive.whole_files import whole
 
 
 class StepProgress(RichProgressBar):
@@ -68,8 +66,7 @@ class Checkpoints(ModelCheckpoint):
         assert self.earlier is not None
         best = self.files.best_checkpoint
         if self.group.leads and self.earlier.best_checkpoint.resolve() != best.resolve():
-            with whole(best) as partial:
-                shutil.copyfile(self.earlier.best_checkpoint, partial)
+            copy_checkpoint(self.earlier.best_checkpoint, best)
         self.group.wait()
         moved = {"dirpath": self.dirpath, "best_model_path": str(best), "kth_best_model_path": str(best)}
         moved |= {"best_k_models": {str(best): state_dict["best_model_score"]}, "last_model_path": ""}
@@ -77,8 +74,10 @@ class Checkpoints(ModelCheckpoint):
 
     def restore(self, module: L.LightningModule) -> None:
         """Give a module the best checkpoint's weights; what was not trained is not in it and stays."""
-        checkpoint = read_checkpoint(self.files.best_checkpoint)
-        module.trainer.strategy.load_model_state_dict(checkpoint, strict=module.strict_loading)
+        strategy = module.trainer.strategy
+        strategy.load_model_state_dict(
+            strategy.load_checkpoint(self.files.best_checkpoint), strict=module.strict_loading
+        )
 
 
 class Throughput(L.Callback):

@@ -163,8 +163,8 @@ class SupervisedFineTuning(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, self.schedule)}
 
     def trained_weights(self) -> dict[str, torch.Tensor]:
-        """The weights that are trained, by the names that this module's `state_dict` gives them."""
-        return {name: tensor for name, tensor in self.state_dict(keep_vars=True).items() if tensor.requires_grad}
+        """The weights that are trained, each once, by the names that this module's `state_dict` gives them."""
+        return {name: tensor for name, tensor in self.named_parameters() if tensor.requires_grad}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only what is trained: the rest comes with the student, and may be a hundred times as much."""
@@ -175,17 +175,11 @@ class SupervisedFineTuning(L.LightningModule):
     def _randomness_of_step(self) -> Iterator[EmbeddingNoise | None]:
         """The noise of a step, and dropout of this step meanwhile: both follow from the seed and the step's number.
 
-        A resumed run therefore draws what the unbroken one would have drawn. Dropout takes no generator of its own.
+        A resumed run therefore draws what the unbroken one would have drawn. Dropout takes no generator of its own, so
+        that every process draws another one for its rows.
         """
-        step = (self.global_step, *([self.group.rank] if self.group.rank else []))  # no two processes draw the same
+        seed = generator_for(self.seed, "dropout", self.global_step, self.group.rank).integers(2**63)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(_seed_of(self.seed, "dropout", *step))
-            if self.neftune_alpha is None:
-                yield None
-            else:
-                generator = torch.Generator(self.device).manual_seed(_seed_of(self.seed, "noise", *step))
-                yield EmbeddingNoise(self.neftune_alpha, generator)
-
-
-def _seed_of(seed: int, what: str, *step: int) -> int:
-    return int(generator_for(seed, what, *step).integers(2**63))
+            torch.manual_seed(int(seed))
+            alpha = self.neftune_alpha
+            yield None if alpha is None else EmbeddingNoise(alpha, self.seed, self.global_step)

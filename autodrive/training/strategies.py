@@ -11,9 +11,10 @@ in every strategy.
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, cast
 
 import torch
+from annotated_types import Ge, Le
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
@@ -38,6 +39,7 @@ class Sharing(Protocol):
     Attributes:
         kind: Name of its file.
         shards_weights: Whether a process has a part of the weights only, so that all must read rows side by side.
+        reads_once: Whether the first process alone reads the student from files, and the others get their parts of it.
     """
 
     @property
@@ -48,6 +50,11 @@ class Sharing(Protocol):
     @property
     def shards_weights(self) -> bool:
         """Whether no process has all weights."""
+        ...
+
+    @property
+    def reads_once(self) -> bool:
+        """Whether the first process alone reads weights."""
         ...
 
     def for_lightning(self, num_ranks: int, max_grad_norm: float) -> Strategy | str:
@@ -94,6 +101,7 @@ class OneProcess:
 
     kind: ClassVar[StrategyKind] = "single"
     shards_weights: ClassVar[bool] = False
+    reads_once: ClassVar[bool] = False
 
     def for_lightning(self, num_ranks: int, max_grad_norm: float) -> Strategy | str:
         """See `Sharing`."""
@@ -150,14 +158,21 @@ class FullySharded(OneProcess):
 
     Every layer's weights are gathered when a row comes to it, so all processes read as many rows; and a row's gradients
     are added up and cut up again at once, so that no process ever holds the gradient of the whole student.
+
+    Attributes:
+        one_file_up_to: Most trained weights that a checkpoint of one file holds, which the first process puts together
+            in its memory; of more, every process writes its part.
     """
 
     kind: ClassVar[StrategyKind] = "fsdp"
     shards_weights: ClassVar[bool] = True
+    reads_once: ClassVar[bool] = True
+
+    one_file_up_to: Annotated[int, Ge(0), Le(10**13)] = 3 * 10**9
 
     def for_lightning(self, num_ranks: int, max_grad_norm: float) -> Strategy | str:
         """See `Sharing`."""
-        return ShardedStrategy(num_ranks)
+        return ShardedStrategy(num_ranks, self.one_file_up_to)
 
     def cut_up(self, method: "SupervisedFineTuning") -> None:
         """See `Sharing`."""
@@ -195,6 +210,8 @@ class ZeroRedundancy:
     Attributes:
         stage: 2 or 3.
     """
+
+    reads_once: ClassVar[bool] = False
 
     stage: Literal[2, 3]
 

@@ -106,9 +106,18 @@ class BranchSpan:
 
 @dataclass(frozen=True)
 class TreeSpan:
-    """Where a tree lies in its row: prefix at [start, prefix_end), its branches at [prefix_end, end)."""
+    """Where a tree lies in its row: prefix at [start, prefix_end), its branches at [prefix_end, end).
+
+    Attributes:
+        clip_id: Id of the clip.
+        visit: Place of the tree in its step, whichever process reads it; parts of a tree that was split have the same.
+        start: Place of its first token.
+        prefix_end: One past the prefix's last token.
+        end: One past its last token.
+    """
 
     clip_id: str
+    visit: int
     start: int
     prefix_end: int
     end: int

@@ -76,11 +76,11 @@ def pack_trees(
     if normaliser is None:
         normaliser = sum_of_weights([branch for tree in trees for branch in tree.branches], loss_mean)
     parts = [
-        replace(tree, branches=tree.branches[part.start : part.stop])
-        for tree in trees
+        (visit, replace(tree, branches=tree.branches[part.start : part.stop]))
+        for visit, tree in enumerate(trees)
         for part in split(TreeSize.of(tree), tokens_per_row)
     ]
-    rows = first_fit([TreeSize.of(part).tokens for part in parts], tokens_per_row)
+    rows = first_fit([TreeSize.of(part).tokens for _, part in parts], tokens_per_row)
     return tuple(lay_out([parts[i] for i in row], normaliser, loss_mean) for row in rows)
 
 
@@ -140,11 +140,11 @@ def first_fit(lengths: Sequence[int], tokens_per_row: int) -> list[list[int]]:
     return sorted((sorted(row) for row in rows), key=min)
 
 
-def lay_out(trees: Sequence[ClipTree], normaliser: float, loss_mean: LossMean) -> TreeRow:
+def lay_out(parts: Sequence[tuple[int, ClipTree]], normaliser: float, loss_mean: LossMean) -> TreeRow:
     """One row of trees, one after the other.
 
     Args:
-        trees: The row's trees.
+        parts: The row's trees, each behind its place in the step.
         normaliser: What the weighted losses of the whole step are divided by; 0 where nothing is supervised.
         loss_mean: What the loss of a step is a mean over.
     """
@@ -155,7 +155,7 @@ def lay_out(trees: Sequence[ClipTree], normaliser: float, loss_mean: LossMean) -
     spans: list[BranchSpan] = []
     sources: list[int] = []
     weights: list[float] = []
-    for number, tree in enumerate(trees):
+    for number, (visit, tree) in enumerate(parts):
         start = len(ids)
         ids += tree.prefix_ids
         positions.append(tree.prefix_positions)
@@ -179,13 +179,13 @@ def lay_out(trees: Sequence[ClipTree], normaliser: float, loss_mean: LossMean) -
             num_targets = len(branch.target_ids)
             share = 1 if loss_mean == "tokens" else max(1, num_targets)
             weights += [branch.weight * scale / share] * num_targets
-        tree_spans.append(TreeSpan(tree.clip_id, start, start + len(tree.prefix_ids), len(ids)))
+        tree_spans.append(TreeSpan(tree.clip_id, visit, start, start + len(tree.prefix_ids), len(ids)))
     input_ids = torch.tensor(ids)
     source_positions = torch.tensor(sources, dtype=torch.long)
     return TreeRow(
         input_ids=input_ids,
         position_ids=torch.cat(positions, dim=1),
-        visual=type(trees[0].visual).cat([tree.visual for tree in trees]),
+        visual=type(parts[0][1].visual).cat([tree.visual for _, tree in parts]),
         source_positions=source_positions,
         target_ids=input_ids[source_positions + 1],
         target_weights=torch.tensor(weights, dtype=torch.float32),

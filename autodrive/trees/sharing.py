@@ -105,7 +105,10 @@ def laid_out(
     """
     rows = []
     for pieces, filler in share:
-        parts = [replace(trees[place], branches=trees[place].branches[p.start : p.stop]) for place, p in pieces]
+        parts = [
+            (place, replace(trees[place], branches=trees[place].branches[part.start : part.stop]))
+            for place, part in pieces
+        ]
         row = lay_out(parts, normaliser, loss_mean)
         rows.append(row.as_filler() if filler else row)
     return tuple(rows)
