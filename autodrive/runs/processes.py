@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from autodrive.config import register
 from autodrive.entry_point import quoted
@@ -148,6 +148,9 @@ def in_processes(task: Task, config: DictConfig, run_dir: Path) -> Metrics:
     _check_devices(config.trainer, ranks.local)
     try:
         settings = HydraConfig.instance().cfg if HydraConfig.initialized() else None
+        if settings is not None:
+            # Without the classes of Hydra's plugins, of which a job of another launcher holds copies.
+            settings = OmegaConf.create(cast(dict[str, Any], OmegaConf.to_container(settings)))
         return run_ranks(_started_here, (task, config, run_dir, settings), ranks.local)
     except (LostRankError, KeyboardInterrupt) as end:
         files = RunFiles(run_dir)

@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import TextIOWrapper
+from io import BytesIO, TextIOWrapper
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FunctionType
 from typing import Any, NamedTuple, cast
 
 import cloudpickle
@@ -212,7 +213,7 @@ class _Job:
         number = config.hydra.job.num
         on = f" on GPU {', '.join(seat.gpus)}" if seat.gpus else ""
         log.info("\t#%d%s : %s", number, on, " ".join(filter_overrides(overrides)))
-        work = cloudpickle.dumps((launch, overrides, number, Singleton.get_state()))
+        work = _pickled((launch, overrides, number, Singleton.get_state()))
         output = _output(config)
         output.parent.mkdir(parents=True, exist_ok=True)
         with deaf_to_ctrl_c(), on_cores(seat.cores):
@@ -244,6 +245,30 @@ class _Job:
         with open_dict(config):
             del config["hydra"]
         return config
+
+
+class _Pickler(cloudpickle.Pickler):
+    """As cloudpickle's, which takes closures, but functions of the main module go by their names.
+
+    A copy of one would not be what its name stands for in the job's process, and could not be sent on to the processes
+    that the job starts.
+    """
+
+    def reducer_override(self, obj: Any) -> Any:
+        main = sys.modules["__main__"]
+        if isinstance(obj, FunctionType) and getattr(main, obj.__qualname__, None) is obj:
+            return _of_main, (obj.__qualname__,)
+        return super().reducer_override(obj)
+
+
+def _pickled(value: Any) -> bytes:
+    file = BytesIO()
+    _Pickler(file).dump(value)
+    return file.getvalue()
+
+
+def _of_main(name: str) -> Any:
+    return getattr(sys.modules["__main__"], name)
 
 
 def _output(config: DictConfig) -> Path:
