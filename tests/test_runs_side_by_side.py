@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -60,6 +62,21 @@ def test_gpus_cannot_be_asked_for_by_number():
 def test_a_number_of_jobs_that_is_none_is_refused(number: object):
     with pytest.raises(InputError, match=r"^hydra\.launcher\.n_jobs="):
         checked_number(number)
+
+
+def test_what_a_script_defines_is_itself_in_a_job_and_can_be_sent_on(tmp_path: Path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pickle\n"
+        "from autodrive.runs.side_by_side import pickled\n"
+        "def task(): pass\n"
+        "def closure():\n"
+        "    return lambda: task\n"
+        "again = pickle.loads(pickled(closure()))\n"
+        "assert again() is task\n"
+        "pickle.dumps(again())\n"
+    )
+    subprocess.run([sys.executable, str(script)], check=True)
 
 
 def tell_cores(reports: Connection) -> None:

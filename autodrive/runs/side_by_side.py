@@ -213,7 +213,7 @@ class _Job:
         number = config.hydra.job.num
         on = f" on GPU {', '.join(seat.gpus)}" if seat.gpus else ""
         log.info("\t#%d%s : %s", number, on, " ".join(filter_overrides(overrides)))
-        work = _pickled((launch, overrides, number, Singleton.get_state()))
+        work = pickled((launch, overrides, number, Singleton.get_state()))
         output = _output(config)
         output.parent.mkdir(parents=True, exist_ok=True)
         with deaf_to_ctrl_c(), on_cores(seat.cores):
@@ -261,7 +261,8 @@ class _Pickler(cloudpickle.Pickler):
         return super().reducer_override(obj)
 
 
-def _pickled(value: Any) -> bytes:
+def pickled(value: Any) -> bytes:
+    """Bytes for another process that runs the same script."""
     file = BytesIO()
     _Pickler(file).dump(value)
     return file.getvalue()
