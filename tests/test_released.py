@@ -82,7 +82,8 @@ def test_every_configuration_says_where_it_comes_from():
 
 
 def test_every_released_student_of_conf_is_known():
-    for path in (CONFIG_FOLDER / "student").glob("*.yaml"):
+    students = [path for path in (CONFIG_FOLDER / "student").glob("*.yaml") if path.stem != "endpoint"]
+    for path in students:  # who is served is nobody's recipe
         spec = instantiate(composed("train", [f"student={path.stem}"]).student)
         if spec.full_size:
             assert type(spec) is RECIPES[released_configurations()[spec.checkpoint].config["model_type"]]

@@ -18,6 +18,7 @@ from wandb_files import read_offline
 
 from autodrive.config_identity import MACHINE_KEYS, config_hash
 from autodrive.ranks.group import Group
+from autodrive.runs.checkpoints import DICTIONARIES, LISTS, read_checkpoint
 from autodrive.runs.folder import RunFiles, run_config
 from autodrive.students.student import load_student
 from autodrive.tracking.record import Identity
@@ -197,14 +198,15 @@ def test_a_run_without_checkpoint_cannot_be_resumed(killed: Path, tmp_path: Path
 def test_the_best_checkpoint_of_the_first_part_is_not_forgotten(tmp_path: Path):
     first, second = RunFiles(tmp_path / "first"), RunFiles(tmp_path / "second")
     first.checkpoints.mkdir(parents=True)
-    first.best_checkpoint.write_text("weights of step 50")
+    whole = {key: {} for key in DICTIONARIES} | {key: [] for key in LISTS} | {"global_step": 50}
+    torch.save(whole, first.best_checkpoint)
     state = Checkpoints(first, choosing=True, group=Group()).state_dict()
     state |= {"best_model_path": str(first.best_checkpoint), "best_model_score": torch.tensor(0.9)}
     state |= {"best_k_models": {str(first.best_checkpoint): torch.tensor(0.9)}, "kth_value": torch.tensor(0.9)}
     moved = RunFiles(first.folder.rename(tmp_path / "moved"))
     later = Checkpoints(second, choosing=True, group=Group(), earlier=moved)
     later.load_state_dict(state)
-    assert second.best_checkpoint.read_text() == "weights of step 50"
+    assert read_checkpoint(second.best_checkpoint)["global_step"] == 50
     assert later.best_model_path == str(second.best_checkpoint)
     assert later.best_model_score == torch.tensor(0.9)
     assert later.best_k_models == {str(second.best_checkpoint): torch.tensor(0.9)}
