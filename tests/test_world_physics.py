@@ -84,7 +84,7 @@ def families() -> list[Family]:
 
 @pytest.fixture(scope="module")
 def many_families() -> list[Family]:
-    return [draw_family(settings(seed=9), 0, index) for index in range(60)]
+    return [draw_family(settings(seed=9), 0, index) for index in range(120)]
 
 
 def test_the_shortest_videos_hold_their_events():
@@ -209,13 +209,12 @@ def test_momentum_is_kept_along_a_frontal_contact(many_families):
             continue
         k = int(np.searchsorted(motion.time_s, hit.event_s))
         ego_mps, other_mps = (np.gradient(x, 1 / RATE_HZ) for x in (motion.ego_x_m, motion.other_x_m))
-        losses.append(EGO.mass_kg * (ego_mps[k - 2] - ego_mps[k + 10]))
-        gains.append(other.mass_kg * (other_mps[k + 10] - other_mps[k - 2]))
+        # A pulse lasts 0.16 s at most; until then the other is held at the ego's bumper.
+        losses.append(EGO.mass_kg * (ego_mps[k - 2] - ego_mps[k + 18]))
+        gains.append(other.mass_kg * (other_mps[k + 18] - other_mps[k - 2]))
     assert len(gains) >= 4
     assert min(gains) > 0
-    # The ego may be held back by the other's body as well, which is not pushed for it.
-    np.testing.assert_allclose(np.array(gains), losses, rtol=0.55, atol=1500)
-    assert np.median(np.array(gains) / losses) > 0.85
+    np.testing.assert_allclose(np.array(gains), losses, rtol=0.35, atol=1500)
 
 
 def test_nuisances_are_found_in_every_class(many_families):
@@ -224,7 +223,7 @@ def test_nuisances_are_found_in_every_class(many_families):
     for label, siblings in of_class.items():
         hard = np.mean([s.facts["peak_decel_mps2"] > 5 for s in siblings])
         assert 0.2 < hard < 0.9, label
-        assert np.mean([s.facts["peak_decel_mps2"] < 4 for s in siblings]) > 0.05, label
+        assert np.mean([s.facts["peak_decel_mps2"] < 4 for s in siblings]) > 0.1, label
         assert np.mean([s.facts["min_gap_m"] < 2.0 for s in siblings]) > 0.3, label
         assert 0.3 < np.mean([len(s.jolts) > 0 for s in siblings]) < 0.9, label
         assert any(abs(np.degrees(j.pitch_rad)) > 2 for s in siblings for j in s.jolts), label
