@@ -2,22 +2,28 @@
 
 pip install "mutmut>=3.8"
 python experiments/mutation/mutate.py evaluation sampler mixture --out=mutation
+python experiments/mutation/mutate.py training runs --sample=150 --out=mutation
 
 `parts.yaml` says which files a part changes and which tests are run. The work happens in a copy of the repository, so
 that the checkout stays as it is and other work can go on in it. Prints the score of each part, and writes every mutant
-that no test noticed as a diff to `<out>/<part>.txt`.
+that no test noticed as a diff to `<out>/<part>.txt`. With --sample so many mutants of a part are run, drawn with a
+fixed seed, and the share that is noticed comes with its 95 % interval (Wilson's).
 """
 
 import argparse
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
+
+from autodrive.evaluation.intervals import wilson_interval
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -46,15 +52,30 @@ def copy_of_repository(part: Mapping[str, Sequence[str]], scratch: Path) -> None
         file.write("\n[tool.mutmut]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
 
 
+def environment() -> dict[str, str]:
+    """The environment of mutmut and its tests: the copy's own modules, one torch thread."""
+    ours = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return ours | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+
+
 def mutmut(scratch: Path, *arguments: str) -> str:
     """Run mutmut in the copy and return what it prints."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
     command = [sys.executable, "-m", "mutmut", *arguments]
-    ended = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True)
+    ended = subprocess.run(command, cwd=scratch, env=environment(), capture_output=True, text=True)
     if ended.returncode != 0:
         sys.exit(f"{' '.join(command)} in {scratch} failed:\n{ended.stdout[-3000:]}\n{ended.stderr[-3000:]}")
     return ended.stdout
+
+
+def sampled(scratch: Path, count: int) -> list[str]:
+    """Names of `count` mutants of the copy, drawn with seed 0; all of them where there are no more."""
+    # mutmut names its mutants once a run has made them: one that is asked for none makes them, and stops there.
+    command = [sys.executable, "-m", "mutmut", "run", "--max-children", "1", "none"]
+    made = subprocess.run(command, cwd=scratch, env=environment(), capture_output=True, text=True)
+    if "nothing matches" not in made.stderr:
+        sys.exit(f"{' '.join(command)} in {scratch} failed:\n{made.stdout[-3000:]}\n{made.stderr[-3000:]}")
+    names = [line.split(":")[0].strip() for line in mutmut(scratch, "results", "--all", "true").splitlines()]
+    return random.Random(0).sample(names, min(count, len(names)))
 
 
 def main() -> None:
@@ -64,18 +85,25 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=list(parts))
     parser.add_argument("--out", type=Path, default=Path("mutation"))
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--sample", type=int, help="run so many mutants of a part, drawn with a fixed seed")
     arguments = parser.parse_args()
     for name in arguments.parts:
         scratch = (arguments.out / f"{name}_copy").resolve()
         copy_of_repository(parts[name], scratch)
-        mutmut(scratch, "run", "--max-children", str(arguments.processes))
-        mutmut(scratch, "export-cicd-stats")
-        counts = json.loads((scratch / "mutants" / "mutmut-cicd-stats.json").read_text())
-        missed = [line.split(":")[0].strip() for line in mutmut(scratch, "results").splitlines() if ": " in line]
+        chosen = sampled(scratch, arguments.sample) if arguments.sample else []
+        mutmut(scratch, "run", "--max-children", str(arguments.processes), *chosen)
+        found = [line.split(": ") for line in mutmut(scratch, "results", "--all", "true").splitlines() if ": " in line]
+        by_status: dict[str, list[str]] = defaultdict(list)
+        for mutant, status in found:
+            by_status[status.strip()].append(mutant.strip())
+        run = sum(len(mutants) for status, mutants in by_status.items() if status != "not checked")
+        noticed = len(by_status["killed"]) + len(by_status["timeout"])
+        missed = by_status["survived"] + by_status["no tests"]
         (arguments.out / f"{name}.txt").write_text("\n".join(mutmut(scratch, "show", mutant) for mutant in missed))
-        noticed = counts["killed"] + counts["timeout"]
-        print(f"{name}: {noticed} of {counts['total']} noticed; {counts['survived']} survived, ", end="")
-        print(f"{counts['no_tests']} reached by none of these tests: {arguments.out / f'{name}.txt'}", flush=True)
+        interval = wilson_interval(noticed, run)
+        print(f"{name}: {noticed} of {run} run of {len(found)} noticed, {noticed / run:.2f} {interval}; ", end="")
+        others = {status: len(mutants) for status, mutants in sorted(by_status.items()) if status != "not checked"}
+        print(f"{others}: {arguments.out / f'{name}.txt'}", flush=True)
 
 
 if __name__ == "__main__":
