@@ -62,8 +62,9 @@ def supply(
     """Ask every source for its annotations of some clips.
 
     Set aside are annotations of clips that the manifest does not hold (`unknown_clip`), of tasks that the book does not
-    hold (`unknown_task`), that another row or source has given (`duplicate`), and those that cannot be taught, with the
-    task's reason. Rows about clips of other splits are not for here and are passed over.
+    hold (`unknown_task`), that another row or source has given (`duplicate`), whose id another row has that says
+    something else (`id_of_another_row`), and those that cannot be taught, with the task's reason. Rows about clips of
+    other splits are not for here and are passed over.
 
     Args:
         sources: The sources by name.
@@ -80,9 +81,10 @@ def supply(
     """
     found: dict[str, dict[str, list[Annotation]]] = {clip.id: {} for clip in clips}
     set_aside: list[SetAside] = []
-    seen: set[str] = set()
+    seen: dict[str, Annotation] = {}
     for name, source in sources.items():
-        for annotation in source.annotations(clips, labels, seed):
+        for given in source.annotations(clips, labels, seed):
+            annotation = given
             if annotation.clip_id not in found and annotation.clip_id in known:
                 continue
             if annotation.clip_id not in known:
@@ -90,17 +92,17 @@ def supply(
             elif annotation.task not in book.tasks:
                 reason = "unknown_task"
             elif annotation.id in seen:
-                reason = "duplicate"
+                reason = "duplicate" if seen[given.id].content == given.content else "id_of_another_row"
             elif as_references and not is_reference(annotation):
                 reason = f"not_a_reference: {annotation.generator.partition(':')[0]}"
             else:
-                annotation = book[annotation.task].folded(annotation, labels)
-                reason = book[annotation.task].why_not_teachable(annotation, labels)
+                annotation = book[given.task].folded(given, labels)
+                reason = book[given.task].why_not_teachable(annotation, labels)
             if reason is not None:
                 detail = f"source {name}: {annotation.task} of clip {annotation.clip_id}"
                 set_aside.append(SetAside(item=annotation.id, reason=reason, detail=detail))
                 continue
-            seen.add(annotation.id)
+            seen[given.id] = given
             found[annotation.clip_id].setdefault(name, []).append(annotation)
     annotated = [
         AnnotatedClip(
