@@ -359,3 +359,66 @@ def test_another_model_prompt_sampling_or_frames_are_asked_anew(fluent_run, mani
         for number, (name, change) in enumerate(CHANGES.items(), 1):
             assert run("annotate", *given, change) == 0
             assert len(server.requests_of("vlm_caption")) == 6 * number, name
+
+
+def test_what_is_made_of_replies_follows_the_configuration(manifest: Path, tmp_path: Path):
+    """Words that are no part of a prompt, and those of the tasks: the same folder must not keep what others gave."""
+
+    def questions(stages: str, *changes: str) -> set[str]:
+        given = arguments(server, manifest, tmp_path / stages[:4], f"teacher.stages=[{stages}]", *changes)
+        assert run("annotate", *given) == 0
+        return {a.question for a in read_jsonl(tmp_path / stages[:4] / "annotations.jsonl", Annotation)}
+
+    with serving() as server:
+        described = questions("paraphrase")
+        assert questions("paraphrase", "teacher.roles.paraphrase.question='Tell me.'") == {"Tell me."} != described
+        assert len(server.received) == 6  # the replies are the same
+        questions("vlm_caption,trace_writer")
+        chosen = "+teacher.roles.trace_writer.asks.question='Which of these?'"
+        assert "Which of these?" in questions("vlm_caption,trace_writer", chosen)
+        assert len(server.requests_of("trace_writer")) == 12
+        questions("vlm_caption,trace_writer", chosen, 'prompts.tasks.mcq.letter_style="(A)"')
+        asked = server.requests_of("trace_writer")
+        assert [request.text.count("\n(A) ") for request in asked] == [0] * 12 + [1] * 6
+
+
+def test_a_pause_keeps_what_is_done_behind_it(manifest: Path, tmp_path: Path):
+    """What failed comes up again first; the pause then comes before what is done."""
+    with serving(lambda request, number: Answer("busy", 503) if number < 2 else fluent(request)) as server:
+        given = arguments(server, manifest, tmp_path, "teacher.stages=[vqa_writer]", "teacher.server.max_retries=0")
+        given = [*(a for a in given if not a.startswith("concurrency")), "concurrency=1"]
+        assert run("annotate", *given) == 0
+        before = read_jsonl(tmp_path / "annotations.jsonl", Annotation)
+        assert run("annotate", *given, "max_requests=1") == 0
+    after = read_jsonl(tmp_path / "annotations.jsonl", Annotation)
+    assert len({a.clip_id for a in before}) == 4
+    assert len({a.clip_id for a in after}) == 5
+    assert {a.id for a in before} < {a.id for a in after}
+
+
+def test_a_dry_run_counts_no_reply_about_other_clips_or_drawn_otherwise(
+    fluent_run, clips: list[Clip], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """And no video has to be there."""
+    _, out, _ = fluent_run
+    monkeypatch.setenv("COLUMNS", "150")
+    (tmp_path / "replies.jsonl").write_bytes((out / "replies.jsonl").read_bytes())
+    gone = View(path=str(tmp_path / "gone.mp4"), content_hash="00", native_fps=FPS, width=80, height=48)
+    others = [
+        *clips[:2],
+        *(c.model_copy(update={"end_s": c.end_s - 0.5, "id": f"{c.id}b", "views": {"road": gone}}) for c in clips[2:]),
+    ]
+    write_jsonl(tmp_path / "clips.jsonl", others)
+
+    def at_hand(role: str, *more: str) -> int:
+        with serving() as server:
+            given = arguments(server, tmp_path / "clips.jsonl", tmp_path, "dry_run=true", *more)
+            assert run("annotate", *given) == 0
+        assert server.received == []
+        found = re.search(rf"{role}\W+m\W+6\W+(\d)\W", capsys.readouterr().out)
+        assert found
+        return int(found[1])
+
+    assert at_hand("vqa_writer") == at_hand("vlm_caption") == at_hand("trace_writer") == 2
+    assert at_hand("vqa_writer", "teacher.roles.vqa_writer.sampling.temperature=0.1") == 0
+    assert at_hand("trace_writer", "teacher.roles.vlm_caption.shown.fps=1") == 0
