@@ -126,8 +126,7 @@ def test_no_role_sees_what_is_not_for_it(fluent_run, clips: list[Clip]):
 def test_a_poisoned_fact_is_shown_to_readers_of_the_facts_alone(clips: list[Clip], tmp_path: Path):
     """A fact of the window may be in the prompts of those who read the caption by rules, never in those who watch."""
     poisoned = [
-        clip.model_copy(update={"label": clip.label, "metadata": {**clip.metadata, "weather": POISON, "scene": POISON}})
-        for clip in clips
+        clip.model_copy(update={"metadata": {**clip.metadata, "weather": POISON, "scene": POISON}}) for clip in clips
     ]
     assert all(facts_of(clip).weather == POISON for clip in poisoned)
     write_jsonl(tmp_path / "clips.jsonl", poisoned)
@@ -410,15 +409,22 @@ def test_a_dry_run_counts_no_reply_about_other_clips_or_drawn_otherwise(
     ]
     write_jsonl(tmp_path / "clips.jsonl", others)
 
-    def at_hand(role: str, *more: str) -> int:
+    write_jsonl(tmp_path / "four.jsonl", others[2:])
+
+    def forecast(role: str, *more: str, manifest: str = "clips", out: Path = tmp_path) -> list[float]:
+        """Calls, those at hand, tokens sent and back, and the cost at one a token sent."""
+        prices = ("teacher.prices.prompt=1e6", "teacher.prices.completion=0")
         with serving() as server:
-            given = arguments(server, tmp_path / "clips.jsonl", tmp_path, "dry_run=true", *more)
+            given = arguments(server, tmp_path / f"{manifest}.jsonl", out, "dry_run=true", *prices, *more)
             assert run("annotate", *given) == 0
         assert server.received == []
-        found = re.search(rf"{role}\W+m\W+6\W+(\d)\W", capsys.readouterr().out)
-        assert found
-        return int(found[1])
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if f" {role} " in line]
+        return [float(cell.replace(",", "")) for cell in re.findall(r"(?<= )[\d.,]+(?= )", line)]
 
-    assert at_hand("vqa_writer") == at_hand("vlm_caption") == at_hand("trace_writer") == 2
-    assert at_hand("vqa_writer", "teacher.roles.vqa_writer.sampling.temperature=0.1") == 0
-    assert at_hand("trace_writer", "teacher.roles.vlm_caption.shown.fps=1") == 0
+    for role in ("vqa_writer", "vlm_caption", "trace_writer"):
+        calls, at_hand, tokens, _, cost = forecast(role)
+        _, _, unsent, _, _ = forecast(role, manifest="four", out=tmp_path / "empty")
+        assert (calls, at_hand, cost) == (6, 2, unsent)
+        assert cost < tokens
+    assert forecast("vqa_writer", "teacher.roles.vqa_writer.sampling.temperature=0.1")[1] == 0
+    assert forecast("trace_writer", "teacher.roles.vlm_caption.shown.fps=1")[1] == 0

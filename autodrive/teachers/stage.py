@@ -103,7 +103,7 @@ class RoleStage:
 
         What an earlier role has not written yet is taken to be as long as that role may write.
         """
-        calls = at_hand = prompt_tokens = 0
+        calls = at_hand = prompt_tokens = tokens_at_hand = 0
         version = self.version
         for item in in_hand:
             drafted: dict[Value, str | None] = {value: self._drafted(value, item) for value in self.role.values}
@@ -111,21 +111,22 @@ class RoleStage:
             if not self.role.wants(item) or len(values) < len(drafted):
                 continue
             calls += 1
-            at_hand += self.client.cache.knows_about(self._subject(version, item))
-            prompt_tokens += text_tokens(self.role.call_with(values, ()).text)
+            tokens = text_tokens(self.role.call_with(values, ()).text)
             if self.role.frames is not None and self.role.frames.usable(item.clip):
                 num_frames = self.role.frames.count(item.clip)
-                prompt_tokens += num_frames * picture_tokens(*self.role.frames.size(item.clip))
-        completion_tokens = calls * self.role.sampling.max_tokens
-        to_send = 1 - at_hand / calls if calls else 0.0
+                tokens += num_frames * picture_tokens(*self.role.frames.size(item.clip))
+            prompt_tokens += tokens
+            if self.client.cache.knows_about(self._subject(version, item)):
+                at_hand += 1
+                tokens_at_hand += tokens
         return StageForecast(
             stage=self.name,
             model=self.client.model,
             calls=calls,
             at_hand=at_hand,
             prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            cost=prices.cost(to_send * prompt_tokens, to_send * completion_tokens),
+            completion_tokens=calls * self.role.sampling.max_tokens,
+            cost=prices.cost(prompt_tokens - tokens_at_hand, (calls - at_hand) * self.role.sampling.max_tokens),
         )
 
     def _drafted(self, value: Value, item: Item) -> str | None:
