@@ -133,6 +133,20 @@ def test_a_refusal_stops_everything_after_one_request(status: int, client_of, tm
     assert not list(tmp_path.iterdir())
 
 
+def test_a_call_that_is_too_much_fails_alone_where_others_like_it_had_replies(client_of):
+    """Too many frames, or a scene that a service's filter does not let pass: no reason to stop asking about others."""
+    too_long = Answer('{"error": {"message": "maximum context length"}}', 400)
+    with serving(lambda request, number: too_long if "long" in request.text else GOOD) as server:
+        client = client_of(server)
+        client.ask(a_call("short"))
+        for going_on in (client, client_of(server)):  # and the same command again
+            with pytest.raises(CallFailed, match=r"http_400: .*maximum context length"):
+                going_on.ask(a_call("long"))
+            assert going_on.ask(a_call("short, too")).text == GOOD.body
+        with pytest.raises(InputError, match="400"):  # such calls may all be too much
+            client.ask(a_call("long", role="paraphrase"))
+
+
 def test_a_server_that_is_not_there_stops_everything_at_once(client_of):
     with serving() as server:
         pass

@@ -24,7 +24,8 @@ from autodrive.endpoints.calls import ChatCall
 from autodrive.endpoints.reply_cache import ChatReply, ReplyCache
 from autodrive.errors import InputError, Paused
 
-# Statuses after which no other call would fare better, and what to look at.
+# Statuses after which no other call would fare better, and what to look at. Of 400 that holds only while no call in the
+# same words has had a reply; later on it is this one call that is too long, or that a service's filter turns away.
 REFUSALS = {
     400: "the server does not take such calls; change what is sent (docs/teachers.md, docs/evaluation.md)",
     401: "the server does not accept the key; put one that it accepts into the environment as {variable}",
@@ -281,7 +282,10 @@ class ChatClient:
             response = self._openai.chat.completions.with_raw_response.create(**self._request(call))
         except openai.APIStatusError as error:
             detail = self._shown(error.response.text)
-            if error.status_code in REFUSALS:
+            is_own = error.status_code == 400 and self.cache.has_answered(
+                call.role, generator(self.model, call.prompt_hash)
+            )
+            if error.status_code in REFUSALS and not is_own:
                 fix = REFUSALS[error.status_code].format(variable=self.server.key_variable)
                 self._refusal = InputError(f"{where}: {error.status_code} ({detail}): {fix}")
                 raise self._refusal from None

@@ -57,6 +57,7 @@ class ReplyCache:
         self._opened = False
         self._replies: dict[str, ChatReply] = {}
         self._subjects: set[str] = set()
+        self._answered: set[tuple[str, str]] = set()
         self._asked: set[str] = set()
         self._changed = Condition()
         for number, record in enumerate(self._journal.read(), 1):
@@ -64,8 +65,7 @@ class ReplyCache:
                 reply = ChatReply.model_validate(record)
             except ValidationError:
                 raise InputError(f"{path}:{number}: not a model's reply; remove that line") from None
-            self._replies[reply.key] = reply
-            self._subjects.add(reply.subject)
+            self._take(reply)
 
     def get(self, key: str) -> ChatReply | None:
         """The reply to a call, if it has been delivered."""
@@ -76,6 +76,16 @@ class ReplyCache:
         """Whether a call about this subject has had its reply."""
         with self._changed:
             return subject in self._subjects
+
+    def has_answered(self, role: str, generator: str) -> bool:
+        """Whether any call of a role in these words has had a reply of a model."""
+        with self._changed:
+            return (role, generator) in self._answered
+
+    def _take(self, reply: ChatReply) -> None:
+        self._replies[reply.key] = reply
+        self._subjects.add(reply.subject)
+        self._answered.add((reply.role, reply.generator))
 
     def get_or_ask(self, key: str, ask: Callable[[], ChatReply]) -> ChatReply:
         """The reply to a call; if there is none yet, ask for it and write it down before it is returned.
@@ -95,8 +105,7 @@ class ReplyCache:
                     self._journal.__enter__()
                     self._opened = True
                 self._journal.append(reply.model_dump())
-                self._replies[key] = reply
-                self._subjects.add(reply.subject)
+                self._take(reply)
             return reply
         finally:
             with self._changed:
