@@ -225,6 +225,20 @@ def test_a_blow_from_behind_is_not_from_the_road_user_ahead():
         assert re.search(r"behind|rear", text), text
 
 
+def test_who_strikes_is_not_said_where_nobody_knows():
+    """A source may know which side is touched and not by whom."""
+    facts = {"scenario": "cut_in", "other_road_user": "van", "side": "left", "hazard_onset_s": 1.0}
+    clip = make_clip(metadata={**facts, "impact_side": "front"}, alert_time_s=1.4)
+    texts = [a.answer for seed in range(30) for a in Captions("caption").annotations([clip], label_set(), seed)]
+    traces = ClassTraces("x", ClassQuestion("x")).annotations([clip, scenes(1)[0]], label_set(), 0)
+    (trace,) = [str(a.think) for a in traces if a.clip_id == clip.id]
+    for text in (*texts, trace):
+        assert not re.search(r"\b(?:hits?|strikes?|runs into)\b", text), text
+        assert "front" in text
+    assert trace_contradicts(claims_of(trace), facts_of(clip)) is None
+    assert trace_contradicts(claims_of(trace.replace("front", "rear")), facts_of(clip)) is not None
+
+
 def test_answers_follow_from_facts(said: dict[str, list[Annotation]], by_id: dict[str, Clip]):
     """The value of an answer is read off the clip again, and its wording is one of that value."""
     for annotation in (*said["vqa"], *said["reasoning_vqa"]):
