@@ -47,9 +47,13 @@ def job(config: DictConfig) -> list[StageCount]:
         if config[key] is not None and "roles" not in config.teacher:
             fix = "add teacher=openai_compatible, or leave it out"
             raise InputError(f"{key}={config[key]}: this teacher asks no model; {fix}")
+    if "roles" in config.teacher and config.executor.get("workers") == "processes":
+        raise InputError(
+            "executor=processes: calls of models are waited for by threads; leave it out, or executor=threads"
+        )
     setting = Setting(instantiate(config.labels), instantiate(config.prompts), config.seed)
     teacher = instantiate(config.teacher)
-    clips = clips_of_split(Path(config.clips), config.split)
+    clips = clips_of_split(Path(config.clips), config.split, check_files=not config.dry_run)
     items = [Item.of(clip, setting.labels) for clip in clips]
     console = Console()
     if config.dry_run:
@@ -80,9 +84,9 @@ def job(config: DictConfig) -> list[StageCount]:
     return counts
 
 
-def clips_of_split(manifest: Path, split: str | None) -> list[Clip]:
-    """The clips of a manifest, or those of one split; raises InputError if there are none."""
-    clips = [clip for clip in load_clips(manifest) if split in (None, clip.split)]
+def clips_of_split(manifest: Path, split: str | None, *, check_files: bool) -> list[Clip]:
+    """The clips of a manifest, or those of one split; raises InputError if there are none, as `load_clips` does."""
+    clips = [clip for clip in load_clips(manifest, check_files) if split in (None, clip.split)]
     if not clips:
         raise InputError(f"split={split}: {manifest} has no clip of it; leave split= out for all")
     return clips

@@ -232,12 +232,11 @@ class Annotation(Record):
         think: str | None = None,
         option_classes: Iterable[str] = (),
     ) -> "Annotation":
-        """Build an annotation whose id is the hash of everything that is taught, and of who made it."""
+        """Build an annotation whose id is the hash of its content."""
         options = tuple(options)
-        key = json.dumps([clip_id, task, question, options, answer, think, generator], ensure_ascii=False)
-        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+        content = _content(clip_id, task, question, options, answer, think, generator)
         return cls(
-            id=digest,
+            id=hashlib.sha256(content.encode()).hexdigest()[:16],
             clip_id=clip_id,
             task=task,
             question=question,
@@ -249,6 +248,11 @@ class Annotation(Record):
         )
 
     @property
+    def content(self) -> str:
+        """Everything that is taught, and who made it. The id of a row that somebody wrote by hand may not follow it."""
+        return _content(self.clip_id, self.task, self.question, self.options, self.answer, self.think, self.generator)
+
+    @property
     def mode(self) -> Mode:
         """The mode that this annotation teaches: a trace teaches reasoning."""
         return "direct" if self.think is None else "reasoning"
@@ -256,6 +260,10 @@ class Annotation(Record):
     def without_answer(self) -> Question:
         """The part of this annotation that a prompt may be made of."""
         return Question(task=self.task, question=self.question, options=self.options)
+
+
+def _content(*said: str | tuple[str, ...] | None) -> str:
+    return json.dumps(said, ensure_ascii=False)
 
 
 class Reply(Record):

@@ -4,7 +4,7 @@ import pytest
 from annotation_samples import annotations_of, scenes, shipped_setting
 from records import make_clip
 
-from autodrive.annotation.filters import FILTERS, Candidate, why_dropped
+from autodrive.annotation.filters import Candidate, why_dropped
 from autodrive.annotation.rules import ClassQuestion
 from autodrive.annotation.stages import Item, Setting
 from autodrive.schema import Annotation, Clip, DrivingEvent
@@ -119,15 +119,13 @@ def test_words_may_say_what_nobody_knows_but_nothing_false(setting: Setting, ans
         ("The van comes near.", "normal", "contradicts_truth: class"),
         ("At 1.5 s the van is closest.", "near_collision", "contradicts_truth: closest in the trace"),
         ("At 3.3 s a bird flies by.", "near_collision", "contradicts_truth: unknown in the trace"),
-        ("A fog bank hides it.", "near_collision", None),
+        ("A fog bank hides it.", "near_collision", "contradicts_truth: weather"),
         ("It is foggy.", "near_collision", "contradicts_truth: weather"),
     ],
 )
 def test_a_trace_speaks_of_times_only_as_they_are_known(
     setting: Setting, trace: str, answer: str, expected: str | None
 ):
-    if trace.startswith("A fog bank"):
-        expected = "contradicts_truth: weather"
     assert reason(setting, chosen(answer, trace)) == expected
 
 
@@ -182,9 +180,3 @@ def test_the_same_is_kept_once_whoever_wrote_it(setting: Setting):
     assert reason(setting, again, first) == "duplicate"
     assert reason(setting, written("A van cuts in.", "What else happens?"), first) is None
     assert reason(setting, written("A van cuts in.", task="caption"), first) is None
-
-
-def test_filters_are_pure_and_each_has_a_use(setting: Setting):
-    annotation = written("The van hits the ego vehicle.")
-    assert reason(setting, annotation) == reason(setting, annotation)
-    assert all(filter_.__doc__ for filter_ in FILTERS)

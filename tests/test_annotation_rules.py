@@ -195,6 +195,21 @@ def test_what_is_not_known_is_left_out_and_never_invented():
     assert "rain" in text
 
 
+def test_a_clip_is_described_as_often_as_may_be_asked(clips: list[Clip]):
+    """Each description draws its words: twenty of a clip take several hundred draws."""
+    said = Counter(a.clip_id for a in Captions("caption", per_clip=20).annotations(clips, label_set(), 0))
+    assert set(said) == {clip.id for clip in clips}
+    assert max(said.values()) == 20
+
+
+@pytest.mark.parametrize(("gap_m", "value"), [(0.94, "close"), (0.97, "near"), (2.94, "near"), (2.97, "far")])
+def test_a_distance_is_called_as_it_is_written(gap_m: float, value: str):
+    """0.97 m is written as 1.0 m, which is not less than a metre."""
+    facts = facts_of(CUT_IN.model_copy(update={"metadata": {**CUT_IN.metadata, "min_gap_m": gap_m}}))
+    (topic,) = [topic for topic in TOPICS if topic.key == "gap"]
+    assert topic.value(facts) == value
+
+
 def test_a_blow_from_behind_is_not_from_the_road_user_ahead():
     struck = {"ego_role": "struck", "other_role": "striking", "impact_side": "rear", "blame": "other", "min_gap_m": 0.0}
     facts = {"scenario": "pedestrian", "other_road_user": "pedestrian", "side": "left", "hazard_onset_s": 1.0}
@@ -208,6 +223,20 @@ def test_a_blow_from_behind_is_not_from_the_road_user_ahead():
     for text in (*texts, str(trace)):
         assert not re.search(r"(?:pedestrian|it) (?:hits|strikes|runs)|(?:hits|strikes) the pedestrian", text), text
         assert re.search(r"behind|rear", text), text
+
+
+def test_who_strikes_is_not_said_where_nobody_knows():
+    """A source may know which side is touched and not by whom."""
+    facts = {"scenario": "cut_in", "other_road_user": "van", "side": "left", "hazard_onset_s": 1.0}
+    clip = make_clip(metadata={**facts, "impact_side": "front"}, alert_time_s=1.4)
+    texts = [a.answer for seed in range(30) for a in Captions("caption").annotations([clip], label_set(), seed)]
+    traces = ClassTraces("x", ClassQuestion("x")).annotations([clip, scenes(1)[0]], label_set(), 0)
+    (trace,) = [str(a.think) for a in traces if a.clip_id == clip.id]
+    for text in (*texts, trace):
+        assert not re.search(r"\b(?:hits?|strikes?|runs into)\b", text), text
+        assert "front" in text
+    assert trace_contradicts(claims_of(trace), facts_of(clip)) is None
+    assert trace_contradicts(claims_of(trace.replace("front", "rear")), facts_of(clip)) is not None
 
 
 def test_answers_follow_from_facts(said: dict[str, list[Annotation]], by_id: dict[str, Clip]):

@@ -1,6 +1,7 @@
 """The client against a real socket: what is sent again, what stops everything, and what is never asked twice."""
 
 import json
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -132,11 +133,36 @@ def test_a_refusal_stops_everything_after_one_request(status: int, client_of, tm
     assert not list(tmp_path.iterdir())
 
 
-def test_a_server_that_is_not_there_stops_everything(client_of):
+def test_a_call_that_is_too_much_fails_alone_where_others_like_it_had_replies(client_of):
+    """Too many frames, or a scene that a service's filter does not let pass: no reason to stop asking about others."""
+    too_long = Answer('{"error": {"message": "maximum context length"}}', 400)
+    with serving(lambda request, number: too_long if "long" in request.text else GOOD) as server:
+        client = client_of(server)
+        client.ask(a_call("short"))
+        for going_on in (client, client_of(server)):  # and the same command again
+            with pytest.raises(CallFailed, match=r"http_400: .*maximum context length"):
+                going_on.ask(a_call("long"))
+            assert going_on.ask(a_call("short, too")).text == GOOD.body
+        with pytest.raises(InputError, match="400"):  # such calls may all be too much
+            client.ask(a_call("long", role="paraphrase"))
+
+
+def test_a_server_that_is_not_there_stops_everything_at_once(client_of):
     with serving() as server:
         pass
+    began_s = time.monotonic()
     with pytest.raises(InputError, match=r"cannot be reached .*start the server"):
-        client_of(server, max_retries=0).ask(a_call())
+        client_of(server, max_retries=5, budget=1).ask(a_call())
+    assert time.monotonic() - began_s < 3  # the library's retries take 15
+
+
+def test_a_server_behind_a_proxy_is_the_proxys_business(client_of, monkeypatch: pytest.MonkeyPatch):
+    """Only the proxy can reach the address; whoever knocks there itself finds nobody."""
+    with serving(in_turn(GOOD)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.base_url.removesuffix("/v1"))
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        assert client_of("http://teacher.invalid:9/v1").ask(a_call()).text == GOOD.body
 
 
 def test_replies_are_on_the_disk_and_never_asked_for_again(client_of):

@@ -266,11 +266,12 @@ def test_fingerprint_follows_every_view_and_the_sensors():
 class People:
     """Describes the clips it knows."""
 
-    def __init__(self, *clip_ids: str, answer: str = "Two cars touch.") -> None:
-        self.clip_ids, self.answer = clip_ids, answer
+    def __init__(self, *clip_ids: str, answer: str = "Two cars touch.", id_: str | None = None) -> None:
+        self.clip_ids, self.answer, self.id = clip_ids, answer, id_
 
     def annotations(self, clips: Sequence[Clip], labels: LabelSet, seed: int) -> list[Annotation]:
-        return [Annotation.create(id_, "caption", "What happens?", self.answer, "people") for id_ in self.clip_ids]
+        said = [Annotation.create(id_, "caption", "What happens?", self.answer, "people") for id_ in self.clip_ids]
+        return said if self.id is None else [a.model_copy(update={"id": self.id}) for a in said]
 
 
 def test_clips_without_a_class_can_be_all_that_is_taught():
@@ -305,6 +306,8 @@ def test_fingerprint_follows_clips_labels_splits_and_annotations():
     assert select(manifest(end_s=5.0), TWO, 15, ("train",)).fingerprint != base
     described = select(manifest(), TWO, 15, ("train",), people=People("0#0")).fingerprint
     assert described != base
+    reworded = select(manifest(), TWO, 15, ("train",), people=People("0#0", answer="None do.", id_="c1")).fingerprint
+    assert select(manifest(), TWO, 15, ("train",), people=People("0#0", id_="c1")).fingerprint != reworded
     assert select(manifest(), TWO, 15, ("train",), people=People("0#0", answer="None do.")).fingerprint != described
 
 

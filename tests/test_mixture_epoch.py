@@ -137,6 +137,19 @@ def test_counts_are_exact_and_no_visit_holds_an_annotation_twice(members, per_vi
         assert people == {f"{c.clip.id} {a.answer}": repeat for c in clips for a in c.by_source.get("people", ())}
 
 
+@given(st.integers(1, 15), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(0, 3))
+def test_no_visit_is_empty_where_nothing_fills_the_visits_of_balance(
+    factor: int, people: int, models: int, repeat: int, seed: int
+):
+    clips = [annotated(0, "normal", people=people, models=models)]
+    mixture = Mixture({"models": Part(repeat=repeat)}, balance=Balance(factors={"normal": factor}))
+    plan = mixture.plan(clips, ("people", "models"), seed)
+    assert len(plan.visits) == max(repeat, min(factor, people + models * repeat))
+    for epoch in stream(plan, 2):
+        assert all(visit and set(visit.values()) == {1} for visit in epoch)
+        assert sum(totals(epoch).values()) == people + models * repeat
+
+
 def test_another_source_changes_no_draw_of_the_others():
     def draws(**extra: int) -> list[list[str]]:
         clips = [annotated(0, "normal", zebra=6, **extra), annotated(1, "collision", zebra=6, **extra)]

@@ -137,6 +137,18 @@ def test_a_source_that_is_missing_is_said(records: Path, capsys):
     assert "mixture.parts.av_reasoning: there is no such annotation source" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_file_alone_is_taught_by_the_default_and_its_variants(records: Path, capsys):
+    """`annotations=file` needs no other key: what the recipe has no source for is said and done without."""
+    sources = ["annotations=[file]", f"annotations.file.path={records / 'models.jsonl'}"]
+    for mixture in ("uniform", "balanced"):
+        assert run("train", *sources, f"clips={records / 'clips.jsonl'}", f"mixture={mixture}", "dry_run=true") == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert re.search(rf"│ file │ caption │.* {50_000 * SHARE:,.0f} │", said)
+        assert all(f"mixture.parts.{name}: there is no such annotation source" in said for name in ("mcq", "closed_qa"))
+    assert run("train", *sources, f"clips={records / 'clips.jsonl'}", "mixture=mcq", "dry_run=true") == 2
+    assert "leave the part out with ~mixture.parts.mcq" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -126,8 +126,7 @@ def test_no_role_sees_what_is_not_for_it(fluent_run, clips: list[Clip]):
 def test_a_poisoned_fact_is_shown_to_readers_of_the_facts_alone(clips: list[Clip], tmp_path: Path):
     """A fact of the window may be in the prompts of those who read the caption by rules, never in those who watch."""
     poisoned = [
-        clip.model_copy(update={"label": clip.label, "metadata": {**clip.metadata, "weather": POISON, "scene": POISON}})
-        for clip in clips
+        clip.model_copy(update={"metadata": {**clip.metadata, "weather": POISON, "scene": POISON}}) for clip in clips
     ]
     assert all(facts_of(clip).weather == POISON for clip in poisoned)
     write_jsonl(tmp_path / "clips.jsonl", poisoned)

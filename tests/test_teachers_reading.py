@@ -32,6 +32,7 @@ def test_one_object_is_read_whatever_surrounds_it(text: str):
         ("", "empty", ""),
         (" \n", "empty", ""),
         ("<think>hm</think>", "empty", ""),
+        (f"<think>Perhaps {CAPTION}? No, rather", "cut_off", "trace"),
         ("A road.", "no_json", "A road."),
         ('["a road"]', "no_json", ""),
         ("{caption: a road}", "no_json", ""),

@@ -138,8 +138,10 @@ def _contact(hazard: HazardFacts | None, ego: str, draws: Draws) -> str:
         hit = (f"{ego} is struck from behind", f"a vehicle behind runs into {ego}", f"{ego} is hit at its rear")
     elif hazard.ego_role == "striking":
         hit = (f"{ego} strikes {other} with its {side}", f"{ego} hits {other}, {side} first")
-    else:
+    elif hazard.ego_role == "struck":
         hit = (f"{other} hits the {side} of {ego}", f"{other} strikes {ego} on its {side}")
+    else:  # nobody knows by whom
+        hit = (f"there is contact on the {side} of {ego}", f"{ego} is touched on its {side}")
     text = draws.pick(hit)
     return f"{capitalised(text)} {draws.pick(('', f'at {seconds(hazard.time_s)}'))}".rstrip() + "."
 

@@ -132,18 +132,20 @@ class Driver:
     ) -> Iterator[tuple[str, Outcome]]:
         """The outcomes of a stage by clip id: those that are known, then those that it is run for."""
         keys: dict[str, str] = {}
+        version = stage.version
 
         def left() -> Iterator[Item]:
             for item in stage.items(in_hand):
-                keys[item.clip.id] = key = _key(stage.version, item)
+                keys[item.clip.id] = key = _key(version, item)
                 if (stage.name, key) not in known or known[stage.name, key].outcome.failed:
                     yield item
 
         fresh: list[Work] = []
         flushed = time.monotonic()
         done: dict[str, Work] = {}
+        to_do = left()
         try:
-            for item, outcome in self.executor.map(stage.run, left()):
+            for item, outcome in self.executor.map(stage.run, to_do):
                 line = Work(stage=stage.name, clip_id=item.clip.id, key=keys[item.clip.id], outcome=outcome)
                 done[item.clip.id] = line
                 fresh.append(line)
@@ -153,6 +155,8 @@ class Driver:
                     fresh, flushed = [], time.monotonic()
         except Paused as pause:
             self.paused = str(pause)
+            for _ in to_do:  # learns the keys of what lies behind the pause, of which some is known
+                pass
         finally:
             journal.append(*(line.model_dump() for line in fresh))
         for item in in_hand:

@@ -1,7 +1,9 @@
 """English for facts. A value that has no words here is left out of what is said, never guessed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
+
+import numpy as np
 
 from autodrive.annotation.facts import HazardFacts, WindowFacts
 from autodrive.seeding import generator_for
@@ -51,8 +53,7 @@ class Draws:
     """Choices of words that follow from the seed and the clip, one after the other."""
 
     def __init__(self, seed: int, *keys: object) -> None:
-        # All at once: a generator takes longer over a single number than over a hundred.
-        self._numbers = iter(generator_for(seed, *keys).integers(2**31, size=256).tolist())
+        self._numbers = _numbers(generator_for(seed, *keys))
 
     def pick(self, options: Sequence[ItemT]) -> ItemT:
         """One of them, all being as likely."""
@@ -62,6 +63,11 @@ class Draws:
         """Up to so many of them, in an order of its own."""
         left = list(options)
         return [left.pop(next(self._numbers) % len(left)) for _ in range(min(num, len(left)))]
+
+
+def _numbers(random: np.random.Generator) -> Iterator[int]:
+    while True:  # many at once: a generator takes longer over a single number than over a hundred
+        yield from random.integers(2**31, size=256).tolist()
 
 
 def seconds(time_s: float) -> str:

@@ -57,7 +57,7 @@ class AnnotationFile:
     generators: Choices[str] | None = None
 
     def annotations(self, clips: Sequence[Clip], labels: LabelSet, seed: int) -> Iterable[Annotation]:
-        """The wanted rows of the file; a file without any, for the clips of whatever split, is a mistake.
+        """The wanted rows of the file, about the clips of whatever split; a file without any is a mistake.
 
         Raises:
             InputError: The file is missing, a line is not an annotation, or no row is wanted.
@@ -87,7 +87,9 @@ class AnnotationFile:
         for row in iterate_jsonl(Path(self.path), Annotation, is_wanted):
             num_wanted += 1
             yield row
-        if passed_over and not num_wanted:
+        if not num_wanted and not passed_over:
+            raise InputError(f"{self.path}: holds no annotation; write some, or leave out the source that names it")
+        if not num_wanted:
             held = ", ".join(sorted(f"{task} by {generator}" for task, generator in passed_over)[:MOST_NAMED])
             chosen = {"tasks": self.tasks, "generators": self.generators}
             told = " ".join(f"{key}=[{','.join(names)}]" for key, names in chosen.items() if names is not None)
@@ -113,7 +115,10 @@ class SomeClips:
     source: AnnotationSource
     share: Fraction
 
-    def annotations(self, clips: Sequence[Clip], labels: LabelSet, seed: int) -> Iterable[Annotation]:
+    def annotations(self, clips: Sequence[Clip], labels: LabelSet, seed: int) -> Iterator[Annotation]:
         """The source's annotations of these clips; raises as it does."""
         drawn = [clip for clip in clips if generator_for(seed, "some clips", clip.id).random() < self.share]
-        return self.source.annotations(drawn, labels, seed)
+        left_out = {clip.id for clip in clips} - {clip.id for clip in drawn}
+        for annotation in self.source.annotations(drawn, labels, seed):
+            if annotation.clip_id not in left_out:  # a file says what it has of all clips
+                yield annotation

@@ -62,8 +62,9 @@ def supply(
     """Ask every source for its annotations of some clips.
 
     Set aside are annotations of clips that the manifest does not hold (`unknown_clip`), of tasks that the book does not
-    hold (`unknown_task`), that another row or source has given (`duplicate`), and those that cannot be taught, with the
-    task's reason. Rows about clips of other splits are not for here and are passed over.
+    hold (`unknown_task`), that another row or source has given (`duplicate`), whose id another row has that says
+    something else (`id_of_another_row`), and those that cannot be taught, with the task's reason. Rows about clips of
+    other splits are not for here and are passed over.
 
     Args:
         sources: The sources by name.
@@ -80,32 +81,31 @@ def supply(
     """
     found: dict[str, dict[str, list[Annotation]]] = {clip.id: {} for clip in clips}
     set_aside: list[SetAside] = []
-    seen: set[str] = set()
+    seen: dict[str, Annotation] = {}
     for name, source in sources.items():
-        for annotation in source.annotations(clips, labels, seed):
-            if annotation.clip_id not in found and annotation.clip_id in known:
+        for given in source.annotations(clips, labels, seed):
+            if given.clip_id not in found and given.clip_id in known:
                 continue
-            if annotation.clip_id not in known:
+            annotation = given
+            if given.clip_id not in known:
                 reason = "unknown_clip"
-            elif annotation.task not in book.tasks:
+            elif given.task not in book.tasks:
                 reason = "unknown_task"
-            elif annotation.id in seen:
-                reason = "duplicate"
-            elif as_references and not is_reference(annotation):
-                reason = f"not_a_reference: {annotation.generator.partition(':')[0]}"
+            elif given.id in seen:
+                reason = "duplicate" if seen[given.id].content == given.content else "id_of_another_row"
+            elif as_references and not is_reference(given):
+                reason = f"not_a_reference: {given.generator.partition(':')[0]}"
             else:
-                annotation = book[annotation.task].folded(annotation, labels)
-                reason = book[annotation.task].why_not_teachable(annotation, labels)
+                annotation = book[given.task].folded(given, labels)
+                reason = book[given.task].why_not_teachable(annotation, labels)
             if reason is not None:
-                detail = f"source {name}: {annotation.task} of clip {annotation.clip_id}"
-                set_aside.append(SetAside(item=annotation.id, reason=reason, detail=detail))
+                detail = f"source {name}: {given.task} of clip {given.clip_id}"
+                set_aside.append(SetAside(item=given.id, reason=reason, detail=detail))
                 continue
-            seen.add(annotation.id)
-            found[annotation.clip_id].setdefault(name, []).append(annotation)
-    annotated = [
-        AnnotatedClip(
-            clip, labels.class_of(clip.label), {name: tuple(members) for name, members in found[clip.id].items()}
-        )
-        for clip in clips
-    ]
+            seen[given.id] = given
+            found[given.clip_id].setdefault(name, []).append(annotation)
+    annotated = []
+    for clip in clips:
+        by_source = {name: tuple(members) for name, members in found[clip.id].items()}
+        annotated.append(AnnotatedClip(clip, labels.class_of(clip.label), by_source))
     return Supply(annotated, set_aside)

@@ -76,7 +76,8 @@ def _gap(facts: WindowFacts) -> str | None:
         return None
     if touches(facts):
         return "touch"
-    return "close" if hazard.min_gap_m < 1 else "near" if hazard.min_gap_m < 3 else "far"
+    gap_m = round(hazard.min_gap_m, 1)  # as it is written: 0.97 m would be "less than a metre: 1.0 m"
+    return "close" if gap_m < 1 else "near" if gap_m < 3 else "far"
 
 
 def _third(facts: WindowFacts) -> str | None:

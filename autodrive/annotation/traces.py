@@ -189,11 +189,13 @@ def timed_facts(facts: WindowFacts, ego: str) -> list[TimedFact]:
     at = f"At {seconds(hazard.time_s)}"
     side = IMPACT_SIDES.get(hazard.impact_side or "")
     if touches(facts) and side:
-        hits = f"the {whom} hits the {side} of {ego}"
+        hits = f"there is contact on the {side} of {ego}"  # nobody knows by whom
         if side == "rear":  # by somebody whom the camera does not show
             hits = f"{ego} is struck from behind"
         elif hazard.ego_role == "striking":
             hits = f"{ego} hits the {whom} with its {side}"
+        elif hazard.ego_role == "struck":
+            hits = f"the {whom} hits the {side} of {ego}"
         found.append(TimedFact("contact", hazard.time_s, f"{at} {hits}."))
     elif touches(facts) is False and hazard.min_gap_m:
         apart = f"{at} the {whom} is closest, {metres(hazard.min_gap_m)} away."

@@ -102,6 +102,7 @@ class ChatCall:
         sampling: How the reply is drawn.
         reply_form: Record that the reply must hold as JSON; None: the reply is read as it is.
         top_log_probs: How many of the likeliest first tokens are wanted with their log-probabilities; 0: none.
+        subject: What is asked about, as whoever asks finds the reply again; not sent, and no part of the key.
     """
 
     role: str
@@ -111,6 +112,7 @@ class ChatCall:
     sampling: Sampling
     reply_form: type[Record] | None = None
     top_log_probs: int = 0
+    subject: str = ""
 
     @property
     def pictures(self) -> tuple[Picture, ...]:

@@ -6,11 +6,14 @@ as long as `Retry-After` says (up to two minutes), else half a second to eight. 
 
 import logging
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import openai
 from annotated_types import Le, MinLen
@@ -21,7 +24,8 @@ from autodrive.endpoints.calls import ChatCall
 from autodrive.endpoints.reply_cache import ChatReply, ReplyCache
 from autodrive.errors import InputError, Paused
 
-# Statuses after which no other call would fare better, and what to look at.
+# Statuses after which no other call would fare better, and what to look at. Of 400 that holds only while no call in the
+# same words has had a reply; later on it is this one call that is too long, or that a service's filter turns away.
 REFUSALS = {
     400: "the server does not take such calls; change what is sent (docs/teachers.md, docs/evaluation.md)",
     401: "the server does not accept the key; put one that it accepts into the environment as {variable}",
@@ -34,6 +38,13 @@ LONGEST_DETAIL = 200
 def _http_url(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
+    address = urlsplit(url)
+    try:
+        named = bool(address.hostname) and address.port != 0
+    except ValueError:  # the port is no number, or none that there is
+        named = False
+    if not named or any(letter.isspace() for letter in url):
+        raise ValueError("must name a host and, if it has one, its port, as in http://localhost:8000/v1")
     if "@" in url.partition("://")[2].partition("/")[0]:
         raise ValueError("must hold no name or password; the key comes from the environment")
     return url
@@ -223,8 +234,31 @@ class ChatClient:
         if not self._has_answered:
             with self._first:
                 if not self._has_answered:
+                    if self._refusal is None:
+                        self._knock()
                     return self._post(call, key)
         return self._post(call, key)
+
+    def _knock(self) -> None:
+        """See that somebody listens; for who does not, the library would try again for a quarter of a minute.
+
+        Raises:
+            InputError: Nobody does.
+        """
+        address = urlsplit(self.base_url)
+        assert address.hostname is not None
+        if {address.scheme, "all"} & getproxies().keys() and not proxy_bypass(address.hostname):
+            return  # whom a proxy reaches, this machine need not
+        port = address.port or (443 if address.scheme == "https" else 80)
+        try:
+            socket.create_connection((address.hostname, port), self.server.connect_timeout_s).close()
+        except OSError as error:
+            raise self._unreachable(str(error)) from None
+
+    def _unreachable(self, detail: str) -> InputError:
+        where = f"base_url={self.base_url} model={self.model}"
+        self._refusal = InputError(f"{where}: cannot be reached ({detail}); start the server, or fix the address")
+        return self._refusal
 
     def prompt_ids(self, call: ChatCall) -> tuple[int, ...] | None:
         """The tokens of a call's prompt, where the server has an endpoint `tokenize` beside `/v1`, as vLLM has.
@@ -248,7 +282,10 @@ class ChatClient:
             response = self._openai.chat.completions.with_raw_response.create(**self._request(call))
         except openai.APIStatusError as error:
             detail = self._shown(error.response.text)
-            if error.status_code in REFUSALS:
+            is_own = error.status_code == 400 and self.cache.has_answered(
+                call.role, generator(self.model, call.prompt_hash)
+            )
+            if error.status_code in REFUSALS and not is_own:
                 fix = REFUSALS[error.status_code].format(variable=self.server.key_variable)
                 self._refusal = InputError(f"{where}: {error.status_code} ({detail}): {fix}")
                 raise self._refusal from None
@@ -259,9 +296,7 @@ class ChatClient:
         except openai.APIConnectionError as error:
             detail = self._shown(str(error.__cause__ or error))
             if not self._has_answered:
-                fix = "start the server, or fix the address"
-                self._refusal = InputError(f"{where}: cannot be reached ({detail}); {fix}")
-                raise self._refusal from None
+                raise self._unreachable(detail) from None
             raise CallFailed("connection", detail) from None
         self._has_answered = True
         return self._read(self.server.without_key(response.text), call, key)
@@ -297,6 +332,7 @@ class ChatClient:
             key=key,
             role=call.role,
             generator=generator(self.model, call.prompt_hash),
+            subject=call.subject,
             text=choice.message.content or "",
             finish_reason=choice.finish_reason,
             prompt_tokens=usage.prompt_tokens,

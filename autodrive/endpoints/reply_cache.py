@@ -19,6 +19,7 @@ class ChatReply(Record):
         key: Hash of the call and of the model; see `ChatCall.key`.
         role: Name of the role or task that asked.
         generator: The model that was asked, and the hash of the words.
+        subject: What was asked about; see `ChatCall.subject`.
         text: Its words, verbatim.
         finish_reason: Why it ended, as the server says; `length` if it was cut at the token limit.
         prompt_tokens: Tokens of the call, as the server counted them.
@@ -29,6 +30,7 @@ class ChatReply(Record):
     key: str
     role: str
     generator: str
+    subject: str = ""
     text: str
     finish_reason: str | None = None
     prompt_tokens: int | None = None
@@ -54,6 +56,8 @@ class ReplyCache:
         self._journal = Journal(path)
         self._opened = False
         self._replies: dict[str, ChatReply] = {}
+        self._subjects: set[str] = set()
+        self._answered: set[tuple[str, str]] = set()
         self._asked: set[str] = set()
         self._changed = Condition()
         for number, record in enumerate(self._journal.read(), 1):
@@ -61,17 +65,27 @@ class ReplyCache:
                 reply = ChatReply.model_validate(record)
             except ValidationError:
                 raise InputError(f"{path}:{number}: not a model's reply; remove that line") from None
-            self._replies[reply.key] = reply
+            self._take(reply)
 
     def get(self, key: str) -> ChatReply | None:
         """The reply to a call, if it has been delivered."""
         with self._changed:
             return self._replies.get(key)
 
-    def count(self, role: str, generator: str) -> int:
-        """How many replies a role's words have had from a model."""
+    def knows_about(self, subject: str) -> bool:
+        """Whether a call about this subject has had its reply."""
         with self._changed:
-            return sum((reply.role, reply.generator) == (role, generator) for reply in self._replies.values())
+            return subject in self._subjects
+
+    def has_answered(self, role: str, generator: str) -> bool:
+        """Whether any call of a role in these words has had a reply of a model."""
+        with self._changed:
+            return (role, generator) in self._answered
+
+    def _take(self, reply: ChatReply) -> None:
+        self._replies[reply.key] = reply
+        self._subjects.add(reply.subject)
+        self._answered.add((reply.role, reply.generator))
 
     def get_or_ask(self, key: str, ask: Callable[[], ChatReply]) -> ChatReply:
         """The reply to a call; if there is none yet, ask for it and write it down before it is returned.
@@ -91,7 +105,7 @@ class ReplyCache:
                     self._journal.__enter__()
                     self._opened = True
                 self._journal.append(reply.model_dump())
-                self._replies[key] = reply
+                self._take(reply)
             return reply
         finally:
             with self._changed:

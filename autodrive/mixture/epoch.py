@@ -1,5 +1,6 @@
 """One epoch of training: the pairs of a clip and an annotation, and how they are dealt to the clip's visits."""
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -152,6 +153,11 @@ class EpochPlan:
         count = len(clip.by_source[source])
         random = generator_for(self.seed, source, clip.clip.id, epoch)
         first, order = int(random.integers(num_visits)), random.permutation(count)
+        if all(self._part(name).per_visit is None for name in clip.by_source):
+            # Nothing else fills the visits: one source goes on where another ends, so that none stays empty.
+            first = int(generator_for(self.seed, clip.clip.id, epoch).integers(num_visits))
+            before = itertools.takewhile(lambda name: name != source, clip.by_source)
+            first += sum(len(clip.by_source[name]) * self._part(name).repeat for name in before)
         # Copies of one annotation lie next to each other, so no visit gets two: there are at least `repeat` visits.
         return [int(order[copy // repeat]) for copy in range(count * repeat) if (first + copy) % num_visits == place]
 

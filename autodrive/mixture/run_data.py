@@ -58,7 +58,7 @@ class RunData:
         """Identifies all clips and annotations of the run."""
         if not self.retention:
             return self.selection.fingerprint
-        asked = [annotation.id for clip in self.retention for annotation in clip.annotations]
+        asked = [annotation.content for clip in self.retention for annotation in clip.annotations]
         return hashlib.sha256(" ".join([self.selection.fingerprint, *asked]).encode()).hexdigest()[:16]
 
     def facts(self) -> dict[str, Any]:

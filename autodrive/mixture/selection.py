@@ -137,7 +137,7 @@ def _check_splits(
 
 
 def _fingerprint(chosen: dict[Split, list[AnnotatedClip]], labels: LabelSet) -> str:
-    """Identifies clips, files, classes, splits and annotations; an annotation's id covers all that it says."""
+    """Identifies clips, files, classes, splits and annotations, these by what they say, not by their ids."""
     digest = hashlib.sha256(labels.name.encode())
     for split in SPLITS:
         for member in sorted(chosen[split], key=lambda member: member.clip.id):
@@ -145,5 +145,5 @@ def _fingerprint(chosen: dict[Split, list[AnnotatedClip]], labels: LabelSet) -> 
             seen = [f"{name} {view.content_hash} {view.offset_s}" for name, view in sorted(clip.views.items())]
             hashes = " ".join([*seen, clip.sensors.content_hash if clip.sensors else "-"])
             digest.update(f"{split} {clip.id} {clip.start_s} {clip.end_s} {label} {hashes}\n".encode())
-            digest.update(" ".join(sorted(annotation.id for annotation in member.annotations)).encode())
+            digest.update(" ".join(sorted(annotation.content for annotation in member.annotations)).encode())
     return digest.hexdigest()[:16]

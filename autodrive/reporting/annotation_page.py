@@ -13,6 +13,7 @@ from autodrive.seeding import generator_for
 from autodrive.video.container import UnusableVideo
 from autodrive.video.decoder import Decoder
 from autodrive.video.frame_grid import NATIVE_FPS_RATIO, FrameGrid
+from autodrive.whole_files import whole
 
 WIDTH_PIXELS = 224
 FRAMES = 8
@@ -93,4 +94,5 @@ def write_annotation_page(path: Path, items: Sequence[Item], frames_of: FramesOf
             }
         )
     page = pages.render("annotation_page.html.j2", title="Annotations", remark=remark, cases=cases)
-    path.write_text(page, encoding="utf-8")
+    with whole(path) as partial:
+        partial.write_text(page, encoding="utf-8")

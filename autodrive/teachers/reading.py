@@ -11,7 +11,6 @@ from autodrive.schema import Record
 FormT = TypeVar("FormT", bound=Record)
 # How a JSON object begins. A brace in prose, as in "{see below}", is none.
 _OBJECT = re.compile(r'\{\s*["}]')
-_NATIVE_TRACE = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 
 
 class Unreadable(Exception):  # noqa: N818 - named for what it says about the reply
@@ -41,7 +40,10 @@ def read_reply(text: str, form: type[FormT]) -> FormT:
     Raises:
         Unreadable: There is no object, more than one, a broken one, or one of another form.
     """
-    text = _NATIVE_TRACE.sub("", text, count=1) if text.lstrip().startswith("<think>") else text
+    if text.lstrip().startswith("<think>"):
+        _, end, text = text.partition("</think>")
+        if not end:
+            raise Unreadable("cut_off", "the trace in front of the reply has no end")
     if not text.strip():
         raise Unreadable("empty", "no words")
     found, position = [], 0

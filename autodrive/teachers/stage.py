@@ -5,7 +5,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 from autodrive.annotation.figures import figures
 from autodrive.annotation.forecast import Prices, StageForecast, picture_tokens, text_tokens
@@ -53,10 +53,11 @@ class RoleStage:
 
     @property
     def version(self) -> str:
-        """Model, prompt and sampling, frames and seed; see `Stage.version`."""
-        frames = self.role.frames
-        parts = [asdict(self.role.sampling), frames and frames.identity(), self.client.how, self.setting.seed]
-        parts += [self.setting.labels.names]
+        """All of the role but its address, how it is asked, and the run's words, classes and seed."""
+        role, setting = self.role, self.setting
+        words = {f.name: repr(getattr(role, f.name)) for f in fields(role) if f.name not in ("base_url", "shown")}
+        parts = [words, role.frames and role.frames.identity(), self.client.how, setting.seed, setting.book.hash]
+        parts += [[(shown.name, shown.option) for shown in setting.labels.shown.classes]]
         parts += [self.earlier[WRITTEN_BY[value]].version for value in sorted(self.role.values & WRITTEN_BY.keys())]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
         return f"{self.role.generator}/{digest}"
@@ -102,28 +103,30 @@ class RoleStage:
 
         What an earlier role has not written yet is taken to be as long as that role may write.
         """
-        calls = prompt_tokens = 0
+        calls = at_hand = prompt_tokens = tokens_at_hand = 0
+        version = self.version
         for item in in_hand:
             drafted: dict[Value, str | None] = {value: self._drafted(value, item) for value in self.role.values}
             values: dict[Value, str] = {value: text for value, text in drafted.items() if text is not None}
             if not self.role.wants(item) or len(values) < len(drafted):
                 continue
             calls += 1
-            prompt_tokens += text_tokens(self.role.call_with(values, ()).text)
+            tokens = text_tokens(self.role.call_with(values, ()).text)
             if self.role.frames is not None and self.role.frames.usable(item.clip):
                 num_frames = self.role.frames.count(item.clip)
-                prompt_tokens += num_frames * picture_tokens(*self.role.frames.size(item.clip))
-        completion_tokens = calls * self.role.sampling.max_tokens
-        at_hand = min(calls, self.client.cache.count(self.role.name, self.role.generator))
-        to_send = 1 - at_hand / calls if calls else 0.0
+                tokens += num_frames * picture_tokens(*self.role.frames.size(item.clip))
+            prompt_tokens += tokens
+            if self.client.cache.knows_about(self._subject(version, item)):
+                at_hand += 1
+                tokens_at_hand += tokens
         return StageForecast(
             stage=self.name,
             model=self.client.model,
             calls=calls,
             at_hand=at_hand,
             prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            cost=prices.cost(to_send * prompt_tokens, to_send * completion_tokens),
+            completion_tokens=calls * self.role.sampling.max_tokens,
+            cost=prices.cost(prompt_tokens - tokens_at_hand, (calls - at_hand) * self.role.sampling.max_tokens),
         )
 
     def _drafted(self, value: Value, item: Item) -> str | None:
@@ -138,7 +141,14 @@ class RoleStage:
 
     def _call(self, item: Item) -> ChatCall:
         """The call about a clip of which everything is known; raises as `Role.call` does."""
-        return self.role.call(item, {value: text for value, text in self._values(item).items() if text is not None})
+        values: dict[Value, str] = {value: text for value, text in self._values(item).items() if text is not None}
+        return replace(self.role.call(item, values), subject=self._subject(self.version, item))
+
+    def _subject(self, version: str, item: Item) -> str:
+        """Tells, before a video is opened, whether the same has been asked about the same seconds."""
+        own = {value: self._value(value, item) for value in sorted(self.role.values - WRITTEN_BY.keys())}
+        seconds = [item.clip.road.content_hash, item.clip.start_s, item.clip.end_s]
+        return hashlib.sha256(json.dumps([version, seconds, own]).encode()).hexdigest()[:16]
 
     def _value(self, value: Value, item: Item) -> str | None:
         role, labels = self.role, self.setting.labels
