@@ -1,5 +1,6 @@
 """What processes are given to do by tests of how they are started and watched; each imports this file anew."""
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ def fail_in_the_second(how: str) -> None:
     if group.rank == 1:
         if how == "input":
             raise InputError("clips.jsonl line 3: this clip cannot be read; leave it out")
+        if how == "disk":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "last.ckpt")
         raise ZeroDivisionError("a mistake")
     group.wait()
 

@@ -38,6 +38,7 @@ def test_a_process_alone_asks_nobody():
     ("how", "kind", "said"),
     [
         ("input", InputError, r"^clips\.jsonl line 3: this clip cannot be read; leave it out$"),
+        ("disk", OSError, r"No space left on device: 'last\.ckpt'$"),
         ("bug", RankError, r"^rank 1: a mistake\nTraceback"),
     ],
 )

@@ -12,7 +12,7 @@ from datetime import timedelta
 from multiprocessing.connection import Connection
 from typing import Any
 
-from autodrive.errors import InputError, LostRankError
+from autodrive.errors import LostRankError, told_in_a_line
 from autodrive.workers import End, Worker, deaf_to_ctrl_c, end_now, end_with_parent, wait_for_any
 
 PATIENCE = timedelta(hours=2)  # for a rank that prepares data or writes a page while the others wait
@@ -73,6 +73,7 @@ def run_ranks(function: Callable[..., Any], arguments: Sequence[Any], num_ranks:
 
     Raises:
         InputError: As it does in any rank.
+        OSError: The same, where a rank had no room or no permission to write.
         LostRankError: A rank was killed from outside, or ended in the middle of its work.
         RankError: It raises something else in a rank.
         KeyboardInterrupt: The user stopped it; the ranks, which do not hear it, are ended.
@@ -115,7 +116,7 @@ def _reason(ranks: Sequence[Worker]) -> BaseException:
             return LostRankError(number, len(ranks), rank.how_it_ended())
     raised = sorted((rank.end for rank in ranks if rank.end and rank.end.raised), key=lambda end: end.moment_s)
     errors = [end.value for end in raised]
-    return next((error for error in errors if isinstance(error, InputError)), errors[0])
+    return next((error for error in errors if not isinstance(error, RankError)), errors[0])
 
 
 def _be_rank(
@@ -140,8 +141,9 @@ def _be_rank(
 
 
 def _failure(place: Place, error: BaseException) -> End:
-    if isinstance(error, InputError):
-        return End.now(error, raised=True)
+    told = told_in_a_line(error)
+    if told is not None:
+        return End.now(told, raised=True)
     import traceback
 
     return End.now(RankError(f"rank {place.rank}: {error}\n{traceback.format_exc()}"), raised=True)
