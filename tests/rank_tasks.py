@@ -2,6 +2,8 @@
 
 import errno
 import os
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,30 @@ def fail_in_the_second(how: str) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "last.ckpt")
         raise ZeroDivisionError("a mistake")
     group.wait()
+
+
+def lose_one_that_writes_parts(path: Path) -> None:
+    """A checkpoint in parts, and another one of the same step, in whose middle the second process is killed."""
+    import torch
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    from autodrive.runs.parts import write_parts
+
+    def kill(event: str, arguments: tuple) -> None:
+        if event == "open" and path.stem in str(arguments[0]) and "w" in str(arguments[1]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    mesh, group = init_device_mesh("cpu", (2,)), this_group()
+    for value in (1.0, 2.0):
+        if value == 2 and group.rank == 1:
+            sys.addaudithook(kill)
+        state = {key: {} for key in ("callbacks", "loops", "inputs")} | {"optimizer_states": [], "lr_schedulers": []}
+        weights = {"w": distribute_tensor(torch.full((4, 4), value), mesh, [Shard(0)])}
+        rest = write_parts(state | {"state_dict": weights, "global_step": 2}, path)
+        if group.leads:
+            torch.save(rest, path)
+        group.wait()
 
 
 def train_and_compare(strategies: Sequence[str], folder: Path) -> dict[str, Any]:
