@@ -55,8 +55,8 @@ def _paths(value: Any) -> Any:
 class TrainConfig:
     """Keys at the root of a training's configuration.
 
-    Their values stand in conf/train.yaml: the keys of other verbs, which are composed after it and its experiment, would
-    bring a default here along and put it in the place of the experiment's value.
+    Their values stand in conf/train.yaml: the keys of other verbs, which are composed after it and its experiment,
+    would bring a default here along and put it in the place of the experiment's value.
 
     Attributes:
         seed: Seed of everything random. Runs that differ in it only are replicates within a row of a table.

@@ -138,7 +138,9 @@ def _check_groups(arguments: Sequence[str]) -> None:
             continue
         if any(NO_NAME.fullmatch(option) for option in options.strip("[]").split(",")):
             known = ", ".join(sorted(path.stem for path in (CONFIG_FOLDER / group).glob("*.yaml")))
-            raise InputError(f"{argument}: takes the name of a file in conf/{group} ({known}); give one, or leave it out")
+            raise InputError(
+                f"{argument}: takes the name of a file in conf/{group} ({known}); give one, or leave it out"
+            )
 
 
 def _print_job(verb: str, complete: Completion) -> bool:

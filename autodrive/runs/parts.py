@@ -81,7 +81,9 @@ def read_parts(tensors: dict[str, Tensor], folder: str) -> None:
         load(tensors, storage_reader=HuggingFaceStorageReader(folder), no_dist=alone)
     except (Exception, CheckpointException) as error:  # whatever the reader of a file raises; torch's is no Exception
         reason = str(error).strip().rpartition("\n")[2][:100]
-        raise InputError(f"{folder}: cannot be read as a whole ({reason}); restore it, or start the training anew") from None
+        raise InputError(
+            f"{folder}: cannot be read as a whole ({reason}); restore it, or start the training anew"
+        ) from None
 
 
 def with_parts(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
