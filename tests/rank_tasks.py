@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,19 @@ from typing import Any
 
 from autodrive.errors import InputError
 from autodrive.ranks.group import this_group
+
+
+def listening_at() -> set[str]:
+    """IPv4 addresses at which this process waits for connections; none where the system is not Linux."""
+    if not Path("/proc/self/net/tcp").is_file():
+        return set()
+    sockets = {os.readlink(fd.path) for fd in os.scandir("/proc/self/fd") if os.path.islink(fd.path)}
+    found = set()
+    for row in Path("/proc/self/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, *_, inode = row.split()[:10]
+        if state == "0A" and f"socket:[{inode}]" in sockets:
+            found.add(socket.inet_ntoa(bytes.fromhex(local.partition(":")[0])[::-1]))
+    return found
 
 
 def exchange() -> dict[str, object]:
@@ -23,6 +37,7 @@ def exchange() -> dict[str, object]:
         "any": [group.any(group.rank == 1), group.any(False)],
         "all": group.all_of("ab"[group.rank]),
         "first": group.from_first(f"of {group.rank}"),
+        "listening": listening_at(),
         "local": os.environ["LOCAL_RANK"] == str(group.rank) and os.environ["LOCAL_WORLD_SIZE"] == "2",
     }
 

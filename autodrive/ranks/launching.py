@@ -4,6 +4,7 @@
 """
 
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -125,6 +126,9 @@ def _be_rank(
     """What a rank does from its first line to its last."""
     end_with_parent()
     place.announce(place.size)
+    loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+    if loopback:  # gloo would listen where the machine's name leads to, for others to reach
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
     try:
         with joined(place, rendezvous):
             try:
