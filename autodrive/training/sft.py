@@ -39,7 +39,7 @@ class Steps:
     schedule: Callable[[int], float]
     tower_lr: Mapping[Tower, float] = field(default_factory=dict)
     seed: int = 0
-    sharing: Sharing = field(default_factory=OneProcess)
+    sharing: Sharing = field(default_factory=lambda: cast(Sharing, OneProcess()))  # whose names are the class's
     group: Group = field(default_factory=Group)
 
 
