@@ -37,9 +37,9 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
         print_recipe(load(dry=True))
         return {}
     from autodrive.assembly import build_tracker
-    from autodrive.exam_assembly import build_exam, build_examinee, examinee_digest, ready_to_answer
+    from autodrive.exam_assembly import build_exam, build_examinee, examinee_digest, frames_seen, ready_to_answer
     from autodrive.inference.evaluating import evaluate as evaluate_student
-    from autodrive.reporting.show import show_run
+    from autodrive.reporting.show import show_missing_page, show_run
     from autodrive.runs.frame import open_run
     from autodrive.tracking.exhibits import run_exhibits
     from autodrive.tracking.tracker import check_loggers
@@ -50,6 +50,8 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, float]:
         examinee = build_examinee(config, data, run.group)
         done = run.begin(data.fingerprint, examinee_digest(config, examinee, run.group))
         if done is not None:
+            if run.group.leads:
+                show_missing_page(run_dir, frames_seen(config, data, examinee), config.evaluation.num_strips)
             return done
         exam = build_exam(config, config.split, run.group)
         answerer = ready_to_answer(config, data, examinee, exam)

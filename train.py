@@ -40,9 +40,9 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         student_digest,
     )
     from autodrive.data_assembly import load_run_data
-    from autodrive.exam_assembly import build_answerer, build_exam, retention_before, trained_student
+    from autodrive.exam_assembly import build_answerer, build_exam, frames_seen, retention_before, trained_student
     from autodrive.inference.evaluating import evaluate
-    from autodrive.reporting.show import show_run
+    from autodrive.reporting.show import show_missing_page, show_run
     from autodrive.runs.frame import open_run
     from autodrive.tracking.exhibits import run_exhibits
     from autodrive.tracking.tracker import check_loggers
@@ -56,6 +56,8 @@ def train(config: DictConfig, run_dir: Path) -> dict[str, float]:
         student = build_student(config, data, elsewhere=elsewhere)
         done = run.begin(data.fingerprint, student_digest(config, student, run.group))
         if done is not None:
+            if run.group.leads:
+                show_missing_page(run_dir, frames_seen(config, data, student), config.evaluation.num_strips)
             return done
         loaders = build_loaders(config, data, student, run.group)
         training = build_training(config, data, student, loaders, run)

@@ -46,6 +46,7 @@ from autodrive.tracking.tracker import Tracker, UnfailingLogger
 from autodrive.training.callbacks import training_callbacks
 from autodrive.training.combinations import TrainingChoice
 from autodrive.training.fitting import Training, training_lines
+from autodrive.training.sft import Steps
 from autodrive.training.strategies import Sharing
 from autodrive.trees.clip_tree import ClipTree
 from autodrive.trees.sharing import Share
@@ -265,16 +266,10 @@ def build_training(
     remarks = student.processor.remarks(frames.num_frames(config.duration_s), frames.rate(config.duration_s))
     for line in (*student.adapter_lines(), *frames.lines(), *remarks, *training_lines(counts, tower_lr, config.lr)):
         log.info(line)
-    method = instantiate(config.method)(
-        student=student,
-        optimizer=instantiate(config.optimizer),
-        schedule=instantiate(config.schedule),
-        tower_lr=tower_lr,
-        seed=config.seed,
-        answers=headline_answers(data.clips["val"], data.writer.book),
-        sharing=sharing,
-        group=group,
-    )
+    optimizer, schedule = instantiate(config.optimizer), instantiate(config.schedule)
+    steps = Steps(optimizer, schedule, tower_lr, config.seed, sharing, group)
+    answers = headline_answers(data.clips["val"], data.writer.book)
+    method = instantiate(config.method)(student=student, steps=steps, answers=answers)
     resume_from = config.resume and checkpoint_to_continue(config.resume, run.inputs, method.trained_weights())
     files = run.files
     choosing = bool(method.answers)

@@ -55,6 +55,9 @@ def _paths(value: Any) -> Any:
 class TrainConfig:
     """Keys at the root of a training's configuration.
 
+    Their values stand in conf/train.yaml: the keys of other verbs, which are composed after it and its experiment,
+    would bring a default here along and put it in the place of the experiment's value.
+
     Attributes:
         seed: Seed of everything random. Runs that differ in it only are replicates within a row of a table.
         clips: A manifest written by `python -m autodrive.prepare`; null prepares `dataset` first.
@@ -83,14 +86,14 @@ class TrainConfig:
     """
 
     seed: Seed = MISSING
-    clips: PathText | None = None
-    source: PathText | None = None
+    clips: PathText | None = MISSING
+    source: PathText | None = MISSING
     fps: FramesPerSecond | None = MISSING
     num_frames: Annotated[Count, Le(100_000)] | None = MISSING  # as fps: not what would hide a student's own
     duration_s: Seconds = MISSING
     resolution: Annotated[str, AfterValidator(_resolution)] = MISSING
     tokens_per_clip: Count = MISSING
-    rank: Width | None = None
+    rank: Width | None = MISSING
     freeze: Any = MISSING
     tower_lr: Any = MISSING
     lr: PositiveNumber = MISSING
@@ -98,10 +101,10 @@ class TrainConfig:
     tokens_per_row: Count = MISSING
     num_steps: Count = MISSING
     num_workers: Processes = MISSING
-    student_from: PathText | None = None
-    resume: PathText | None = None
-    dry_run: bool = False
-    table: PathText | None = None
+    student_from: PathText | None = MISSING
+    resume: PathText | None = MISSING
+    dry_run: bool = MISSING
+    table: PathText | None = MISSING
     scale: str = MISSING
     axes: Any = MISSING
     dataset: Any = MISSING
@@ -153,7 +156,6 @@ class PlanConfig(TrainConfig):
         out: A JSON file; null: none.
     """
 
-    rank: Width | None = MISSING  # not null, which would take the place of an experiment's
     gpu_memory_gib: PositiveNumber = MISSING
     workload: Any = MISSING
     out: PathText | None = None

@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_type_hints
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 from pydantic import AfterValidator, ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
@@ -72,9 +72,11 @@ def check_targets(config: DictConfig, path: str = "") -> None:
                     raise InputError(f"{path}.{key}: there is no such key; {path} takes {known}")
     for key in children:
         below = f"{path}.{key}" if path else key
-        if _is_missing(node, key):
-            continue
-        if _holds_target(node[key]):
+        try:
+            value = node[key]
+        except (MissingMandatoryValue, InterpolationToMissingValueError):
+            continue  # not given yet, itself or where it refers to; whoever needs it says so
+        if _holds_target(value):
             check_targets(config, below)
         elif hints is not None and key in hints:
             check_value(config, below, hints[key])
@@ -137,20 +139,10 @@ def key_to_blame(node: DictConfig, build: Callable[[DictConfig], Any]) -> str | 
     return None
 
 
-def _is_missing(node: DictConfig, key: str) -> bool:
-    """Whether a value is not given yet, itself or where it refers to; whoever needs it says so."""
-    try:
-        if not OmegaConf.is_missing(node, key):
-            node[key]  # follows references
-            return False
-    except InterpolationToMissingValueError:
-        pass
-    return True
-
-
 def _holds_target(node: Any) -> bool:
     if OmegaConf.is_dict(node):
-        return "_target_" in node or any(_holds_target(value) for value in dict(node).values())
+        # What is referred to is checked where it stands.
+        return "_target_" in node or any(_holds_target(value) for _, value in node.items_ex(resolve=False))
     return False
 
 

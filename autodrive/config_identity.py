@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 # Where, how fast and by what way a run is made rather than what it computes: they may differ when it is continued. The
 # student that a run starts from is known by its weights, wherever its folder lies.
 MACHINE_KEYS = frozenset({"resume", "student_from", "num_workers", "paths", "logger", "strategy", "dry_run"})
-# Values that say no more than how many processes share the steps, which are the same ones however many do.
+# Values that say no more than how many processes share the steps, which are the same ones however many do; but for the
+# dropout of adapters (docs/clusters.md).
 NUMBERS_OF_PROCESSES = frozenset({"trainer.devices", "trainer.num_nodes"})
 # Where data lie that are known by their content: the data fingerprint, not the path, says whether they are the same.
 PLACES_OF_DATA = frozenset({"clips", "source"})

@@ -28,6 +28,7 @@ from autodrive.workers import end_workers
 CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "conf"
 WRONG_CONFIGURATION = (InputError, HydraException, OmegaConfBaseException, ParseCancellationException)
 MULTIRUN_FLAGS = ("-m", "--multirun")
+NO_NAME = re.compile(r"null|true|false|[-+\d.e]+", re.IGNORECASE)  # what Hydra reads as something else than a text
 SCRIPTS = ("train", "eval")  # verbs at the top of the repository; the others are modules of the package
 
 
@@ -85,6 +86,7 @@ def run_with_hydra(task: Callable[[DictConfig], Any], verb: str, complete: Compl
     job.__name__ = task.__name__
     run = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=verb)(job)
     with _told_to_the_user(verb):
+        _check_groups(sys.argv[1:])
         if not _print_job(verb, complete):
             run()
 
@@ -126,6 +128,19 @@ def shell_line(verb: str, arguments: Sequence[str]) -> str:
     """How a verb is started, as a line for the shell."""
     command = ["python", f"{verb}.py"] if verb in SCRIPTS else ["python", "-m", f"autodrive.{verb}"]
     return shlex.join([*command, *arguments])
+
+
+def _check_groups(arguments: Sequence[str]) -> None:
+    """Refuse what cannot be the name of a file where a group takes one: Hydra ends there with a traceback."""
+    for argument in arguments:
+        group, _, options = argument.lstrip("+").partition("=")
+        if not (group and (CONFIG_FOLDER / group).is_dir()):
+            continue
+        if any(NO_NAME.fullmatch(option) for option in options.strip("[]").split(",")):
+            known = ", ".join(sorted(path.stem for path in (CONFIG_FOLDER / group).glob("*.yaml")))
+            raise InputError(
+                f"{argument}: takes the name of a file in conf/{group} ({known}); give one, or leave it out"
+            )
 
 
 def _print_job(verb: str, complete: Completion) -> bool:

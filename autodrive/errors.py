@@ -58,3 +58,15 @@ class Interrupted(KeyboardInterrupt):
 def is_about_storage(error: BaseException) -> bool:
     """Whether the system refused to read or write something for want of room or permission."""
     return isinstance(error, OSError) and error.errno in STORAGE_ERRORS
+
+
+def told_in_a_line(error: BaseException) -> InputError | OSError | None:
+    """An error that users read in one line, as it can be sent to the process that tells them; None for any other.
+
+    Those of the system are made anew: libraries raise kinds of their own, which cannot be sent.
+    """
+    if isinstance(error, InputError):
+        return error
+    if isinstance(error, OSError) and is_about_storage(error):
+        return OSError(error.errno, error.strerror, error.filename)
+    return None

@@ -13,13 +13,14 @@ from autodrive.inference.answering import Samples
 from autodrive.inference.evaluating import Exam, ask_retention
 from autodrive.inference.local import LocalAnswerer
 from autodrive.inference.served import ServedAnswerer, ServedModel
-from autodrive.mixture.clip_batches import FrameReader
+from autodrive.mixture.clip_batches import FrameReader, frames_for_people
 from autodrive.mixture.datamodule import ClipTreeDataModule
 from autodrive.mixture.run_data import RunData
 from autodrive.ranks.group import Group
+from autodrive.reporting.run_page import FramesOf
 from autodrive.runs.machine import device_of
 from autodrive.runs.resume import SERVED
-from autodrive.schema import Split
+from autodrive.schema import Clip, Split
 from autodrive.students.student import Student
 from autodrive.video.frame_grid import chosen_frames
 
@@ -106,12 +107,26 @@ def ready_to_answer(
         InputError: It is not so, or the server cannot be asked.
     """
     if isinstance(examinee, ServedModel):
-        decoder, cache = instantiate(config.decoder), instantiate(config.frame_cache)
-        reader = FrameReader(decoder, examinee, chosen_frames(config.fps, config.num_frames), cache=cache)
-        clips = {clip.clip.id: clip.clip for members in data.clips.values() for clip in members}
-        answerer = ServedAnswerer(examinee, reader, data.writer, clips, examinee.connect())
+        reader = _frame_reader(config, examinee)
+        answerer = ServedAnswerer(examinee, reader, data.writer, _clips_by_id(data), examinee.connect())
         answerer.check()
         return answerer
     loaders = build_loaders(config, data, examinee, exam.group)
     check_trees(config, examinee, lambda: loaders.smallest_asked_clip(exam.split, exam.modes), autocast=False)
     return build_answerer(config, examinee, loaders, exam.group)
+
+
+def frames_seen(config: DictConfig, data: RunData, examinee: Student | ServedModel) -> FramesOf:
+    """Gives the frames of a run's clips as whoever is evaluated sees them, who need not be ready for it."""
+    reader, clips = _frame_reader(config, examinee), _clips_by_id(data)
+    return lambda clip_id: frames_for_people(reader, clips[clip_id])
+
+
+def _frame_reader(config: DictConfig, examinee: Student | ServedModel) -> FrameReader:
+    sizer = examinee if isinstance(examinee, ServedModel) else examinee.processor
+    decoder, cache = instantiate(config.decoder), instantiate(config.frame_cache)
+    return FrameReader(decoder, sizer, chosen_frames(config.fps, config.num_frames), cache=cache)
+
+
+def _clips_by_id(data: RunData) -> dict[str, Clip]:
+    return {member.clip.id: member.clip for members in data.clips.values() for member in members}

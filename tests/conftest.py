@@ -18,7 +18,14 @@ from filelock import FileLock
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
 # A worker takes a file at a time. Begun last, one of these would leave the other worker idle for as long as it takes.
-LONGEST_FILES = ("test_golden", "test_ablation_table", "test_sweep", "test_train", "test_prepare", "test_bench")
+LONGEST_FILES = (
+    "test_training_strategies",
+    "test_wrong_values",
+    "test_train_ranks",
+    "test_sweep",
+    "test_teachers_real_server",
+)
+LONGEST_FILES += ("test_golden", "test_ablation_table", "test_train", "test_prepare", "test_bench")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -47,6 +47,8 @@ def the_one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["+fsp=15"], ["+fsp", "check the spelling"]),
         (["mixture=balancd"], ["mixture/balancd", "balanced best mcq"]),
         (["student=qwen"], ["student/qwen", "tiny_qwen2_5_vl"]),
+        (["logger=null"], ["logger=null: takes the name of a file in conf/logger (", "none"]),
+        (["-m", "scale=tiny,1"], ["scale=tiny,1: takes the name of a file in conf/scale (paper, tiny)"]),
         (["fps=abc"], ["fps=abc", "could not be converted to Float"]),
         (["num_steps=1.5"], ["num_steps=1.5", "Integer"]),
         (["resolution=nonsense"], ["resolution=nonsense", "resolution=128x32"]),

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from running import composed
 
 from autodrive.assembly import training_choice
-from autodrive.config import EvalConfig, TrainConfig, check_config
+from autodrive.config import EvalConfig, PlanConfig, TrainConfig, check_config
 from autodrive.config_check import check_targets
 from autodrive.config_identity import config_hash
 from autodrive.entry_point import CONFIG_FOLDER, CommandLine
@@ -51,6 +51,17 @@ def test_every_experiment_composes_at_every_scale(experiment: str, scale: str):
     assert set(config) == {field.name for field in dataclasses.fields(TrainConfig)}
     if scale == "tiny" or experiment != "smoke":  # smoke shrinks the rendered world, which scale=paper does not use
         check_config(config, TrainConfig)
+
+
+@pytest.mark.parametrize(("verb", "keys"), [("eval", EvalConfig), ("plan", PlanConfig)])
+def test_other_verbs_have_the_values_that_an_experiment_sets(verb: str, keys: type):
+    """Their own keys are composed after it, so that a default of theirs would take its place."""
+    given = ["experiment=ltvad_distillation", "annotations.file.path=a.jsonl"]
+    ours, theirs = composed(verb, given), composed("train", given)
+    assert theirs.rank == 64
+    shared = {field.name for field in dataclasses.fields(TrainConfig)} - {"logger"}  # nobody plans what is logged
+    assert not [key for key in shared if ours._get_node(key) != theirs._get_node(key)]
+    assert not [f.name for f in dataclasses.fields(keys) if f.name in shared and f.default != MISSING]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

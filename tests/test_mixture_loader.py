@@ -1,6 +1,8 @@
 """What loaders read, and the errors of their processes, which are real ones here."""
 
+import errno
 import json
+import os
 import pickle
 from fractions import Fraction
 from pathlib import Path
@@ -32,6 +34,8 @@ ERRORS = [
     UnusableVideo(Path("a.mp4"), "truncated", "it was cut off"),
     FrameRateUnavailable(45, 30),
     InputError("fps=0: must be above 0"),
+    OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "entries/00/frames"),
+    PermissionError(errno.EACCES, os.strerror(errno.EACCES), "a.mp4"),
 ]
 
 
@@ -48,7 +52,7 @@ class Items(Dataset):
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_errors_travel_between_processes_whatever_they_are_made_of(error: InputError):
+def test_errors_travel_between_processes_whatever_they_are_made_of(error: Exception):
     received = pickle.loads(pickle.dumps(error))
     assert (type(received), str(received), received.__dict__) == (type(error), str(error), error.__dict__)
 

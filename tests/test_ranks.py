@@ -5,17 +5,19 @@ import time
 from pathlib import Path
 
 import pytest
-from rank_tasks import exchange, fail_in_the_second
+from rank_tasks import exchange, fail_in_the_second, lose_one_that_writes_parts
 
-from autodrive.errors import InputError
+from autodrive.errors import InputError, LostRankError
 from autodrive.ranks.group import Group
 from autodrive.ranks.launching import RankError, run_ranks
+from autodrive.runs.checkpoints import read_checkpoint
 
 LONGEST_S = 60.0
 
 
 def test_processes_tell_each_other_small_things():
     found = run_ranks(exchange, (), 2)
+    assert found.pop("listening") == ({"127.0.0.1"} if Path("/proc/self/net/tcp").is_file() else set())
     assert found == {
         "rank": 0,
         "sums": [1, 20],
@@ -38,6 +40,7 @@ def test_a_process_alone_asks_nobody():
     ("how", "kind", "said"),
     [
         ("input", InputError, r"^clips\.jsonl line 3: this clip cannot be read; leave it out$"),
+        ("disk", OSError, r"No space left on device: 'last\.ckpt'$"),
         ("bug", RankError, r"^rank 1: a mistake\nTraceback"),
     ],
 )
@@ -47,6 +50,20 @@ def test_what_ends_one_process_ends_the_others_with_its_reason(how: str, kind: t
         run_ranks(fail_in_the_second, (how,), 2)
     assert time.monotonic() - began < LONGEST_S
     assert not _children()
+
+
+def test_a_kill_in_the_middle_of_a_checkpoint_s_parts_leaves_the_one_before(tmp_path: Path):
+    """Also where both are of one step, as of a run that is begun again in its folder."""
+    path = tmp_path / "last.ckpt"
+    with pytest.raises(LostRankError, match="process 1 of 2 was killed"):
+        run_ranks(lose_one_that_writes_parts, (path,), 2)
+    assert read_checkpoint(path)["state_dict"]["w"].tolist() == [[1.0] * 4] * 4
+    assert (tmp_path / "last-2-2.parts").is_dir(), "it was writing already"
+    (one, _) = (tmp_path / "last-2.parts").iterdir()
+    one.unlink()
+    with pytest.raises(InputError, match=r"last-2\.parts: cannot be read as a whole \(.+\); restore it") as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value)
 
 
 def _children() -> list[str]:

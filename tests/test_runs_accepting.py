@@ -63,6 +63,22 @@ def test_a_finished_run_says_so(smoke_run: Path, world_dir: Path, capsys: pytest
     assert contents(smoke_run) == before
 
 
+def test_a_finished_run_that_was_killed_before_its_page_gets_it(
+    smoke_run: Path, world_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = Path(shutil.copytree(smoke_run, tmp_path / "run"))
+    (folder / "report.html").unlink()
+    before = contents(folder)
+    assert run("train", *tiny(world_dir, **CHANGES), f"hydra.run.dir={folder}") == 0
+    out = capsys.readouterr().out
+    assert f"done already: {folder}" in out
+    assert f"report: {folder / 'report.html'}" in out
+    after = contents(folder)
+    page = after.pop("report.html")[0].decode()
+    assert after == before
+    assert page.count("data:image/jpeg") == (smoke_run / "report.html").read_text().count("data:image/jpeg") > 0
+
+
 @pytest.fixture(scope="module")
 def moved_run(smoke_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smoke run without its checkpoints, at another place."""
@@ -80,7 +96,11 @@ def test_an_evaluation_is_reused_only_for_the_same_clips_and_student(
     command += [f"hydra.run.dir={tmp_path / 'eval'}"]
     assert run("eval", *command) == 0
     before = contents(tmp_path / "eval")
+    (tmp_path / "eval" / "report.html").unlink()
     assert run("eval", *command) == 0
+    written = contents(tmp_path / "eval").pop("report.html")
+    assert written[0] == before["report.html"][0], "the page is what it was"
+    before["report.html"] = written
     assert f"done already: {tmp_path / 'eval'}, accuracy" in capsys.readouterr().out
 
     write_jsonl(tmp_path / "clips.jsonl", clips[:-1])

@@ -1,9 +1,12 @@
 """Checkpoints: written whole or not at all, read without trust, continued from wherever their folder lies."""
 
 import os
+import re
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -139,15 +142,40 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path):
     assert read_checkpoint(tmp_path / "last.ckpt")["state_dict"]["w"].shape == (10,)
 
 
-def test_what_a_killed_process_left_is_in_nobody_s_way(tmp_path: Path):
-    (tmp_path / ".student.partial").mkdir()
-    (tmp_path / ".student.partial" / "half").write_text("x")
+KILLED = """
+import os, pathlib, signal, sys
+from autodrive.whole_files import whole
+with whole(pathlib.Path(sys.argv[1])) as partial:
+    partial.mkdir()
+    (partial / "half").write_text("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_in_nobody_s_way(repository: Path, tmp_path: Path):
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "student")], cwd=repository)
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name for path in tmp_path.glob(".*/*")] == ["half"]
+    (left,) = tmp_path.iterdir()  # a process before this one, which had its number, may have left something as well
+    shutil.copytree(left, tmp_path / re.sub(r"-\d+-\d+\.", f"-{os.getpid()}-99.", left.name))
     (tmp_path / "student").mkdir()
     (tmp_path / "student" / "old").write_text("x")
     with whole(tmp_path / "student") as partial:
         partial.mkdir()
         (partial / "new").write_text("x")
     assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["student", "student/new"]
+
+
+def test_two_that_write_one_file_do_not_write_into_each_other_s(tmp_path: Path):
+    file = tmp_path / "clips.jsonl"
+    with whole(file) as slow:
+        slow.write_text("all of the first")
+        with whole(file) as quick:
+            assert slow.read_text() == "all of the first"
+            quick.write_text("all of the second")
+        assert file.read_text() == "all of the second"
+    assert file.read_text() == "all of the first"
+    assert [path.name for path in tmp_path.iterdir()] == ["clips.jsonl"]
 
 
 SHORT = {"evaluation.modes": "[direct]", "fps": 2, "batch_size": 2, "trainer.val_check_interval": 1}

@@ -122,6 +122,27 @@ def test_a_launcher_with_another_number_of_processes_ends_in_one_line(
     assert captured.err.startswith(f"error: {said}")
 
 
+TORCHRUN = {"WORLD_SIZE": "2", "RANK": "0", **LAUNCHED}
+SRUN = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "0"}
+SRUN |= {"SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_JOB_ID": "77", "SLURM_NODELIST": "localhost"}
+
+
+@pytest.mark.parametrize("environment", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
+def test_a_sweep_in_each_process_of_a_launcher_is_refused(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for name in LAUNCHED:  # are set on the way, and taken back with the rest
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    command = ["-m", "seed=0", "strategy=ddp", "trainer.devices=2", "logger=csv", f"hydra.sweep.dir={tmp_path}"]
+    assert run("train", *command) == 2
+    assert (
+        "-m: each of the processes that a launcher has started would begin the whole sweep" in capsys.readouterr().err
+    )
+
+
 def test_launchers_say_which_process_this_is(monkeypatch: pytest.MonkeyPatch):
     assert place_from_launcher() is None
     slurm = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_JOB_ID": "77"}

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from autodrive.runs.folder import run_config
 from autodrive.students.student import load_student
-from autodrive.training.sft import SupervisedFineTuning
+from autodrive.training.sft import Steps, SupervisedFineTuning
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -69,6 +69,6 @@ def test_a_folder_without_a_student_is_refused(tmp_path: Path, capsys: pytest.Ca
 def test_a_loaded_student_is_trained_in_training_mode(smoke_run: Path):
     student = load_student(smoke_run / "checkpoints" / "student")
     assert not student.model.training  # as transformers loads it; nothing would be checkpointed or dropped
-    method = SupervisedFineTuning(student, torch.optim.SGD, lambda step: 1.0, 1.0, gradient_checkpointing=True)
+    method = SupervisedFineTuning(student, Steps(torch.optim.SGD, lambda step: 1.0), 1.0, gradient_checkpointing=True)
     method.on_fit_start()
     assert all(module.training for module in student.modules())

@@ -32,15 +32,22 @@ from autodrive.students.resolution import Resolution
 from autodrive.students.student import Student
 from autodrive.students.towers import TOWERS, Tower
 from autodrive.students.tuning import FullTuning, Tuning, make_trainable
-from autodrive.training.sft import SupervisedFineTuning
+from autodrive.training.sft import Steps, SupervisedFineTuning
 
 ADAMW = partial(torch.optim.AdamW, weight_decay=0.01)
 
 
-def train(student: Student, folder: Path, steps: int, optimizer: Callable[..., Any], **settings: Any) -> L.Trainer:
+def constant(step: int) -> float:
+    return 1.0
+
+
+def train(
+    student: Student, folder: Path, steps: int, optimizer: Callable[..., Any], seed: int = 0, **settings: Any
+) -> L.Trainer:
     """So many steps on one row of two clips, in bfloat16 arithmetic."""
     row = pack_one(student, make_sample(), make_sample(num_frames=4, seed=1))
-    method = SupervisedFineTuning(student, optimizer, lambda step: 1.0, 1.0, gradient_checkpointing=False, **settings)
+    made = Steps(optimizer, constant, seed=seed)
+    method = SupervisedFineTuning(student, made, 1.0, gradient_checkpointing=False, **settings)
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = L.Trainer(
         max_steps=steps,
@@ -240,7 +247,7 @@ def test_a_row_of_zeros_has_no_magnitude():
 def test_every_tower_has_its_learning_rate():
     student = make_student()
     rates: dict[Tower, float] = {"projector": 1e-4, "vision": 1e-5}
-    method = SupervisedFineTuning(student, partial(ADAMW, lr=1e-3), lambda step: 1.0, 1.0, False, tower_lr=rates)
+    method = SupervisedFineTuning(student, Steps(partial(ADAMW, lr=1e-3), constant, rates), 1.0, False)
     groups = method.configure_optimizers()["optimizer"].param_groups
     found: dict[float, int] = {}
     for group in groups:

@@ -9,9 +9,10 @@ import torch
 from student_samples import make_sample, make_student, pack_one
 from torch.nn.functional import log_softmax
 
+from autodrive.ranks.group import Group
 from autodrive.training.losses import weighted_cross_entropy
 from autodrive.training.schedules import validation_interval, warmup_cosine
-from autodrive.training.sft import SupervisedFineTuning
+from autodrive.training.sft import Steps, SupervisedFineTuning
 
 
 def test_loss_is_the_weighted_sum_of_token_losses():
@@ -60,7 +61,7 @@ def test_a_step_is_no_longer_than_the_clipped_gradient(tmp_path):
     student = make_student()
     before = [parameter.detach().clone() for parameter in student.parameters()]
     descent = partial(torch.optim.SGD, lr=1.0)
-    method = SupervisedFineTuning(student, descent, lambda step: 1.0, 1e-3, gradient_checkpointing=False)
+    method = SupervisedFineTuning(student, Steps(descent, lambda step: 1.0), 1e-3, gradient_checkpointing=False)
     row = pack_one(student, make_sample())
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = L.Trainer(max_steps=1, accelerator="cpu", default_root_dir=tmp_path, enable_model_summary=False, **quiet)
@@ -74,7 +75,7 @@ def test_norms_biases_and_embeddings_are_not_decayed():
     student = make_student()
     before = {name: parameter.detach().clone() for name, parameter in student.named_parameters()}
     adamw = partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5)
-    method = SupervisedFineTuning(student, adamw, lambda step: 1.0, 1.0, gradient_checkpointing=False)
+    method = SupervisedFineTuning(student, Steps(adamw, lambda step: 1.0), 1.0, gradient_checkpointing=False)
     for parameter in student.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer = method.configure_optimizers()["optimizer"]
@@ -85,3 +86,16 @@ def test_norms_biases_and_embeddings_are_not_decayed():
     assert len(vectors) > 10
     assert len(embeddings) == 1
     assert kept == vectors | embeddings
+
+
+def test_every_process_and_step_draws_dropout_of_its_own():
+    student = make_student()
+
+    def drawn(rank: int, seed: int = 0) -> torch.Tensor:
+        steps = Steps(torch.optim.SGD, lambda step: 1.0, seed=seed, group=Group(rank, 2))
+        with SupervisedFineTuning(student, steps, 1.0, False)._randomness_of_step():
+            return torch.nn.functional.dropout(torch.ones(64), 0.5)
+
+    assert torch.equal(drawn(0), drawn(0)), "a resumed run draws the same"
+    assert not torch.equal(drawn(0), drawn(1))
+    assert not torch.equal(drawn(0), drawn(0, seed=1))

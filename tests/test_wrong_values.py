@@ -12,6 +12,7 @@ from running import composed
 
 from autodrive.assembly import check_training
 from autodrive.config import (
+    NODES,
     AnnotateConfig,
     BenchConfig,
     EvalConfig,
@@ -25,7 +26,7 @@ from autodrive.config import (
     TrainConfig,
     check_config,
 )
-from autodrive.config_check import HYDRA_KEYS
+from autodrive.config_check import HYDRA_KEYS, check_root, check_targets
 from autodrive.entry_point import WRONG_CONFIGURATION, explain
 
 WRONG: dict[str, Any] = {
@@ -107,10 +108,21 @@ def leaves(node: Any, above: str = "") -> Iterator[str]:
         yield above[1:]
 
 
-def try_out(command: Command, config: DictConfig, key: str) -> None:
-    """Check a configuration as the verb does, and build what this key belongs to."""
-    check_config(config, command.keys)
+def stands_alone(config: DictConfig, key: str) -> bool:
+    """Whether a key is in a group to which nothing outside of it refers."""
+    group, dot, _ = key.partition(".")
+    others = {name: node for name, node in OmegaConf.to_container(config, resolve=False).items() if name != group}  # type: ignore[union-attr]
+    return bool(dot) and f"${{{group}" not in repr(others)
+
+
+def try_out(command: Command, config: DictConfig, key: str, *, alone: bool) -> None:
+    """Check a configuration as the verb does, and build what this key belongs to; `alone`: see `stands_alone`."""
     group = key.split(".")[0]
+    if alone:  # the rest, which takes most of the time, is as it was
+        check_root(config, command.keys, NODES)
+        check_targets(config, group)
+    else:
+        check_config(config, command.keys)
     if command.verb == "train" and group in BUILT_FOR_TRAINING and "scale" not in key:
         check_training(config)
     elif group in (
@@ -140,10 +152,11 @@ def outcomes(command: Command) -> Iterator[tuple[str, str | None]]:
         above, _, name = key.rpartition(".")
         node = (OmegaConf.select(config, above) if above else config)._get_node(name)
         before = node if OmegaConf.is_config(node) else node._value()  # pyright: ignore[reportOptionalMemberAccess]
+        alone = stands_alone(config, key)
         for kind, value in WRONG.items():
             try:
                 OmegaConf.update(config, key, value, merge=False)
-                try_out(command, config, key)
+                try_out(command, config, key, alone=alone and kind != "mapping")
                 yield f"{key}={kind}", None
             except WRONG_CONFIGURATION as error:
                 yield f"{key}={kind}", explain(error, command.verb)

@@ -34,7 +34,7 @@ from autodrive.students.sharding import weights_from_the_first
 from autodrive.students.student import Student, load_student
 from autodrive.students.tuning import FullTuning, make_trainable
 from autodrive.training.fitting import make_trainer
-from autodrive.training.sft import SupervisedFineTuning
+from autodrive.training.sft import Steps, SupervisedFineTuning
 from autodrive.training.strategies import Sharing
 from autodrive.trees.sharing import Share
 from autodrive.video.decoder import PyAVDecoder
@@ -132,13 +132,11 @@ def train(strategy: str, tuning: str, folder: Path, name: str, start: str | None
     )
     method = SupervisedFineTuning(
         student,
-        partial(torch.optim.AdamW, lr=1e-3, eps=1e-5),  # Adam would make whole steps of what is only rounding
-        lambda step: 1.0 - 0.1 * step,
+        # With a smaller eps, Adam would make whole steps of what is only rounding.
+        Steps(partial(torch.optim.AdamW, lr=1e-3, eps=1e-5), lambda step: 1.0 - 0.1 * step, {}, 0, sharing, group),
         max_grad_norm=MAX_GRAD_NORM,
         gradient_checkpointing=False,
         neftune_alpha=5.0 if tuning == "dora" else None,
-        sharing=sharing,
-        group=group,
     )
     watch = Watch(folder / name)
     trainer = make_trainer(

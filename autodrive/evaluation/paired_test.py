@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
-from statsmodels.stats.multitest import multipletests
 
 Floats = NDArray[np.float64]
 LEVEL = 0.05
@@ -154,6 +153,9 @@ def paired_test(a: RowValues, b: RowValues, video_of_clip_N: NDArray[np.int64], 
 
 def corrected(tests: Sequence[PairedTest]) -> list[float | None]:
     """P values corrected for the number of tests (Holm 1979); None where there is no test."""
+    # Imported here: it brings pandas along, for which every process of a run would wait half a second.
+    from statsmodels.stats.multitest import multipletests
+
     values = [test.p_value for test in tests if test.p_value is not None]
     adjusted = np.asarray(multipletests(values, alpha=LEVEL, method="holm")[1]).tolist() if values else []
     return [None if test.p_value is None else adjusted.pop(0) for test in tests]

@@ -4,6 +4,7 @@
 """
 
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,7 +13,7 @@ from datetime import timedelta
 from multiprocessing.connection import Connection
 from typing import Any
 
-from autodrive.errors import InputError, LostRankError
+from autodrive.errors import LostRankError, told_in_a_line
 from autodrive.workers import End, Worker, deaf_to_ctrl_c, end_now, end_with_parent, wait_for_any
 
 PATIENCE = timedelta(hours=2)  # for a rank that prepares data or writes a page while the others wait
@@ -73,6 +74,7 @@ def run_ranks(function: Callable[..., Any], arguments: Sequence[Any], num_ranks:
 
     Raises:
         InputError: As it does in any rank.
+        OSError: The same, where a rank had no room or no permission to write.
         LostRankError: A rank was killed from outside, or ended in the middle of its work.
         RankError: It raises something else in a rank.
         KeyboardInterrupt: The user stopped it; the ranks, which do not hear it, are ended.
@@ -115,7 +117,7 @@ def _reason(ranks: Sequence[Worker]) -> BaseException:
             return LostRankError(number, len(ranks), rank.how_it_ended())
     raised = sorted((rank.end for rank in ranks if rank.end and rank.end.raised), key=lambda end: end.moment_s)
     errors = [end.value for end in raised]
-    return next((error for error in errors if isinstance(error, InputError)), errors[0])
+    return next((error for error in errors if not isinstance(error, RankError)), errors[0])
 
 
 def _be_rank(
@@ -124,6 +126,9 @@ def _be_rank(
     """What a rank does from its first line to its last."""
     end_with_parent()
     place.announce(place.size)
+    loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+    if loopback:  # gloo would listen where the machine's name leads to, for others to reach
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
     try:
         with joined(place, rendezvous):
             try:
@@ -140,8 +145,9 @@ def _be_rank(
 
 
 def _failure(place: Place, error: BaseException) -> End:
-    if isinstance(error, InputError):
-        return End.now(error, raised=True)
+    told = told_in_a_line(error)
+    if told is not None:
+        return End.now(told, raised=True)
     import traceback
 
     return End.now(RankError(f"rank {place.rank}: {error}\n{traceback.format_exc()}"), raised=True)

@@ -20,6 +20,7 @@ from autodrive.reporting import figures, looking, pages
 from autodrive.reporting.terminal import task_rows, with_interval
 from autodrive.runs.folder import RunFolder, read_run
 from autodrive.schema import Prediction
+from autodrive.whole_files import whole
 
 STRIP_FRAMES = 8
 STRIP_WIDTH_PIXELS = 224
@@ -68,7 +69,8 @@ def write_run_page(run_dir: Path, frames_of: FramesOf | None = None, num_strips:
         provenance=_flat({k: v for k, v in run.provenance().items() if k != "mixture"}),
         command=_command(run),
     )
-    run.files.page.write_text(page, encoding="utf-8")
+    with whole(run.files.page) as partial:
+        partial.write_text(page, encoding="utf-8")
     return run.files.page
 
 

@@ -8,7 +8,13 @@ from autodrive.evaluation.classification import class_indices, confusion_matrix
 from autodrive.reporting.looking import HEADER, blindness, probe_rows, sampled_rows
 from autodrive.reporting.run_page import FramesOf, write_run_page
 from autodrive.reporting.terminal import print_confusion, print_scores, print_table, task_rows
-from autodrive.runs.folder import read_run
+from autodrive.runs.folder import RunFiles, read_run
+
+
+def show_missing_page(run_dir: Path, frames_of: FramesOf, num_strips: int) -> None:
+    """As `show_run`, for a finished run that was killed before its page was there; else nothing."""
+    if not RunFiles(run_dir).page.is_file():
+        show_run(run_dir, frames_of, num_strips)
 
 
 def show_run(run_dir: Path, frames_of: FramesOf, num_strips: int) -> None:

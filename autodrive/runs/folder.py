@@ -337,7 +337,7 @@ def parse_value(text: str) -> Value:
 
 
 def _natural(path: Path) -> list[int | str]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
 
 
 def read_json(path: Path) -> dict[str, Any]:

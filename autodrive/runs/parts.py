@@ -5,18 +5,22 @@ it needs. In the file a tensor without values stands for each, so that shapes ar
 folder, and is written last: a run that is killed meanwhile has the checkpoint before.
 """
 
+import itertools
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
+
+from autodrive.errors import InputError
+from autodrive.ranks.group import this_group
 
 PARTS = "parts"  # key of a checkpoint under which its folder stands: the name in the file, the path in memory
 ENDING = ".parts"
@@ -50,12 +54,16 @@ def write_parts(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
         return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
     rest = changed(checkpoint, take_out)
-    folder = path.with_name(f"{path.stem}-{checkpoint['global_step']}{ENDING}")
-    if dist.get_rank() == 0 and folder.is_dir():  # of a run that was killed while it wrote
-        shutil.rmtree(folder)
-    dist.barrier()
+    folder = this_group().from_first(_new_folder(path, checkpoint["global_step"]))
     save(tensors, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
     return rest | {PARTS: folder.name}
+
+
+def _new_folder(path: Path, step: int) -> Path:
+    """A folder that is not there: one of this step may belong to the file that will be replaced, of an earlier run."""
+    endings = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    folders = (path.with_name(f"{path.stem}-{step}{ending}{ENDING}") for ending in endings)
+    return next(folder for folder in folders if not folder.exists())
 
 
 def read_parts(tensors: dict[str, Tensor], folder: str) -> None:
@@ -64,9 +72,18 @@ def read_parts(tensors: dict[str, Tensor], folder: str) -> None:
     Args:
         tensors: Where values are wanted, by their places in the checkpoint.
         folder: The folder of the parts.
+
+    Raises:
+        InputError: One of them is missing or damaged.
     """
     alone = not any(isinstance(tensor, DTensor) for tensor in tensors.values())
-    load(tensors, storage_reader=HuggingFaceStorageReader(folder), no_dist=alone)
+    try:
+        load(tensors, storage_reader=HuggingFaceStorageReader(folder), no_dist=alone)
+    except (Exception, CheckpointException) as error:  # whatever the reader of a file raises; torch's is no Exception
+        reason = str(error).strip().rpartition("\n")[2][:100]
+        raise InputError(
+            f"{folder}: cannot be read as a whole ({reason}); restore it, or start the training anew"
+        ) from None
 
 
 def with_parts(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ Task = Callable[[DictConfig, Path], Metrics]
 
 ONE_PROCESS = "OneProcess"  # class of the strategy that is for one
 ENVIRONMENT = "env://"
+SUBMITIT = "submitit"  # in the name of the launchers whose jobs are begun as several processes themselves
 LOWEST_PORT = 15_000  # of ten thousand, of which a job takes one by its number, as Lightning does in Slurm
 
 
@@ -136,7 +137,8 @@ def in_processes(task: Task, config: DictConfig, run_dir: Path) -> Metrics:
             wanted = f"trainer.devices={config.trainer.devices} x trainer.num_nodes={ranks.nodes}"
             message = f"{wanted}: a launcher has started {place.size} processes"
             raise InputError(f"{message}; start as many, or give their number and a strategy for them")
-        if "WORLD_SIZE" in os.environ and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        sweeps = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+        if sweeps and SUBMITIT not in HydraConfig.get().launcher._target_:
             message = "-m: each of the processes that a launcher has started would begin the whole sweep"
             raise InputError(f"{message}; leave the launcher out, or start its jobs one by one")
         return _as_rank(place, ranks.local, task, config, run_dir)

@@ -1,71 +1,78 @@
 """Supervised fine-tuning of a student on clip trees."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import MappingProxyType
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, cast
 
-import lightning as L
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from autodrive.bounds import PositiveNumber, Seed
+from autodrive.bounds import PositiveNumber
 from autodrive.ranks.group import Group
 from autodrive.seeding import generator_for
 from autodrive.students.noise import EmbeddingNoise
 from autodrive.students.student import Student
 from autodrive.students.towers import Tower
 from autodrive.training.losses import weighted_cross_entropy
+from autodrive.training.method import Method
 from autodrive.training.strategies import OneProcess, Sharing
 from autodrive.trees.clip_tree import TreeRow
 from autodrive.trees.sharing import side_by_side
 
 
-class SupervisedFineTuning(L.LightningModule):
+@dataclass(frozen=True)
+class Steps:
+    """How optimiser steps are made and shared, beside what `conf/method` says of them.
+
+    Attributes:
+        optimizer: Makes the optimiser from groups of parameters; its learning rate is the peak.
+        schedule: Factor on the peak learning rate at each optimiser step, from 0.
+        tower_lr: Peak learning rates of towers that have one of their own.
+        seed: Seed of the noise and of the adapters' dropout.
+        sharing: How several processes take steps together.
+        group: The processes that do.
+    """
+
+    optimizer: Callable[..., Optimizer]
+    schedule: Callable[[int], float]
+    tower_lr: Mapping[Tower, float] = field(default_factory=dict)
+    seed: int = 0
+    sharing: Sharing = field(default_factory=lambda: cast(Sharing, OneProcess()))  # whose names are the class's
+    group: Group = field(default_factory=Group)
+
+
+class SupervisedFineTuning(Method):
     """Next-token prediction of answers given a clip.
 
     Args:
         student: The model; its parameters that require gradients are trained.
-        optimizer: Makes the optimiser from groups of parameters; its learning rate is the peak.
-        schedule: Factor on the peak learning rate at each optimiser step, from 0.
+        steps: How steps are made and shared.
         max_grad_norm: Gradients of a step are scaled down to this norm.
         gradient_checkpointing: Keep only every layer's input and compute the rest again on the way back.
         neftune_alpha: Magnitude of the noise on embeddings in training, see `EmbeddingNoise`; None for none.
-        tower_lr: Peak learning rates of towers that have one of their own.
-        seed: Seed of the noise and of the adapters' dropout.
         answers: Index of the right option by validation annotation id, for `val/accuracy`.
-        sharing: How several processes take steps together.
-        group: The processes that do.
     """
 
     def __init__(
         self,
         student: Student,
-        optimizer: Callable[..., Optimizer],
-        schedule: Callable[[int], float],
+        steps: Steps,
         max_grad_norm: PositiveNumber,
         gradient_checkpointing: bool,
         neftune_alpha: PositiveNumber | None = None,
-        tower_lr: Mapping[Tower, float] = MappingProxyType({}),
-        seed: Seed = 0,
-        answers: dict[str, int] | None = None,
-        sharing: Sharing | None = None,
-        group: Group | None = None,
+        answers: Mapping[str, int] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(student, steps.group)
         self.automatic_optimization = False  # a step has as many backward passes as packed rows
-        self.student = student
         if gradient_checkpointing:
             student.checkpoint_activations()
-        self.make_optimizer, self.schedule = optimizer, schedule
-        self.max_grad_norm = max_grad_norm
-        self.neftune_alpha, self.tower_lr, self.seed = neftune_alpha, tower_lr, seed
+        self.steps, self.sharing = steps, steps.sharing
+        self.max_grad_norm, self.neftune_alpha = max_grad_norm, neftune_alpha
         self.strict_loading = False  # checkpoints hold what is trained, see `trained_weights`
         self.answers = answers or {}
-        self.sharing, self.group = sharing or OneProcess(), group or Group()
         self.trained_groups: list[list[torch.nn.Parameter]] = []
-        self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.at_end: Callable[[], None] = lambda: None
         self.ended = False
         self._right, self._asked = 0.0, 0
@@ -153,14 +160,14 @@ class SupervisedFineTuning(L.LightningModule):
                 # Decay pulls towards 0. A norm's scale belongs near 1, and rare tokens' embeddings would fade between
                 # their uses.
                 decayed = parameter.ndim >= 2 and "embed_tokens" not in name
-                groups.setdefault((self.tower_lr.get(towers.of(name)), decayed), []).append(parameter)
+                groups.setdefault((self.steps.tower_lr.get(towers.of(name)), decayed), []).append(parameter)
         chosen: list[dict[str, Any]] = []
         for (lr, decayed), parameters in sorted(groups.items(), key=lambda group: (group[0][0] or 0, not group[0][1])):
             own = ({} if lr is None else {"lr": lr}) | ({} if decayed else {"weight_decay": 0.0})
             chosen.append({"params": parameters, **own})
         self.trained_groups = [group["params"] for group in chosen]
-        optimizer = self.make_optimizer(chosen)
-        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, self.schedule)}
+        optimizer = self.steps.optimizer(chosen)
+        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, self.steps.schedule)}
 
     def trained_weights(self) -> dict[str, torch.Tensor]:
         """The weights that are trained, each once, by the names that this module's `state_dict` gives them."""
@@ -178,8 +185,8 @@ class SupervisedFineTuning(L.LightningModule):
         A resumed run therefore draws what the unbroken one would have drawn. Dropout takes no generator of its own, so
         that every process draws another one for its rows.
         """
-        seed = generator_for(self.seed, "dropout", self.global_step, self.group.rank).integers(2**63)
+        seed = generator_for(self.steps.seed, "dropout", self.global_step, self.group.rank).integers(2**63)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(int(seed))
             alpha = self.neftune_alpha
-            yield None if alpha is None else EmbeddingNoise(alpha, self.seed, self.global_step)
+            yield None if alpha is None else EmbeddingNoise(alpha, self.steps.seed, self.global_step)

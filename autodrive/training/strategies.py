@@ -11,7 +11,7 @@ in every strategy.
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, cast
+from typing import Annotated, Any, ClassVar, Literal, Protocol, cast
 
 import torch
 from annotated_types import Ge, Le
@@ -24,11 +24,9 @@ from torch.optim import Optimizer
 
 from autodrive.students.noise import EmbeddingNoise
 from autodrive.students.sharding import check_divisible, shard
+from autodrive.training.method import Method
 from autodrive.training.sharded import ShardedStrategy, whole
 from autodrive.trees.clip_tree import TreeRow
-
-if TYPE_CHECKING:
-    from autodrive.training.sft import SupervisedFineTuning
 
 StrategyKind = Literal["single", "ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3"]
 
@@ -66,17 +64,15 @@ class Sharing(Protocol):
         """
         ...
 
-    def cut_up(self, method: "SupervisedFineTuning") -> None:
+    def cut_up(self, method: Method) -> None:
         """Give each process its part of the student, where parts are not made by a library."""
         ...
 
-    def whole_weights(self, method: "SupervisedFineTuning") -> Mapping[str, Tensor] | None:
+    def whole_weights(self, method: Method) -> Mapping[str, Tensor] | None:
         """The student's weights, put together on the CPU of rank 0, where no process has them all; else None."""
         ...
 
-    def backward(
-        self, method: "SupervisedFineTuning", row: TreeRow, noise: EmbeddingNoise | None, last: bool
-    ) -> Tensor:
+    def backward(self, method: Method, row: TreeRow, noise: EmbeddingNoise | None, last: bool) -> Tensor:
         """The forward and backward pass over a row.
 
         Args:
@@ -90,7 +86,7 @@ class Sharing(Protocol):
         """
         ...
 
-    def step(self, method: "SupervisedFineTuning", optimizer: Optimizer, max_grad_norm: float) -> Tensor:
+    def step(self, method: Method, optimizer: Optimizer, max_grad_norm: float) -> Tensor:
         """Clip the gradient of the whole step and take the step; returns the gradient's norm before clipping."""
         ...
 
@@ -107,22 +103,20 @@ class OneProcess:
         """See `Sharing`."""
         return "auto"
 
-    def cut_up(self, method: "SupervisedFineTuning") -> None:
+    def cut_up(self, method: Method) -> None:
         """See `Sharing`."""
 
-    def whole_weights(self, method: "SupervisedFineTuning") -> Mapping[str, Tensor] | None:
+    def whole_weights(self, method: Method) -> Mapping[str, Tensor] | None:
         """See `Sharing`."""
         return None
 
-    def backward(
-        self, method: "SupervisedFineTuning", row: TreeRow, noise: EmbeddingNoise | None, last: bool
-    ) -> Tensor:
+    def backward(self, method: Method, row: TreeRow, noise: EmbeddingNoise | None, last: bool) -> Tensor:
         """See `Sharing`."""
         loss = method(row, noise)
         method.manual_backward(loss)
         return loss.detach()
 
-    def step(self, method: "SupervisedFineTuning", optimizer: Optimizer, max_grad_norm: float) -> Tensor:
+    def step(self, method: Method, optimizer: Optimizer, max_grad_norm: float) -> Tensor:
         """See `Sharing`."""
         norm = torch.nn.utils.clip_grad_norm_(parameters_of(optimizer), max_grad_norm)
         optimizer.step()
@@ -140,9 +134,7 @@ class DataParallel(OneProcess):
         # The buffers of a student (means of pixels, frequencies) never change.
         return DDPStrategy(gradient_as_bucket_view=True, forward_sync_buffers=False)
 
-    def backward(
-        self, method: "SupervisedFineTuning", row: TreeRow, noise: EmbeddingNoise | None, last: bool
-    ) -> Tensor:
+    def backward(self, method: Method, row: TreeRow, noise: EmbeddingNoise | None, last: bool) -> Tensor:
         """See `Sharing`."""
         wrapped = cast(DistributedDataParallel, method.trainer.strategy.model)
         # DDP would add up gradients at every backward pass, and pair a process's second row with another's next step.
@@ -174,25 +166,23 @@ class FullySharded(OneProcess):
         """See `Sharing`."""
         return ShardedStrategy(num_ranks, self.one_file_up_to)
 
-    def cut_up(self, method: "SupervisedFineTuning") -> None:
+    def cut_up(self, method: Method) -> None:
         """See `Sharing`."""
         if not isinstance(method.student, FSDPModule):
             assert method.device_mesh is not None
             shard(method.student, method.device_mesh["data_parallel"])
 
-    def whole_weights(self, method: "SupervisedFineTuning") -> Mapping[str, Tensor] | None:
+    def whole_weights(self, method: Method) -> Mapping[str, Tensor] | None:
         """See `Sharing`."""
         return whole(method.student.model.state_dict(), method.group.leads)
 
-    def backward(
-        self, method: "SupervisedFineTuning", row: TreeRow, noise: EmbeddingNoise | None, last: bool
-    ) -> Tensor:
+    def backward(self, method: Method, row: TreeRow, noise: EmbeddingNoise | None, last: bool) -> Tensor:
         """See `Sharing`."""
         loss = method(row, noise)
         method.manual_backward(loss * method.group.size)
         return loss.detach()
 
-    def step(self, method: "SupervisedFineTuning", optimizer: Optimizer, max_grad_norm: float) -> Tensor:
+    def step(self, method: Method, optimizer: Optimizer, max_grad_norm: float) -> Tensor:
         """See `Sharing`."""
         parameters = parameters_of(optimizer)
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -231,20 +221,18 @@ class ZeroRedundancy:
 
         return ZeroStrategy(self.stage, max_grad_norm)
 
-    def cut_up(self, method: "SupervisedFineTuning") -> None:
+    def cut_up(self, method: Method) -> None:
         """See `Sharing`; the engine does it, and switches off the autocast around it, which comes back within."""
         check_divisible(method.student)
         method.autocast = method.trainer.precision_plugin.forward_context
 
-    def whole_weights(self, method: "SupervisedFineTuning") -> Mapping[str, Tensor] | None:
+    def whole_weights(self, method: Method) -> Mapping[str, Tensor] | None:
         """See `Sharing`."""
         from autodrive.training.zero import gathered
 
         return gathered(method.student.model, method.group.leads) if self.stage == 3 else None
 
-    def backward(
-        self, method: "SupervisedFineTuning", row: TreeRow, noise: EmbeddingNoise | None, last: bool
-    ) -> Tensor:
+    def backward(self, method: Method, row: TreeRow, noise: EmbeddingNoise | None, last: bool) -> Tensor:
         """See `Sharing`."""
         engine = cast(Any, method.trainer.strategy.model)
         # One pass of the engine a row: it takes the end of a pass for the end of a step, and would apply the gradient
@@ -254,7 +242,7 @@ class ZeroRedundancy:
         method.manual_backward(loss * method.group.size)
         return loss.detach()
 
-    def step(self, method: "SupervisedFineTuning", optimizer: Optimizer, max_grad_norm: float) -> Tensor:
+    def step(self, method: Method, optimizer: Optimizer, max_grad_norm: float) -> Tensor:
         """See `Sharing`; the engine clips, to what it was set up with."""
         optimizer.step()
         return torch.as_tensor(cast(Any, method.trainer.strategy.model).get_global_grad_norm())
