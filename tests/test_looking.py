@@ -173,6 +173,8 @@ def test_stability_by_hand():
     assert found["test/agreement"] == pytest.approx(0.5)
     assert found["test/sampled_accuracy"] == pytest.approx((3 + 1) / 6)
     assert found["test/sampled_accuracy_spread"] == pytest.approx(np.std([0.5, 1.0, 0.5], ddof=1))
+    # A server may fail so often that no question has two: nothing is known of pairs then.
+    assert sampled_scores([drawn[0], drawn[-1]], task_book(), label_set(), "test") == {}
 
 
 def seeing_and_blind(skill: float) -> tuple[list[Prediction], dict[str, float]]:
@@ -199,6 +201,17 @@ def test_who_looks_is_not_called_blind_and_who_does_not_is(tmp_path: Path):
     (folder / "metrics.json").write_text(json.dumps(kept))
     page = write_run_page(folder).read_text(encoding="utf-8")
     assert page.index(sentence.split(":")[0]) < page.index("Accuracy ")
+
+
+def test_who_does_better_without_the_video_is_not_said_to_differ_by_noise():
+    own, blind = [prediction(clip, NAMES[0]) for clip in range(198)], reader(0.8, seed=0)
+    metrics = {"test_blind/accuracy": 0.8, "test_blind/accuracy_ci_low": 0.7, "test_blind/accuracy_ci_high": 0.9}
+    metrics |= probe_losses(own, {"test_blind": blind}, task_book(), label_set())
+    assert metrics["test_blind/accuracy_lost_ci_high"] < -0.3
+    assert probe_rows(metrics, "test")[0][3] == "gained"
+    sentence = blindness(metrics, "test")
+    assert sentence is not None
+    assert "which is no loss (-" in sentence
 
 
 def test_several_probes_are_corrected_for_their_number_and_paired_by_clip():
