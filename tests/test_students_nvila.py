@@ -2,15 +2,18 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
+import torch.nn.functional as F
 from nvila_layout import NEWER, OLDER, published_tensors
 from running import run
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from student_samples import FAMILIES, encoded, make_sample, pack_one
+from torch import Tensor
 
 from autodrive.errors import InputError
 from autodrive.released.configurations import released_configurations
@@ -18,8 +21,11 @@ from autodrive.students.nvila_checkpoint import by_our_names, our_name
 from autodrive.students.nvila_model import Downsample, averaged, tokens_of_side
 from autodrive.students.nvila_processor import NvilaVisual
 from autodrive.students.nvila_recipes import PretrainedNvila, nvila_tokenizer
+from autodrive.students.nvila_student import NvilaStudent
 from autodrive.students.qwen_tokenizer import START_OF_TURN
 from autodrive.students.resolution import FIXED
+from autodrive.trees.packing import pack_trees
+from autodrive.trees.sample import Video
 
 SIZES = {"V": 24, "M": 40, "P": 16, "K": 14, "D": 32, "Q": 32, "G": 16, "I": 48, "W": 300}
 LAYERS = (3, 2)
@@ -47,6 +53,7 @@ def published(folder: Path, model_type: str = "nvila", tower_prefix: str = OLDER
             "AutoConfig": "configuration.Elsewhere",
             "AutoModel": "modeling.Elsewhere",
         },  # it asks for its code
+        "image_token_id": 8,
         "video_token_id": 7,
         "vision_config": vision | {"image_size": 56, "patch_size": 14},
         "text_config": text | {"num_attention_heads": 4, "num_key_value_heads": 2},
@@ -55,14 +62,44 @@ def published(folder: Path, model_type: str = "nvila", tower_prefix: str = OLDER
     return folder
 
 
+def projected(student: NvilaStudent, tensors: Mapping[str, Tensor], frames_TCHW: Tensor) -> Tensor:
+    """Visual tokens (all frames', D) by hand, from published tensors: the projector square by square, behind SigLIP."""
+    tower = student.stock_model().vision_tower
+    seen_TPC = tower(frames_TCHW / 127.5 - 1, output_hidden_states=True).hidden_states[-2]
+    layers = {name.removeprefix("mm_projector.layers."): tensor for name, tensor in tensors.items()}
+    side, scales = (2, 3) if student.processor.projector == "space_to_depth" else (3, 1)
+    squares = []
+    for frame_PC in seen_TPC:
+        grid = F.pad(frame_PC.reshape(4, 4, -1), (0, 0, 0, -4 % side, 0, -4 % side))
+        for row in range(0, 4, side):
+            for column in range(0, 4, side):
+                patches = [grid[row + i, column + j] for i in range(side) for j in range(side)]
+                squares.append(torch.cat([torch.cat([patch] * scales) for patch in patches]))
+
+    def layer(number: int, states: Tensor) -> Tensor:
+        weight, bias = layers[f"{number}.weight"], layers[f"{number}.bias"]
+        return F.linear(states, weight, bias) if weight.ndim == 2 else F.layer_norm(states, bias.shape, weight, bias)
+
+    states = layer(2, layer(1, torch.stack(squares)))
+    if scales == 1:
+        states = layer(5, layer(4, F.gelu(states)))
+    return layer(7 if scales == 1 else 4, F.gelu(states))
+
+
 def read(folder: Path):
     return PretrainedNvila("published", str(folder), "float32").build((), FIXED, 0)
 
 
 @pytest.mark.parametrize("model_type", ["nvila", "nvila_lite"])
-def test_published_files_are_read_in_both_spellings_and_compute_as_stock_parts(model_type: str, tmp_path: Path, caplog):
+@torch.no_grad()
+def test_published_files_are_read_in_both_spellings_and_compute_as_published(model_type: str, tmp_path: Path, caplog):
     older, newer = (read(published(tmp_path / str(n), model_type, p)) for n, p in enumerate((OLDER, NEWER)))
-    row = pack_one(older, make_sample())
+    sample = make_sample(num_frames=2, height=56, width=56)
+    (row,) = pack_trees([older.processor.encode(sample)], 10**6)
+    (video,) = sample.prefix
+    assert isinstance(video, Video)
+    features = projected(older, load_file(tmp_path / "0" / "model.safetensors"), video.frames.frames_TCHW)
+    assert torch.allclose(older.embed(row).tokens_NC[row.input_ids == 7], features, atol=1e-5)
     logits = older.supervised_logits(row)
     assert torch.equal(newer.supervised_logits(row), logits)
     assert torch.isfinite(logits).all()
