@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 import torch
 import torch.nn.functional as F
+from huggingface_hub import constants
 from nvila_layout import NEWER, OLDER, published_tensors
 from running import run
 from safetensors.torch import load_file, save_file
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from autodrive.errors import InputError
 from autodrive.released.configurations import released_configurations
+from autodrive.students.bases import Base
 from autodrive.students.nvila_checkpoint import by_our_names, our_name
 from autodrive.students.nvila_model import Downsample, averaged, tokens_of_side
 from autodrive.students.nvila_processor import NvilaVisual
@@ -105,6 +107,20 @@ def test_published_files_are_read_in_both_spellings_and_compute_as_published(mod
     assert torch.isfinite(logits).all()
     assert older.processor.special_tokens[0] == START_OF_TURN
     assert not caplog.records  # transformers has nothing to say of a folder that asks for its own code
+
+
+def test_a_copy_from_the_hub_is_a_base_of_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """An adapter on it names that commit, so that it still fits when its makers publish another one."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    commit, kept = "5e0d" * 10, tmp_path / "models--makers--nvila"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text(commit)
+    (kept / "snapshots").mkdir()
+    folder = published(kept / "snapshots" / commit)
+    student = PretrainedNvila("published", "makers/nvila", "float32").build((), FIXED, 0)
+    assert student.base == Base("makers/nvila", commit)
+    assert read(folder).base == Base(str(folder))
 
 
 @pytest.mark.parametrize(

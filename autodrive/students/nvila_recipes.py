@@ -1,7 +1,7 @@
 """NVILA checkpoints as students, and a tiny one that is trained from scratch."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -61,13 +61,16 @@ class PretrainedNvila:
             InputError: The checkpoint cannot be read, or its tensors are not those of its configuration.
         """
         del texts, resolution, seed
+        base = self.base()
         try:
-            folder = self.base().folder()
+            folder = base.folder()
         except InputError as error:
             raise unreadable(self.checkpoint, error) from None
+        if folder != Path(base.source):  # a copy from the hub, in a folder that is named after its commit
+            base = replace(base, revision=folder.name)
         where = f"student.checkpoint={self.checkpoint}"
         model, tokenizer = read_nvila(folder, DTYPES[self.dtype], where)
-        return NvilaStudent(self.name, model, processor_of(model.sizes, tokenizer, self.pooled_frames), self.base())
+        return NvilaStudent(self.name, model, processor_of(model.sizes, tokenizer, self.pooled_frames), base)
 
     def sketch(self, resolution: Resolution) -> NvilaStudent:
         """The student without weights, see `StudentSpec`; of a checkpoint that is not known here config.json is read.
