@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -173,11 +174,16 @@ def test_the_other_projector_is_another_model(tmp_path: Path):
         read(folder)
 
 
+@cache
+def sketch(student: str) -> NvilaStudent:
+    """A released one without weights, made once."""
+    return PretrainedNvila(student, RELEASED[student]).sketch(FIXED)
+
+
 @pytest.mark.parametrize(("student", "tokens"), [*zip(RELEASED, (257, 257, 122, 122), strict=True)])
 def test_a_released_one_takes_so_many_tokens_a_frame(student: str, tokens: int):
-    sketch = PretrainedNvila(student, RELEASED[student]).sketch(FIXED)
-    assert sketch.processor.frame_size(1280, 720) == (448, 448)
-    processor = sketch.processor
+    processor = sketch(student).processor
+    assert processor.frame_size(1280, 720) == (448, 448)
     assert processor.visual_tokens(8, 1280, 720) + processor.tokens_between(8) == 8 * tokens
     assert tokens_of_side(32, processor.projector) + 1 == tokens
 
@@ -192,8 +198,7 @@ def test_a_sketch_has_the_listed_tensors(student: str):
     sizes |= {"G": text["num_key_value_heads"] * head, "I": text["intermediate_size"]}
     layers = vision["num_hidden_layers"], text["num_hidden_layers"]
     listed = published_tensors(config["model_type"], sizes, layers, NEWER, head=False)
-    sketch = PretrainedNvila(student, RELEASED[student]).sketch(FIXED)
-    assert {name: tuple(tensor.shape) for name, tensor in sketch.model.state_dict().items()} == listed
+    assert {name: tuple(tensor.shape) for name, tensor in sketch(student).model.state_dict().items()} == listed
 
 
 def test_squares_are_read_row_by_row_and_padded_behind():

@@ -126,7 +126,8 @@ def test_a_longer_video_takes_as_many_more_tokens_as_are_counted_before_it_is_de
     height, width = processor.frame_size(84, 56)
     samples = [make_sample(number, height, width, fps=0.5) for number in (processor.frames_per_group, 27)]
     shorter, longer = (len(processor.encode(sample).prefix_ids) for sample in samples)
-    counted = [processor.video_tokens(video.frames.timestamps_s, 84, 56) for (video,) in (s.prefix for s in samples)]
+    videos = [part for sample in samples for part in sample.prefix if isinstance(part, Video)]
+    counted = [processor.video_tokens(video.frames.timestamps_s, 84, 56) for video in videos]
     assert counted[1] - counted[0] == longer - shorter
 
 
