@@ -9,9 +9,11 @@ import pytest
 import torch
 from running import run, tiny
 from safetensors.torch import load_file, save_file
-from student_samples import make_sample, pack_one
+from student_samples import make_nvila_student, make_sample, pack_one
 from transformers import AutoModelForImageTextToText
 
+from autodrive.errors import InputError
+from autodrive.exporting.checkpoint import ExportFormat
 from autodrive.exporting.verifying import MOST_DIFFERENCE, answers_of, compare_with_stock, plain_sequences
 from autodrive.runs.folder import RunFiles
 from autodrive.schema import Mode
@@ -129,6 +131,11 @@ def test_wrong_wishes_end_in_one_line(smoke_run: Path, world_dir: Path, tmp_path
     (line,) = capsys.readouterr().err.splitlines()[-1:]
     assert says in line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_student_that_plain_libraries_cannot_read_is_refused_before_it_is_asked():
+    with pytest.raises(InputError, match="transformers has no class for nvila students"):
+        ExportFormat("merged", None).check(make_nvila_student())
 
 
 def test_a_folder_with_files_in_it_is_left_alone(smoke_run: Path, world_dir: Path, capsys):

@@ -9,7 +9,13 @@ from student_samples import make_sample, make_student
 from autodrive.annotation.rules import ClassQuestion
 from autodrive.annotation.supply import AnnotatedClip
 from autodrive.data_assembly import headline_answers
-from autodrive.inference.answering import Respondent, answer_questions, beside_references, weights_digest
+from autodrive.inference.answering import (
+    Respondent,
+    answer_questions,
+    beside_references,
+    weights_digest,
+    with_progress,
+)
 from autodrive.schema import Annotation, Question, Reply
 from autodrive.students.student import Student
 from autodrive.trees.packing import pack_trees
@@ -50,7 +56,8 @@ def questions(clips: list[AnnotatedClip]) -> dict[str, Question]:
 def test_every_question_is_answered_once_without_a_reference(student: Student):
     clips = [annotated("normal", 0), annotated("collision", 1)]
     done: list[int] = []
-    replies = list(answer_questions(student, batches(student, clips), questions(clips), BOOK, RESPONDENT, done.append))
+    told = with_progress(batches(student, clips), done.append)
+    replies = list(answer_questions(student, told, questions(clips), BOOK, RESPONDENT))
     assert [r.annotation_id for r in replies] == [clip.annotations[i].id for clip in clips for i in (0, 1)]
     assert [r.clip_id for r in replies] == ["video0#0"] * 2 + ["video1#0"] * 2
     assert done == [1, 1]

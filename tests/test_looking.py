@@ -11,6 +11,7 @@ import torch
 from patch_student import build_patch_student
 from run_samples import NAMES, label_set, prediction, reader, task_book, write_run
 from running import run
+from scipy.stats import t as student_t
 from student_samples import make_sample, make_student, pack_one
 
 from autodrive.datasets.manifest import load_clips
@@ -173,6 +174,11 @@ def test_stability_by_hand():
     assert found["test/agreement"] == pytest.approx(0.5)
     assert found["test/sampled_accuracy"] == pytest.approx((3 + 1) / 6)
     assert found["test/sampled_accuracy_spread"] == pytest.approx(np.std([0.5, 1.0, 0.5], ddof=1))
+    # Two questions about one clip are each compared with themselves.
+    two = [prediction(0, parsed, annotation_id=parsed, sample=n) for parsed in NAMES[:2] for n in range(2)]
+    assert sampled_scores(two, task_book(), label_set(), "test")["test/agreement"] == 1
+    # A server may fail so often that no question has two: nothing is known of pairs then.
+    assert sampled_scores([drawn[0], drawn[-1]], task_book(), label_set(), "test") == {}
 
 
 def seeing_and_blind(skill: float) -> tuple[list[Prediction], dict[str, float]]:
@@ -201,6 +207,17 @@ def test_who_looks_is_not_called_blind_and_who_does_not_is(tmp_path: Path):
     assert page.index(sentence.split(":")[0]) < page.index("Accuracy ")
 
 
+def test_who_does_better_without_the_video_is_not_said_to_differ_by_noise():
+    own, blind = [prediction(clip, NAMES[0]) for clip in range(198)], reader(0.8, seed=0)
+    metrics = {"test_blind/accuracy": 0.8, "test_blind/accuracy_ci_low": 0.7, "test_blind/accuracy_ci_high": 0.9}
+    metrics |= probe_losses(own, {"test_blind": blind}, task_book(), label_set())
+    assert metrics["test_blind/accuracy_lost_ci_high"] < -0.3
+    assert probe_rows(metrics, "test")[0][3] == "gained"
+    sentence = blindness(metrics, "test")
+    assert sentence is not None
+    assert "which is no loss (-" in sentence
+
+
 def test_several_probes_are_corrected_for_their_number_and_paired_by_clip():
     own = reader(0.45, seed=0)
     blind = reader(0.36, seed=1)
@@ -213,6 +230,14 @@ def test_several_probes_are_corrected_for_their_number_and_paired_by_clip():
     half = probe_losses(own, {"test_blind": blind[:99]}, task_book(), label_set())  # on the clips that both answered
     real = np.mean([p.parsed == p.answer for p in own[:99]]) - np.mean([p.parsed == p.answer for p in blind[:99]])
     assert half["test_blind/accuracy_lost"] == pytest.approx(real)
+    # By hand: each clip's own difference, whatever the order of replies, and scenes, not clips, that vary.
+    lost_N = np.array([(a.parsed == a.answer) - float(b.parsed == b.answer) for a, b in zip(own, blind, strict=True)])
+    sums_K = np.add.reduceat(lost_N - lost_N.mean(), np.arange(0, 198, 3))  # three siblings a scene
+    error = np.sqrt(66 / 65 * (sums_K**2).sum()) / 198
+    shuffled = probe_losses(own, {"test_blind": blind[::-1]}, task_book(), label_set())
+    for end, sign in (("low", -1), ("high", 1)):
+        expected = lost_N.mean() + sign * student_t.ppf(0.975, 65) * error
+        assert shuffled[f"test_blind/accuracy_lost_ci_{end}"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

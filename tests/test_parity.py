@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from running import run
-from student_samples import make_qwen3_student, make_sample, make_student
+from student_samples import make_nvila_student, make_qwen3_student, make_sample, make_student
 from teacher_server import Answer, Received, serving
 
 from autodrive.exporting.parity import Pair, Parity, Said
@@ -175,11 +175,18 @@ def test_transformers_own_class_says_the_same_where_it_numbers_positions_as_the_
     assert "no video processor" in side.not_compared["frames"]
 
 
+def test_what_transformers_does_not_have_is_not_said_to_be_the_same(tmp_path: Path):
+    answers, side = stock(make_nvila_student(), [make_sample(height=56, width=56)], tmp_path)
+    assert [theirs.scores for theirs in side.said] == [pytest.approx(ours.scores, abs=1e-4) for ours in answers]
+    assert "transformers has no class for nvila students" in side.not_compared["what joins the towers"]
+
+
 def test_positions_that_transformers_numbers_otherwise_are_named(tmp_path: Path):
     """A long clip of small frames: its time is above its rows and columns, where transformers lets the text begin."""
+    fast = make_sample(num_frames=6, height=112, width=112, fps=30.0, seed=1)
     short, long = make_sample(num_frames=2, fps=2.0), make_sample(num_frames=12, height=28, width=28, fps=2.0)
     student = make_student()
-    assert stock(student, [short], tmp_path)[1].found == []
+    assert stock(student, [short, fast], tmp_path)[1].found == []
     (line,) = stock(student, [long], tmp_path)[1].found
     assert line.startswith("positions: transformers numbers a video's otherwise")
 

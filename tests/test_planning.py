@@ -73,6 +73,11 @@ def frozen_vision(student: Student) -> None:
     make_trainable(student.towers, FullTuning(), ("vision", "projector"), 0)
 
 
+def frozen_tower(student: Student) -> None:
+    """The tower alone: no gradient goes through its blocks, though what projects its features is trained."""
+    make_trainable(student.towers, FullTuning(), ("vision",), 0)
+
+
 def dora(student: Student) -> None:
     make_trainable(student.towers, LowRankAdapter("dora", 8, "2r", 0.0, {"language": "all"}), (), 0)
 
@@ -88,7 +93,7 @@ def ready(prepare: Any, name: str = "windows") -> tuple[Student, TreeRow]:
 
 
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
-@pytest.mark.parametrize("prepare", [full, frozen_vision])
+@pytest.mark.parametrize("prepare", [full, frozen_vision, frozen_tower])
 @pytest.mark.parametrize("name", SPECS)
 def test_matrix_products_of_a_step_are_those_that_torch_counts(name: str, prepare, recompute: bool, monkeypatch):
     student, row = ready(prepare, name)

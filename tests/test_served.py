@@ -126,17 +126,19 @@ def test_failed_requests_are_counted_apart_from_unread_replies_and_asked_again(a
         if "letter" not in request.text:
             return answer
         kinds = {"A": Answer("busy", 500), "B": Answer(completion("B")[:30]), "C": Answer("Perhaps it is B or C.")}
-        return kinds[letter_of(request.pictures)]
+        return kinds[letter_of(request.pictures) if request.pictures else "A"]
 
     with serving(failing) as server:
-        assert run("eval", *asking(server)) == 0
+        assert run("eval", *asking(server, "evaluation.probes=[blind]")) == 0
     first = predictions_of(tmp_path / "run")
     kept = [p for p in first if p.task == "mcq"]
     dropped = [row for row in read_jsonl(tmp_path / "run" / "dropped.jsonl", SetAside) if "request" in row.reason]
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert 0 < len(kept) < 9
     assert metrics["test/parse_failure_count"] == len(kept) == metrics["test/n"]
-    assert metrics["test/failed_requests"] == len(dropped) == 9 - len(kept)
+    assert metrics["test/failed_requests"] == len(dropped) == 9 - len(kept) + 9  # the blind ones fail, too
+    assert "test_blind/closed_qa_accuracy" in metrics
+    assert "test_blind/accuracy_lost" not in metrics
     assert {row.reason for row in dropped} <= {"request_failed: http_500", "request_failed: not_a_completion"}
     said = capsys.readouterr().out
     assert f"{len(dropped)} requests got no reply" in said

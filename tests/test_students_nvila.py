@@ -2,24 +2,33 @@
 
 import json
 import re
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
+import torch.nn.functional as F
+from huggingface_hub import constants
 from nvila_layout import NEWER, OLDER, published_tensors
 from running import run
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from student_samples import FAMILIES, encoded, make_sample, pack_one
+from torch import Tensor
 
 from autodrive.errors import InputError
 from autodrive.released.configurations import released_configurations
+from autodrive.students.bases import Base
 from autodrive.students.nvila_checkpoint import by_our_names, our_name
 from autodrive.students.nvila_model import Downsample, averaged, tokens_of_side
 from autodrive.students.nvila_processor import NvilaVisual
 from autodrive.students.nvila_recipes import PretrainedNvila, nvila_tokenizer
+from autodrive.students.nvila_student import NvilaStudent
 from autodrive.students.qwen_tokenizer import START_OF_TURN
 from autodrive.students.resolution import FIXED
+from autodrive.trees.packing import pack_trees
+from autodrive.trees.sample import Video
 
 SIZES = {"V": 24, "M": 40, "P": 16, "K": 14, "D": 32, "Q": 32, "G": 16, "I": 48, "W": 300}
 LAYERS = (3, 2)
@@ -47,6 +56,7 @@ def published(folder: Path, model_type: str = "nvila", tower_prefix: str = OLDER
             "AutoConfig": "configuration.Elsewhere",
             "AutoModel": "modeling.Elsewhere",
         },  # it asks for its code
+        "image_token_id": 8,
         "video_token_id": 7,
         "vision_config": vision | {"image_size": 56, "patch_size": 14},
         "text_config": text | {"num_attention_heads": 4, "num_key_value_heads": 2},
@@ -55,19 +65,63 @@ def published(folder: Path, model_type: str = "nvila", tower_prefix: str = OLDER
     return folder
 
 
+def projected(student: NvilaStudent, tensors: Mapping[str, Tensor], frames_TCHW: Tensor) -> Tensor:
+    """Visual tokens (all frames', D) by hand, from published tensors: the projector square by square, behind SigLIP."""
+    tower = student.stock_model().vision_tower
+    seen_TPC = tower(frames_TCHW / 127.5 - 1, output_hidden_states=True).hidden_states[-2]
+    layers = {name.removeprefix("mm_projector.layers."): tensor for name, tensor in tensors.items()}
+    side, scales = (2, 3) if student.processor.projector == "space_to_depth" else (3, 1)
+    squares = []
+    for frame_PC in seen_TPC:
+        grid = F.pad(frame_PC.reshape(4, 4, -1), (0, 0, 0, -4 % side, 0, -4 % side))
+        for row in range(0, 4, side):
+            for column in range(0, 4, side):
+                patches = [grid[row + i, column + j] for i in range(side) for j in range(side)]
+                squares.append(torch.cat([torch.cat([patch] * scales) for patch in patches]))
+
+    def layer(number: int, states: Tensor) -> Tensor:
+        weight, bias = layers[f"{number}.weight"], layers[f"{number}.bias"]
+        return F.linear(states, weight, bias) if weight.ndim == 2 else F.layer_norm(states, bias.shape, weight, bias)
+
+    states = layer(2, layer(1, torch.stack(squares)))
+    if scales == 1:
+        states = layer(5, layer(4, F.gelu(states)))
+    return layer(7 if scales == 1 else 4, F.gelu(states))
+
+
 def read(folder: Path):
     return PretrainedNvila("published", str(folder), "float32").build((), FIXED, 0)
 
 
 @pytest.mark.parametrize("model_type", ["nvila", "nvila_lite"])
-def test_published_files_are_read_in_both_spellings_and_compute_as_stock_parts(model_type: str, tmp_path: Path, caplog):
+@torch.no_grad()
+def test_published_files_are_read_in_both_spellings_and_compute_as_published(model_type: str, tmp_path: Path, caplog):
     older, newer = (read(published(tmp_path / str(n), model_type, p)) for n, p in enumerate((OLDER, NEWER)))
-    row = pack_one(older, make_sample())
+    sample = make_sample(num_frames=2, height=56, width=56)
+    (row,) = pack_trees([older.processor.encode(sample)], 10**6)
+    (video,) = sample.prefix
+    assert isinstance(video, Video)
+    features = projected(older, load_file(tmp_path / "0" / "model.safetensors"), video.frames.frames_TCHW)
+    assert torch.allclose(older.embed(row).tokens_NC[row.input_ids == 7], features, atol=1e-5)
     logits = older.supervised_logits(row)
     assert torch.equal(newer.supervised_logits(row), logits)
     assert torch.isfinite(logits).all()
     assert older.processor.special_tokens[0] == START_OF_TURN
     assert not caplog.records  # transformers has nothing to say of a folder that asks for its own code
+
+
+def test_a_copy_from_the_hub_is_a_base_of_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """An adapter on it names that commit, so that it still fits when its makers publish another one."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    commit, kept = "5e0d" * 10, tmp_path / "models--makers--nvila"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text(commit)
+    (kept / "snapshots").mkdir()
+    folder = published(kept / "snapshots" / commit)
+    student = PretrainedNvila("published", "makers/nvila", "float32").build((), FIXED, 0)
+    assert student.base == Base("makers/nvila", commit)
+    assert read(folder).base == Base(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -120,11 +174,16 @@ def test_the_other_projector_is_another_model(tmp_path: Path):
         read(folder)
 
 
+@cache
+def sketch(student: str) -> NvilaStudent:
+    """A released one without weights, made once."""
+    return PretrainedNvila(student, RELEASED[student]).sketch(FIXED)
+
+
 @pytest.mark.parametrize(("student", "tokens"), [*zip(RELEASED, (257, 257, 122, 122), strict=True)])
 def test_a_released_one_takes_so_many_tokens_a_frame(student: str, tokens: int):
-    sketch = PretrainedNvila(student, RELEASED[student]).sketch(FIXED)
-    assert sketch.processor.frame_size(1280, 720) == (448, 448)
-    processor = sketch.processor
+    processor = sketch(student).processor
+    assert processor.frame_size(1280, 720) == (448, 448)
     assert processor.visual_tokens(8, 1280, 720) + processor.tokens_between(8) == 8 * tokens
     assert tokens_of_side(32, processor.projector) + 1 == tokens
 
@@ -139,8 +198,7 @@ def test_a_sketch_has_the_listed_tensors(student: str):
     sizes |= {"G": text["num_key_value_heads"] * head, "I": text["intermediate_size"]}
     layers = vision["num_hidden_layers"], text["num_hidden_layers"]
     listed = published_tensors(config["model_type"], sizes, layers, NEWER, head=False)
-    sketch = PretrainedNvila(student, RELEASED[student]).sketch(FIXED)
-    assert {name: tuple(tensor.shape) for name, tensor in sketch.model.state_dict().items()} == listed
+    assert {name: tuple(tensor.shape) for name, tensor in sketch(student).model.state_dict().items()} == listed
 
 
 def test_squares_are_read_row_by_row_and_padded_behind():

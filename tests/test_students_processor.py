@@ -3,7 +3,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from student_samples import AFTER, BEFORE, BRANCHES, CONVERSATION, MCQ, SYSTEM, make_sample, make_student, one_turn
+from student_samples import (
+    AFTER,
+    BEFORE,
+    BRANCHES,
+    CONVERSATION,
+    FAMILIES,
+    MCQ,
+    SYSTEM,
+    make_sample,
+    make_student,
+    one_turn,
+)
 
 from autodrive.errors import InputError
 from autodrive.students.qwen_processor import QwenProcessor
@@ -106,6 +117,18 @@ def test_a_stray_placeholder_is_caught_by_the_model():
 def test_frames_of_another_size_are_refused(processor):
     with pytest.raises(InputError, match="frame_size"):
         processor.encode(make_sample(height=50))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_longer_video_takes_as_many_more_tokens_as_are_counted_before_it_is_decoded(family):
+    """Rows are dealt to processes by this count; that of stamps follows from the times."""
+    processor = FAMILIES[family]().processor
+    height, width = processor.frame_size(84, 56)
+    samples = [make_sample(number, height, width, fps=0.5) for number in (processor.frames_per_group, 27)]
+    shorter, longer = (len(processor.encode(sample).prefix_ids) for sample in samples)
+    videos = [part for sample in samples for part in sample.prefix if isinstance(part, Video)]
+    counted = [processor.video_tokens(video.frames.timestamps_s, 84, 56) for video in videos]
+    assert counted[1] - counted[0] == longer - shorter
 
 
 def test_it_travels_to_loader_workers(processor):

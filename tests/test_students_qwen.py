@@ -13,11 +13,13 @@ from student_samples import TEXTS, make_sample, make_student, pack_one, plain_ta
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from autodrive.errors import InputError
+from autodrive.students.nvila_recipes import TinyNvila
 from autodrive.students.pixel_embedding import CHUNK_PATCHES
 from autodrive.students.preprocessing import normalise
 from autodrive.students.qwen_initialisation import motion_filters
 from autodrive.students.qwen_pretrained import PretrainedQwen2_5_VL
 from autodrive.students.qwen_processor import QwenProcessor
+from autodrive.students.qwen_tiny import TinyQwen2_5_VL, TinyQwen3VL
 from autodrive.students.resolution import Resolution
 from autodrive.students.student import Student
 
@@ -183,3 +185,23 @@ def test_a_checkpoint_that_is_nowhere_is_one_line(tmp_path):
     with pytest.raises(InputError, match="local folder") as caught:
         PretrainedQwen2_5_VL("nowhere", str(tmp_path / "nowhere")).build([], RESOLUTION, 0)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sizes", "said"),
+    [
+        (TinyQwen2_5_VL, {"text_heads": 16}, "student.text_heads=16: student.text_width=128 must be a multiple of 256"),
+        (
+            TinyQwen2_5_VL,
+            {"vision_heads": 5},
+            "student.vision_heads=5: .*width=96 must be a multiple of 20",
+        ),
+        (TinyQwen3VL, {"text_kv_heads": 3}, "student.text_kv_heads=3: must divide student.text_heads=4"),
+        (TinyNvila, {"vision_heads": 5}, "student.vision_heads=5: student.vision_width=96 must be a multiple of 5"),
+        (TinyNvila, {"text_heads": 128}, "student.text_heads=128: student.text_width=128 must be a multiple of 256"),
+        (TinyNvila, {"frame_side": 57}, "student.frame_side=57: must be a multiple of student.patch_size=14"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused(recipe, sizes: dict[str, int], said: str):
+    with pytest.raises(InputError, match=said):
+        recipe("tiny", **sizes)

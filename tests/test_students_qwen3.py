@@ -56,9 +56,13 @@ def stock_stamps(indices: list[int], source_fps: float) -> list[float]:
 
 @pytest.mark.parametrize(("count", "step", "source_fps"), [(8, 6, 30.0), (7, 15, 30.0), (12, 1, 30.0), (1, 1, 25.0)])
 def test_stamps_are_those_of_transformers_processor(count: int, step: int, source_fps: float):
+    """Wherever in its file a clip begins: to the tenth, where halves are rounded either way by a last digit."""
     indices = list(range(0, count * step, step))
-    ours = stamp_times(torch.tensor(indices).double() / source_fps)
-    assert ours.tolist() == pytest.approx(stock_stamps(indices, source_fps))
+    expected = stock_stamps(indices, source_fps)
+    for first in (0, 180, 547):
+        ours = stamp_times((first + torch.tensor(indices)).double() / source_fps)
+        assert ours.tolist() == pytest.approx(expected)
+        assert [f"{time_s:.1f}" for time_s in ours] == [f"{time_s:.1f}" for time_s in expected]
 
 
 def test_a_stamp_stands_before_every_temporal_patch(student: Qwen3VLStudent):

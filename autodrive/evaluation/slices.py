@@ -15,23 +15,30 @@ def check_slices(keys: Sequence[str], clips: Sequence[Clip]) -> None:
     """Check that clips can be told apart by these keys of their metadata.
 
     Raises:
-        InputError: No clip has such a key, or it has too many values for scores of each to mean anything.
+        InputError: No clip has such a key, it has too many values for scores of each to mean anything, or two of its
+            values would go by one name.
     """
     for key in keys:
         known = sorted({name for clip in clips for name in clip.metadata})
         if key not in known:
             choose = f"choose from {', '.join(known)}" if known else "these clips have none"
             raise InputError(f"evaluation.slices=[{key}]: no such key in the metadata of the clips; {choose}")
-        values = {slice_of(clip.metadata, key) for clip in clips}
+        values = {str(value) for clip in clips if (value := clip.metadata.get(key)) is not None}
         if len(values) > MOST_VALUES:
             message = f"evaluation.slices=[{key}]: {len(values)} values in the metadata of the clips"
             raise InputError(f"{message}, at most {MOST_VALUES} can be told apart; choose another key")
+        spelled: dict[str, str] = {}
+        for value in sorted(values):
+            other = spelled.setdefault(slice_of({key: value}, key), value)
+            if other != value:
+                message = f"evaluation.slices=[{key}]: {other!r} and {value!r} have the same letters and digits"
+                raise InputError(f"{message}, which name a part's scores; spell them otherwise, or choose another key")
 
 
 def slice_of(metadata: Mapping[str, Any], key: str) -> str:
     """The part that a clip with these metadata is in, as it stands in the names of metrics."""
     value = metadata.get(key)
-    return UNKNOWN if value is None else re.sub(r"[^a-z0-9]+", "_", str(value).lower()).strip("_")
+    return UNKNOWN if value is None else re.sub(r"[\W_]+", "_", str(value).lower()).strip("_")
 
 
 def by_slice(ids: Iterable[str], metadata: Mapping[str, Mapping[str, Any]], key: str) -> dict[str, list[int]]:

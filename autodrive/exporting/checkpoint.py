@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from autodrive.errors import InputError
 from autodrive.students.bases import Base
@@ -31,7 +31,10 @@ class ExportFormat:
     dtype: Literal["float32", "bfloat16"] | None
 
     def check(self, student: Student) -> None:
-        """Raise InputError for a form that this student has not."""
+        """Raise InputError for a student that plain libraries cannot read, or a form that it has not."""
+        if not isinstance(student.model, PreTrainedModel):
+            message = f"ckpt: transformers has no class for {student.family} students, so nothing could be verified"
+            raise InputError(f"{message}; take the run's checkpoints/student, in the layout of the family's releases")
         if self.form == "merged":
             return
         fix = "choose form=merged"

@@ -104,7 +104,6 @@ def answer_questions(
     questions: Mapping[str, Question],
     book: TaskBook,
     respondent: Respondent,
-    on_batch: Callable[[int], None] = lambda num_clips: None,
     lockstep: Group | None = None,
     samples: Samples | None = None,
 ) -> Iterator[Reply]:
@@ -118,7 +117,6 @@ def answer_questions(
         questions: What the rows ask, by the id they ask it under.
         book: Knows how long a reply of each task may be.
         respondent: Copied into every reply.
-        on_batch: Told how many clips were done, for a progress bar.
         lockstep: The processes among which the weights are cut up, each with as many batches; None if none are.
         samples: Further replies that are drawn; None: none.
 
@@ -157,7 +155,13 @@ def answer_questions(
                         latency_s=None if number else latency_s,
                         sample=number - 1 if number else None,
                     )
-        on_batch(len({tree.clip_id for row in rows for tree in row.trees if not row.filler}))
+
+
+def with_progress(batches: Iterable[Sequence[TreeRow]], on_clips: Callable[[int], None]) -> Iterator[Sequence[TreeRow]]:
+    """The same batches; when the next one is asked for, `on_clips` is told how many clips the last one had."""
+    for rows in batches:
+        yield rows
+        on_clips(len({tree.clip_id for row in rows for tree in row.trees if not row.filler}))
 
 
 def beside_references(

@@ -125,7 +125,8 @@ def evaluate(
     Returns:
         The metrics: for the split `test` keyed `test/…` for direct answers and `test_reasoning/…` for reasoning mode,
         `test_blind/…` for a probe of that name, and `retention/…` where there are questions of retention;
-        `test/failed_requests` is the number of requests to which a server gave no reply, if there are any.
+        `test/failed_requests` is the number of requests to which a server gave no reply, under probes and of retention
+        too, if there are any.
 
     Raises:
         InputError: There is nothing to ask, or a probe does not suit the clips.
@@ -141,8 +142,6 @@ def evaluate(
     drawn = [p for p in found if p.sample is not None]
     metrics = dict(before)
     if exam.group.leads:
-        if answerer.unanswered:
-            metrics[f"{exam.split}/failed_requests"] = float(len(answerer.unanswered))
         metadata = {clip.id: clip.metadata for clip in members}
         for prefix, own in _by_mode(predictions, exam.modes, exam.split):
             metrics |= scorecard(own, book, data.labels, prefix)
@@ -152,6 +151,8 @@ def evaluate(
     metrics |= _probed(answerer, data, exam, shows, predictions, files)
     metrics |= _retained(answerer, data, exam, files.retention, RETENTION)
     if exam.group.leads:
+        if answerer.unanswered:
+            metrics[f"{exam.split}/failed_requests"] = float(len(answerer.unanswered))
         write_jsonl(files.annotations, [annotation for c in clips for annotation in c.annotations])
         write_jsonl(files.predictions, predictions)
         if drawn:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch.distributed.device_mesh import init_device_mesh
 
 from autodrive.annotation.supply import AnnotatedClip
-from autodrive.inference.answering import answer_questions, respondent_of
+from autodrive.inference.answering import answer_questions, respondent_of, with_progress
 from autodrive.inference.evaluating import Asking
 from autodrive.mixture.clip_batches import ClipReader
 from autodrive.mixture.datamodule import ClipTreeDataModule
@@ -68,13 +68,13 @@ class LocalAnswerer:
 
     def replies(self, clips: Sequence[AnnotatedClip], asking: Asking, on_clips: Callable[[int], None]) -> list[Reply]:
         """See `Answerer`."""
+        batches = self.loaders.dataloader_about(clips, asking.modes, show=asking.show)
         own = answer_questions(
             self.student,
-            self.loaders.dataloader_about(clips, asking.modes, show=asking.show),
+            with_progress(batches, lambda num_clips: on_clips(num_clips * self.group.size)),
             {id_: question for clip in clips for id_, question in clip.questions()},
             self.loaders.writer.book,
             self.respondent,
-            lambda num_clips: on_clips(num_clips * self.group.size),
             self.group if self.sharded else None,
             asking.samples,
         )

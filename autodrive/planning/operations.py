@@ -15,6 +15,7 @@ from torch import nn
 from autodrive.planning.workload import FrameGroups, Visit
 from autodrive.students.anatomy import MATRIX_PRODUCTS, Anatomy
 from autodrive.students.student import Student
+from autodrive.students.towers import TOWERS, Tower
 
 ENDS_OF_LAYERS = (".down_proj", ".linear_fc2", ".fc2")  # products whose result nobody asks for a second time
 
@@ -92,10 +93,10 @@ def visit_operations(student: Student, visit: Visit, recompute: bool) -> Operati
         total += product.of(tokens[kind], recompute)
     last = visit.supervised_pairs if student.asks_last_layer else visit.attended_pairs
     pairs = (sizes.layers - 1) * visit.attended_pairs + last
-    total += _attention(pairs * sizes.attention_width, _any_trained(student), recompute)
+    total += _attention(pairs * sizes.attention_width, _reaches(student, *TOWERS), recompute)
     pairs = sizes.full_blocks * _full_pairs(visit.video, sizes)
     pairs += (sizes.blocks - sizes.full_blocks) * _window_pairs(visit.video, sizes)
-    return total + _attention(pairs * sizes.block_width, _any_trained(student.vision), recompute)
+    return total + _attention(pairs * sizes.block_width, _reaches(student, "vision"), recompute)
 
 
 def without_trees(student: Student, visit: Visit, recompute: bool) -> Operations:
@@ -105,7 +106,12 @@ def without_trees(student: Student, visit: Visit, recompute: bool) -> Operations
 
 def _products(student: Student) -> Iterator[tuple[str, Product]]:
     """Every weight that tokens are multiplied with, and the kind of token: patch, visual, text or asked."""
-    vision_trained, anything_trained = _any_trained(student.vision), _any_trained(student)
+    # In the order in which they are run through: behind a trained tower, and within it, inputs have gradients.
+    reached: dict[Tower, bool] = {
+        "vision": _reaches(student, "vision"),
+        "projector": _reaches(student, "vision", "projector"),
+        "language": _reaches(student, *TOWERS),
+    }
     checkpointed = {module for part in (*student.blocks, *student.layers) for module in part.modules()}
     last_layer, towers = set(student.layers[-1].modules()), student.towers
     first_product = next(part for part in student.vision.modules() if isinstance(part, MATRIX_PRODUCTS))
@@ -119,16 +125,13 @@ def _products(student: Student) -> Iterator[tuple[str, Product]]:
         tower = towers.of(name)
         if tower != "language":
             kind = "visual" if tower == "projector" else "patch"
-            first = module is first_product
-            product = Product(values, trained, again, vision_trained and not first)
         else:
             # Keys and values of all tokens are needed in the last layer too.
             seen_by_all = "k_proj" in name or "v_proj" in name
             in_last_layer = student.asks_last_layer and module in last_layer
             asked = module is student.head or (in_last_layer and not seen_by_all)
             kind = "asked" if asked else "text"
-            product = Product(values, trained, again, anything_trained)
-        yield kind, product
+        yield kind, Product(values, trained, again, reached[tower] and module is not first_product)
 
 
 def _attention(pairs_by_width: float, downstream: bool, recompute: bool) -> Operations:
@@ -151,5 +154,6 @@ def _window_pairs(video: FrameGroups, sizes: Anatomy) -> float:
     return video.groups * sizes.pictures_per_group * sum((area * sizes.patches_per_token) ** 2 for area in areas)
 
 
-def _any_trained(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())
+def _reaches(student: Student, *towers: Tower) -> bool:
+    """Whether something of these towers is trained, so that a backward pass gets to them."""
+    return any(parameter.requires_grad for tower in towers for _, parameter in student.towers.parameters(tower))

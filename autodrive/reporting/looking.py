@@ -1,7 +1,7 @@
 """Whether a student looks, and how steady it is, in words and rows: the same on a run's page and in the terminal."""
 
 from collections.abc import Mapping
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 from autodrive.evaluation.paired_test import LEVEL
 from autodrive.reporting.terminal import with_interval
@@ -23,12 +23,12 @@ class Loss(NamedTuple):
     Attributes:
         probe: The probe.
         prefix: First part of its keys.
-        within_noise: Whether the paired test does not find that anything is lost; None where there is no test.
+        found: What the paired test finds: a loss, a gain, or no difference beyond noise; None where there is no test.
     """
 
     probe: ProbeName
     prefix: str
-    within_noise: bool | None
+    found: Literal["lost", "gained", "within noise"] | None
 
 
 def losses(metrics: Mapping[str, float], split: str) -> list[Loss]:
@@ -38,20 +38,24 @@ def losses(metrics: Mapping[str, float], split: str) -> list[Loss]:
         for prefix in (f"{split}_{name}", f"{split}_{name}_reasoning"):
             if f"{prefix}/accuracy_lost" in metrics:
                 p_value = metrics.get(f"{prefix}/accuracy_lost_p_value")
-                lost = p_value is not None and p_value < LEVEL and metrics[f"{prefix}/accuracy_lost"] > 0
-                found.append(Loss(name, prefix, None if p_value is None else not lost))
+                test = None
+                if p_value is not None:
+                    direction = "lost" if metrics[f"{prefix}/accuracy_lost"] > 0 else "gained"
+                    test = direction if p_value < LEVEL else "within noise"
+                found.append(Loss(name, prefix, test))
     return found
 
 
 def blindness(metrics: Mapping[str, float], split: str) -> str | None:
     """The sentence about a student that does as well without its clip's video; None if it does not, or nobody asked."""
-    for probe, prefix, within_noise in losses(metrics, split):
-        if probe in NEEDS_NO_VIDEO and within_noise:
+    for probe, prefix, found in losses(metrics, split):
+        if probe in NEEDS_NO_VIDEO and found in ("within noise", "gained"):
             own = metrics[f"{prefix}/accuracy"] + metrics[f"{prefix}/accuracy_lost"]
             detectable = 100 * metrics[f"{prefix}/accuracy_lost_detectable"]
             scores = f"{100 * metrics[f'{prefix}/accuracy']:.1f} % {SHOWN[probe]}, {100 * own:.1f} % with its own"
+            how = "within noise" if found == "within noise" else "no loss"
             return (
-                f"It is not shown that this student looks: accuracy is {scores}, which is within noise "
+                f"It is not shown that this student looks: accuracy is {scores}, which is {how} "
                 f"({_points(metrics, prefix)}; from {detectable:.1f} points on a loss would mostly be found)."
             )
     return None
@@ -59,15 +63,14 @@ def blindness(metrics: Mapping[str, float], split: str) -> str | None:
 
 def probe_rows(metrics: Mapping[str, float], split: str) -> list[tuple[str, str, str, str]]:
     """For each probe what was shown, the accuracy, what is lost, and what the paired test says; see `HEADER`."""
-    said = {None: "one source video: not tested", True: "within noise", False: "lost"}
     return [
         (
             SHOWN[probe],
             with_interval(metrics, f"{prefix}/accuracy", percent=True),
             _points(metrics, prefix),
-            said[within_noise],
+            found or "one source video: not tested",
         )
-        for probe, prefix, within_noise in losses(metrics, split)
+        for probe, prefix, found in losses(metrics, split)
     ]
 
 

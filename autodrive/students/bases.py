@@ -48,7 +48,7 @@ class Base:
             return Path(snapshot_download(self.source, revision=self.revision, allow_patterns=list(NEEDED_FILES)))
         except (OSError, ValueError, HfHubHTTPError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{self.source}: the base of an adapter is not there ({reason}); put it back") from None
+            raise InputError(f"{self.source}: the checkpoint is not there ({reason}); put it back") from None
 
     def digest(self) -> str:
         """Identifies its weights by their files' content: XXH3, 128 bits; read from the disk, not into a model.

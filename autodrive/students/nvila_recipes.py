@@ -1,7 +1,7 @@
 """NVILA checkpoints as students, and a tiny one that is trained from scratch."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Le
 from transformers import PretrainedConfig, PreTrainedTokenizerBase, Qwen2Config, SiglipVisionConfig
 
-from autodrive.bounds import Count, Layers, Width
+from autodrive.bounds import Count, Layers
 from autodrive.errors import InputError
 from autodrive.released.configurations import released_configurations
 from autodrive.students.bases import Base
@@ -22,6 +22,7 @@ from autodrive.students.qwen_tiny import SMALLEST_VOCABULARY
 from autodrive.students.qwen_tokenizer import SPECIAL_TOKENS, train_tokenizer
 from autodrive.students.resolution import Resolution
 from autodrive.students.student import DTYPES
+from autodrive.students.tiny_sizes import TinySizes
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,16 @@ class PretrainedNvila:
             InputError: The checkpoint cannot be read, or its tensors are not those of its configuration.
         """
         del texts, resolution, seed
+        base = self.base()
         try:
-            folder = self.base().folder()
+            folder = base.folder()
         except InputError as error:
             raise unreadable(self.checkpoint, error) from None
+        if folder != Path(base.source):  # a copy from the hub, in a folder that is named after its commit
+            base = replace(base, revision=folder.name)
         where = f"student.checkpoint={self.checkpoint}"
         model, tokenizer = read_nvila(folder, DTYPES[self.dtype], where)
-        return NvilaStudent(self.name, model, processor_of(model.sizes, tokenizer, self.pooled_frames), self.base())
+        return NvilaStudent(self.name, model, processor_of(model.sizes, tokenizer, self.pooled_frames), base)
 
     def sketch(self, resolution: Resolution) -> NvilaStudent:
         """The student without weights, see `StudentSpec`; of a checkpoint that is not known here config.json is read.
@@ -92,68 +96,40 @@ class PretrainedNvila:
 
 
 @dataclass(frozen=True)
-class TinyNvila:
+class TinyNvila(TinySizes):
     """Recipe of the tiny twin (`conf/student/tiny_nvila.yaml`): SigLIP, a projector and Qwen2, from scratch.
 
     A patch sees one frame, and features of frames meet in the language model alone.
 
     Attributes:
-        name: Name of the student, kept in records.
         projector: Kind of the projector: that of 8B and 15B, or that of Lite.
         vocab_size: Most entries of the byte-level tokenizer that is trained on the run's texts.
-        frame_side: Pixels along the side of a frame; as many times a patch as the projector's squares have no rest.
+        frame_side: Pixels along the side of a frame; a multiple of `patch_size`.
         patch_size: Pixels along the side of a patch.
         vision_layers: Layers of the tower; features are those of the last but one.
-        vision_width: Width of the tower.
-        vision_heads: Attention heads of the tower.
-        vision_mlp: Hidden width of the tower's MLP.
-        text_layers: Number of language-model layers.
-        text_width: Width of the language model.
-        text_heads: Attention heads of the language model.
-        text_kv_heads: Key and value heads of the language model.
-        text_mlp: Hidden width of the language model's MLP.
         pooled_frames: Frames whose features are averaged, see `NvilaProcessor`.
     """
 
-    full_size: ClassVar[bool] = False
     fixed_resolution: ClassVar[bool] = True
+    multiple_of_heads: ClassVar[Mapping[str, int]] = {"vision": 1, "text": 2}  # rotary positions turn pairs of numbers
 
-    name: str
     projector: ProjectorKind = "space_to_depth"
     vocab_size: Annotated[int, Ge(SMALLEST_VOCABULARY + 1), Le(1_000_000)] = 768
     frame_side: Annotated[Count, Le(4096)] = 56
     patch_size: Annotated[Count, Le(64)] = 14
     vision_layers: Annotated[Layers, Ge(2)] = 3
-    vision_width: Width = 96
-    vision_heads: Width = 3
-    vision_mlp: Width = 192
-    text_layers: Layers = 2
-    text_width: Width = 128
-    text_heads: Width = 4
-    text_kv_heads: Width = 2
-    text_mlp: Width = 256
     pooled_frames: Annotated[Count, Le(4096)] = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.frame_side % self.patch_size:
             message = f"student.frame_side={self.frame_side}: must be a multiple of student.patch_size"
             raise InputError(f"{message}={self.patch_size}")
-        for tower, smallest in (("vision", 1), ("text", 2)):  # rotary positions turn pairs of numbers
-            width, heads = getattr(self, f"{tower}_width"), getattr(self, f"{tower}_heads")
-            if width % heads or (width // heads) % smallest:
-                message = f"student.{tower}_heads={heads}: student.{tower}_width={width} must be this many times"
-                raise InputError(f"{message} a multiple of {smallest}")
-        if self.text_heads % self.text_kv_heads:
-            message = f"student.text_kv_heads={self.text_kv_heads}: must divide student.text_heads"
-            raise InputError(f"{message}={self.text_heads}")
 
     @property
     def frames_per_group(self) -> int:
         """Frames that a block of visual tokens stands for."""
         return self.pooled_frames
-
-    def base(self) -> None:
-        """No file holds its weights."""
 
     def build(self, texts: Iterable[str], resolution: Resolution, seed: int) -> NvilaStudent:
         """Train the tokenizer, draw the weights, and wrap both; see `StudentSpec`."""

@@ -47,7 +47,7 @@ class Processor(ABC):
         return False
 
     def video_tokens(self, times_s: Tensor, width: int, height: int) -> int:
-        """Tokens of a prefix that a video takes, visual ones and text.
+        """Tokens of a prefix that grow with a video, visual ones and text; the few that mark it off are not among them.
 
         Args:
             times_s: (T,) measured times of its frames, seconds.

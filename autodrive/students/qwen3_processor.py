@@ -80,7 +80,9 @@ def stamp_times(timestamps_s: Tensor, temporal_patch_size: int = 2) -> Tensor:
     Returns:
         (ceil(T / temporal_patch_size),) float64 seconds from the clip's first frame.
     """
-    times_s = timestamps_s.double() - timestamps_s[0].double()
+    # Of times late in a file the last digits are lost, and 0.25 s would be written "0.2" in one window and "0.3" in
+    # another.
+    times_s = (timestamps_s.double() - timestamps_s[0].double()).round(decimals=9)
     missing = -len(times_s) % temporal_patch_size
     patches = torch.cat([times_s, times_s[-1:].expand(missing)]).unflatten(0, (-1, temporal_patch_size))
     return (patches[:, 0] + patches[:, -1]) / 2

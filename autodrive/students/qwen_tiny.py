@@ -1,6 +1,6 @@
 """Qwen-VL models of about a million parameters, trained from scratch; a Qwen2.5-VL is the embedded default."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any, ClassVar
@@ -16,8 +16,7 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
-from autodrive.bounds import Count, Layers, Width
-from autodrive.errors import InputError
+from autodrive.bounds import Count, Layers
 from autodrive.students.qwen3_processor import Qwen3VLProcessor
 from autodrive.students.qwen3_student import Qwen3VLStudent
 from autodrive.students.qwen_initialisation import initialise_from_scratch
@@ -35,6 +34,7 @@ from autodrive.students.qwen_tokenizer import (
     train_tokenizer,
 )
 from autodrive.students.resolution import Resolution
+from autodrive.students.tiny_sizes import TinySizes
 
 SMALLEST_VOCABULARY = 263  # every byte, and Qwen's seven special tokens
 PIXEL_MEAN = 120 / 255
@@ -46,55 +46,24 @@ PIXELS: dict[str, Any] = {"image_mean": (PIXEL_MEAN,) * 3, "image_std": (PIXEL_S
 
 
 @dataclass(frozen=True)
-class TinyQwenVL:
+class TinyQwenVL(TinySizes):
     """Recipe of a tiny student; what its generation adds is in the classes below.
 
     Attributes:
         model_class: Class of its model.
-        name: Name of the student, kept in records.
         vocab_size: Most entries of the byte-level tokenizer that is trained on the run's texts; all bytes and Qwen's
             special tokens are among them.
         vision_layers: Number of vision blocks.
-        vision_width: Width of the vision blocks.
-        vision_heads: Attention heads of the vision blocks.
-        vision_mlp: Hidden width of the vision blocks' MLP.
-        text_layers: Number of language-model layers.
-        text_width: Width of the language model.
-        text_heads: Attention heads of the language model.
-        text_kv_heads: Key and value heads of the language model.
-        text_mlp: Hidden width of the language model's MLP.
     """
 
-    full_size: ClassVar[bool] = False
     frames_per_group: ClassVar[int] = 2
     fixed_resolution: ClassVar[bool] = False
+    # What the rotary positions of two and of three axes need.
+    multiple_of_heads: ClassVar[Mapping[str, int]] = {"vision": 4, "text": 16}
     model_class: ClassVar[type[PreTrainedModel]]
 
-    name: str
     vocab_size: Annotated[int, Ge(SMALLEST_VOCABULARY), Le(1_000_000)] = 768
     vision_layers: Layers = 2
-    vision_width: Width = 96
-    vision_heads: Width = 3
-    vision_mlp: Width = 192
-    text_layers: Layers = 2
-    text_width: Width = 128
-    text_heads: Width = 4
-    text_kv_heads: Width = 2
-    text_mlp: Width = 256
-
-    def __post_init__(self) -> None:
-        for tower, smallest in (("vision", 4), ("text", 16)):  # what the rotary positions of two and of three axes need
-            width, heads = getattr(self, f"{tower}_width"), getattr(self, f"{tower}_heads")
-            if width % heads or (width // heads) % smallest:
-                message = f"student.{tower}_heads={heads}: student.{tower}_width={width} must be this many times"
-                raise InputError(f"{message} a multiple of {smallest}")
-        if self.text_heads % self.text_kv_heads:
-            raise InputError(
-                f"student.text_kv_heads={self.text_kv_heads}: must divide student.text_heads={self.text_heads}"
-            )
-
-    def base(self) -> None:
-        """No file holds its weights."""
 
     def build(self, texts: Iterable[str], resolution: Resolution, seed: int) -> QwenVLStudent:
         """Train the tokenizer, draw the weights, and wrap both; see `StudentSpec`."""

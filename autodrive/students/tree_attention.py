@@ -25,10 +25,8 @@ def clip_tree_attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
     tree_layout: TreeLayout | None = None,
-    **kwargs: Any,
+    **settings: Any,
 ) -> tuple[Tensor, None]:
     """Attend within the trees of a packed row; the signature is transformers'.
 
@@ -38,19 +36,16 @@ def clip_tree_attention(
         key: (1, key-value heads, N, head size).
         value: (1, key-value heads, N, head size).
         attention_mask: Mask of a call that is no packed row.
-        scaling: Factor of the scores.
-        dropout: Dropout probability of the attention weights.
         tree_layout: Layout of the packed row; None passes the call on to sdpa.
-        kwargs: Further arguments of transformers, passed on with the call.
+        settings: What else transformers passes: `scaling`, the factor of the scores, `dropout`, the dropout probability
+            of the attention weights, and more that sdpa alone knows.
 
     Returns:
         (1, N, heads, head size), and no weights.
     """
     if tree_layout is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
-        )
-    how: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+    how: dict[str, Any] = {"dropout_p": settings.get("dropout", 0.0), "scale": settings.get("scaling")}
     groups = query.shape[1] // key.shape[1]
     tokens = tree_layout.tokens
     outputs = []

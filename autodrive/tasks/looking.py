@@ -58,7 +58,7 @@ def sampled_scores(drawn: Sequence[Prediction], book: TaskBook, labels: LabelSet
     """How steady a student is, task by task, from several drawn replies to each question in one mode.
 
     Args:
-        drawn: The replies, two or more of each question; questions of which some are missing do not count.
+        drawn: The replies. Questions of which some are missing do not count, nor tasks of which no question has two.
         book: The tasks that score them; those without an accuracy are left out.
         labels: The run's classes.
         prefix: First part of every key.
@@ -74,8 +74,10 @@ def sampled_scores(drawn: Sequence[Prediction], book: TaskBook, labels: LabelSet
         for prediction in (p for p in drawn if p.task == name):
             by_question.setdefault(prediction.annotation_id, []).append(prediction)
         most = max(map(len, by_question.values()), default=0)
+        if most < 2:
+            continue
         asked = [p for replies in by_question.values() if len(replies) == most for p in replies]
-        right = task.values(asked, labels).get(ACCURACY) if asked else None
+        right = task.values(asked, labels).get(ACCURACY)
         if right is None:
             continue
         right_NS = right.reshape(-1, most)
